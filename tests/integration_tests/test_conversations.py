@@ -110,7 +110,7 @@ def test_a_session_for_each_run_knows_what_the_thread_has_read(chat_over: Open) 
     assert second.file("b", "write", path="f", content="3\n").status == "error"
 
 
-def test_and_what_was_approved(chat_over: Open) -> None:
+def test_a_session_for_each_run_knows_what_the_thread_has_approved(chat_over: Open) -> None:
     asked = Asked()
     for _ in range(2):
         chat = chat_over(persistent=True, permissionMode="ask", approver=asked)
@@ -139,7 +139,7 @@ def test_approvals_end_with_the_conversation(server: LocalDaytona, open_session:
     assert asked.commands == ["echo 1"] * 2
 
 
-def test_they_end_with_the_workspace(server: LocalDaytona, chat_over: Open) -> None:
+def test_approvals_end_with_the_workspace(server: LocalDaytona, chat_over: Open) -> None:
     asked = Asked()
     settings = {"persistent": True, "permissionMode": "ask", "approver": asked}
     chat_over(**settings).bash("a", "echo 1")
@@ -148,7 +148,7 @@ def test_they_end_with_the_workspace(server: LocalDaytona, chat_over: Open) -> N
     assert asked.commands == ["echo 1"] * 2
 
 
-def test_each_thread_is_told_once_that_the_machine_is_new(server: LocalDaytona, chat_over: Open) -> None:
+def test_each_thread_gets_one_notice_of_a_replaced_sandbox(server: LocalDaytona, chat_over: Open) -> None:
     chat = chat_over()
     for thread in "ab":
         chat.bash(thread, "echo 1 > f")
@@ -159,7 +159,7 @@ def test_each_thread_is_told_once_that_the_machine_is_new(server: LocalDaytona, 
     assert chat.bash("c", "echo 2") == "2\n[exit code 0]"
 
 
-def test_a_restart_is_told_to_each_thread(server: LocalDaytona, chat_over: Open) -> None:
+def test_each_thread_gets_one_notice_of_a_restart(server: LocalDaytona, chat_over: Open) -> None:
     chat = chat_over(persistent=True)
     for thread in "ab":
         chat.bash(thread, "true")
@@ -170,7 +170,7 @@ def test_a_restart_is_told_to_each_thread(server: LocalDaytona, chat_over: Open)
     assert chat.bash("c", "true") == "[exit code 0]"
 
 
-def test_the_end_of_a_job_is_told_to_the_threads_that_have_not_seen_it(chat_over: Open) -> None:
+def test_the_end_of_a_job_is_a_notice_for_the_other_threads(chat_over: Open) -> None:
     chat = chat_over()
     chat.bash("b", "true")
     started = chat.call("a", "bash", command="until test -e end; do sleep 0.05; done", background=True)
@@ -187,7 +187,9 @@ def in_a_new_process() -> None:
     conversations._conversations.clear()
 
 
-def test_after_a_restart_of_the_process_the_thread_is_told(server: LocalDaytona, chat_over: Open) -> None:
+def test_a_new_process_reports_a_replaced_sandbox_to_the_thread(
+    server: LocalDaytona, chat_over: Open
+) -> None:
     first = chat_over()
     first.bash("a", "echo 1 > f")
     first.file("a", "read", path="f")
@@ -201,7 +203,7 @@ def test_after_a_restart_of_the_process_the_thread_is_told(server: LocalDaytona,
     assert again.bash("b", "true") == "[exit code 0]"
 
 
-def test_it_is_told_of_a_replaced_persistent_machine_too(server: LocalDaytona, chat_over: Open) -> None:
+def test_a_new_process_reports_a_replaced_persistent_sandbox(server: LocalDaytona, chat_over: Open) -> None:
     chat_over(persistent=True).bash("a", "echo 1 > f")
     in_a_new_process()
     assert chat_over(persistent=True).bash("a", "cat f") == "1\n[exit code 0]"
@@ -210,12 +212,14 @@ def test_it_is_told_of_a_replaced_persistent_machine_too(server: LocalDaytona, c
     assert chat_over(persistent=True).bash("a", "ls") == f"{LOST}[exit code 0]"
 
 
-def test_a_session_for_each_run_of_an_ephemeral_machine_is_told_too(chat_over: Open) -> None:
+def test_a_session_for_each_run_reports_a_new_ephemeral_sandbox(chat_over: Open) -> None:
     chat_over().bash("a", "echo 1 > f")
     assert chat_over().bash("a", "ls") == f"{LOST}[exit code 0]"
 
 
-def test_tools_with_other_names_are_of_another_workspace(server: LocalDaytona, open_session: Any) -> None:
+def test_results_of_tools_with_other_names_belong_to_another_workspace(
+    server: LocalDaytona, open_session: Any
+) -> None:
     """An agent with two workspaces: the results of the other's tools say nothing about this machine."""
     first, other = open_session(server), open_session(server, namespace="other")
     tools = WorkspaceToolkit(session=first.session).get_tools()

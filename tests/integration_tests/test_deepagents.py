@@ -516,9 +516,7 @@ def test_an_upload_that_was_not_allowed_is_not_made(
     assert server.requests == []
 
 
-def test_with_run_once_a_call_that_is_made_again_runs_nothing_again(
-    server: LocalDaytona, open_session: OpenSession
-) -> None:
+def test_with_run_once_a_repeated_call_runs_nothing(server: LocalDaytona, open_session: OpenSession) -> None:
     driven = open_session(server)
     backend = WorkspaceBackend(driven.session)
     root = backend.root
@@ -545,9 +543,7 @@ def test_with_run_once_a_call_that_is_made_again_runs_nothing_again(
     assert driven.run("cat log a").output == "ran\nran\nxx\n"
 
 
-def test_long_results_are_put_aside_on_the_sandboxs_own_disk(
-    bucket: Bucket, open_session: OpenSession
-) -> None:
+def test_long_results_are_stored_on_the_sandboxs_own_disk(bucket: Bucket, open_session: OpenSession) -> None:
     asked: list[str] = []
 
     def approver(request: PermissionRequest) -> PermissionDecision:
@@ -592,7 +588,7 @@ def test_artifacts_may_be_in_another_directory(server: LocalDaytona, open_sessio
     assert driven.run(f"cat {root}/large_tool_results/* | wc -c").output == "250000\n"
 
 
-def test_the_history_is_put_aside_and_added_to(server: LocalDaytona, open_session: OpenSession) -> None:
+def test_the_history_is_stored_and_extended(server: LocalDaytona, open_session: OpenSession) -> None:
     driven = open_session(server, permissionMode="ask")  # no approval is needed, and so no approver
     backend = WorkspaceBackend(driven.session)
     path, first = "/conversation_history/session.md", "## One\n" + "said\n" * 100_000
@@ -637,9 +633,7 @@ def test_a_tree_on_s3_is_deleted_whole(bucket: Bucket, open_session: OpenSession
     assert bucket.paths() == ["kept.txt"]
 
 
-def test_no_link_leads_around_to_the_workspace_itself(
-    server: LocalDaytona, open_session: OpenSession
-) -> None:
+def test_the_workspace_is_not_deleted_through_a_link(server: LocalDaytona, open_session: OpenSession) -> None:
     driven = open_session(server)
     backend = WorkspaceBackend(driven.session)
     above, name = backend.root.rsplit("/", 1)
@@ -658,7 +652,7 @@ def test_no_link_leads_around_to_the_workspace_itself(
     assert driven.run("ls ..").output == f"{name}\n"
 
 
-def test_deleting_a_tree_leaves_to_the_next_result_what_it_should_tell(
+def test_the_notices_of_a_deletion_come_with_the_next_result(
     server: LocalDaytona, open_session: OpenSession
 ) -> None:
     driven = open_session(server, persistent=True)
@@ -718,9 +712,7 @@ def test_a_history_of_more_than_ten_mebibytes_is_appended_to(
     assert backend.execute(f"wc -c < {path}; tail -1 {path}").output == "12000009\nand more\n"
 
 
-def test_what_a_large_edit_has_not_shown_must_be_read(
-    server: LocalDaytona, open_session: OpenSession
-) -> None:
+def test_a_large_edit_is_no_read_of_the_file(server: LocalDaytona, open_session: OpenSession) -> None:
     driven = open_session(server)
     ops = driven.session.files._async_ops if driven.is_async else driven.session.files._sync_ops
     long = "x" * 140_000
@@ -735,7 +727,7 @@ def test_what_a_large_edit_has_not_shown_must_be_read(
 @pytest.mark.parametrize("name", ["a b", "$(touch x)", "'\"", "-rf", "\n", "é\u202e", "*"])
 @pytest.mark.parametrize("where", ["workspace", "/tmp"])
 @pytest.mark.one_in(3)
-def test_hostile_names_and_bytes_come_back_as_they_went(
+def test_hostile_names_and_bytes_are_unchanged(
     server: LocalDaytona, open_session: OpenSession, name: str, where: str
 ) -> None:
     backend = WorkspaceBackend(open_session(server).session)
@@ -754,7 +746,9 @@ def test_hostile_names_and_bytes_come_back_as_they_went(
 
 @pytest.mark.full
 @pytest.mark.parametrize("on_s3", [False, True])
-def test_tens_of_megabytes_go_both_ways(bucket: Bucket, open_session: OpenSession, on_s3: bool) -> None:
+def test_tens_of_megabytes_are_uploaded_and_downloaded(
+    bucket: Bucket, open_session: OpenSession, on_s3: bool
+) -> None:
     driven = (
         bucket.session(open_session) if on_s3 else open_session(bucket.server, namespace=bucket.namespace)
     )

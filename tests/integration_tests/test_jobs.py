@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import pickle
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from langchain_daytona_ws import (
     BashJobTool,
@@ -21,7 +19,6 @@ from langchain_daytona_ws import (
     PermissionDecision,
     PermissionRequest,
     WorkspaceSession,
-    WorkspaceToolkit,
 )
 from langchain_daytona_ws._adapters.daytona_sync import SyncDaytonaPort
 from langchain_daytona_ws._adapters.sdk import Account
@@ -120,7 +117,7 @@ class TestSession:
         # The output so far, the wait for the line, and that for the end, unless both came at once.
         assert server.count("execute") - before <= 3
 
-    def test_stopping(self, workspace: Driven) -> None:
+    def test_a_stop_ends_all_processes(self, workspace: Driven) -> None:
         job = jobs(workspace, "start", f"setsid {LONG} & echo begun; {LONG}")
         printed(workspace, job, "begun")
         assert jobs(workspace, "stop", job.id).state == "stopped"
@@ -145,14 +142,16 @@ class TestSession:
         assert len(server.requests) == before + 9
         assert intervals(server) == [75, 15]
 
-    def test_a_request_that_is_sent_twice_starts_one(self, server: LocalDaytona, workspace: Driven) -> None:
+    def test_a_request_that_is_sent_twice_starts_one_job(
+        self, server: LocalDaytona, workspace: Driven
+    ) -> None:
         workspace.run("true")
         server.faults.add(Fault("drop_after", action="execute"))
         job = jobs(workspace, "start", f"echo x >> ran; {LONG}")
         assert [item.id for item in jobs(workspace, "list")] == [job.id]
         assert workspace.run("cat ran").output == "x\n"
 
-    def test_eleven_at_once(self, server: LocalDaytona) -> None:
+    def test_ten_of_eleven_concurrent_starts_succeed(self, server: LocalDaytona) -> None:
         async def start_all() -> list[Job | BaseException]:
             async with WorkspaceSession(config_for(server), namespace="demo") as session:
                 starts = (session.jobs.astart(f"echo x >> ran; {LONG}") for _ in range(11))
@@ -185,7 +184,7 @@ class TestSession:
             assert f"job {second.id} finished" in reported[0]
             assert "exit code 2" in reported[0]
 
-    def test_errors_of_the_callback_are_logged(
+    def test_errors_of_on_job_done_are_logged(
         self, server: LocalDaytona, caplog: pytest.LogCaptureFixture
     ) -> None:
         def fail(job: Job) -> None:
@@ -196,7 +195,7 @@ class TestSession:
             assert session.jobs.join(job.id).state == "finished"
         assert "on_job_done failed" in caplog.text
 
-    def test_refusals_create_nothing(self, server: LocalDaytona, workspace: Driven) -> None:
+    def test_refused_calls_send_nothing(self, server: LocalDaytona, workspace: Driven) -> None:
         with pytest.raises(CommandRefused):
             jobs(workspace, "start", " ")
         with pytest.raises(CommandRefused):
@@ -207,7 +206,7 @@ class TestSession:
 
 
 class TestTools:
-    def test_bash_in_the_background(self, workspace: Driven) -> None:
+    def test_bash_starts_a_job_and_bash_job_reports_it(self, workspace: Driven) -> None:
         message = workspace.call(
             workspace.bash, command=f"echo hello; {GO}; exit 4", background=True, timeout=900
         )
@@ -232,13 +231,13 @@ class TestTools:
         assert [job["id"] for job in listed.artifact["jobs"]] == [job_id]
         assert "[it had ended before]" in workspace.call(tool, action="stop", job_id=job_id).content
 
-    def test_the_exit_codes_of_its_pipeline_are_reported(self, workspace: Driven) -> None:
+    def test_the_exit_codes_of_a_jobs_pipeline_are_reported(self, workspace: Driven) -> None:
         message = workspace.call(workspace.bash, command="echo a; exit 3 | tail -1", background=True)
         job = jobs(workspace, "join", message.artifact["id"])
         assert (job.exit_code, job.pipeline) == (0, (3, 0))
         assert ", exit code 0 (in the pipeline: 3, 0)" in job.text
 
-    def test_a_call_that_a_graph_repeats_starts_nothing(self, workspace: Driven) -> None:
+    def test_a_call_that_a_graph_repeats_starts_no_second_job(self, workspace: Driven) -> None:
         first = workspace.call(workspace.bash, thread="t", command=LONG, background=True)
         again = workspace.call(workspace.bash, thread="t", command=LONG, background=True)
         assert again.artifact["id"] == first.artifact["id"]
@@ -254,7 +253,7 @@ class TestTools:
             {"action": "logs", "job_id": "abcd2345", "offset": -1}, {"action": "status", "job_id": "a" * 10_000},
         ],
     )  # fmt: skip
-    def test_invalid_arguments_create_nothing(
+    def test_invalid_arguments_send_nothing(
         self, server: LocalDaytona, workspace: Driven, arguments: dict[str, Any]
     ) -> None:
         message = workspace.call(job_tool(workspace), **arguments)
@@ -262,17 +261,19 @@ class TestTools:
         assert len(message.content) < 400
         assert server.requests == []
 
-    def test_a_long_time_needs_the_background(self, server: LocalDaytona, workspace: Driven) -> None:
+    def test_time_outs_out_of_range_are_refused(self, server: LocalDaytona, workspace: Driven) -> None:
         for arguments in ({"timeout": 601}, {"timeout": 3601, "background": True}, {"hours": 2}):
             message = workspace.call(workspace.bash, command="true", **arguments)
             assert message.status == "error"
         assert server.requests == []
 
-    def test_more_than_an_hour_is_asked_for_in_hours(self, workspace: Driven) -> None:
+    def test_a_job_of_more_than_an_hour_is_requested_in_hours(self, workspace: Driven) -> None:
         message = workspace.call(workspace.bash, command="true", background=True, hours=2)
         assert "stopped after 7200 s" in message.content
 
-    def test_only_starting_and_stopping_ask(self, server: LocalDaytona, open_session: OpenSession) -> None:
+    def test_only_a_start_and_a_stop_need_approval(
+        self, server: LocalDaytona, open_session: OpenSession
+    ) -> None:
         asked: list[PermissionRequest] = []
 
         def answer(request: PermissionRequest) -> PermissionDecision:
@@ -294,13 +295,15 @@ class TestTools:
         assert asked[1].summary == f"bash_job stop: {job_id}, {LONG}"
         assert dict(asked[1].arguments) == {"action": "stop", "job_id": job_id}
 
-    def test_asking_comes_before_a_machine(self, server: LocalDaytona, open_session: OpenSession) -> None:
+    def test_approval_is_requested_before_a_sandbox_is_created(
+        self, server: LocalDaytona, open_session: OpenSession
+    ) -> None:
         workspace = open_session(server, permissionMode="ask")
         assert workspace.call(workspace.bash, command="true", background=True).status == "error"
         assert workspace.call(job_tool(workspace), action="stop", job_id="abcd2345").status == "error"
         assert server.requests == []
 
-    def test_the_limit_is_reported_with_a_remedy(self, workspace: Driven) -> None:
+    def test_the_limit_of_jobs_is_reported_with_a_remedy(self, workspace: Driven) -> None:
         begun = [jobs(workspace, "start", LONG).id for _ in range(10)]
         message = workspace.call(workspace.bash, command="echo x > ran", background=True)
         assert message.status == "error"
@@ -324,13 +327,6 @@ class TestTools:
         assert jobs(workspace, "join", job_id).exit_code == 0
         assert jobs(workspace, "logs", job_id, offset=0).output == "early\nlate\n"
         assert intervals(server) == [75, 15]
-
-    def test_the_tools_stay_short(self, workspace: Driven) -> None:
-        tools = WorkspaceToolkit(session=workspace.session).get_tools()
-        assert [tool.name for tool in tools] == ["bash", "workspace_file", "bash_job"]
-        size = {tool.name: len(json.dumps(convert_to_openai_tool(tool))) / 4 for tool in tools}
-        assert size["bash"] + size["workspace_file"] < 1200
-        assert size["bash_job"] < 300
 
 
 class KeptSandbox:
@@ -368,8 +364,8 @@ def kept(server: LocalDaytona) -> KeptSandbox:
     return KeptSandbox(server)
 
 
-class TestMachine:
-    def test_a_stop_loses_what_runs_and_frees_its_slots(
+class TestSandbox:
+    def test_a_stop_of_the_sandbox_loses_its_running_jobs(
         self, server: LocalDaytona, kept: KeptSandbox
     ) -> None:
         done = kept.start("echo done; exit 6")
@@ -388,7 +384,9 @@ class TestMachine:
         assert driven(ops.logs(done.id, tail_lines=None, offset=0, limit_bytes=None)).output == "done\n"
         assert kept.start(LONG).is_running
 
-    def test_the_interval_is_put_back_after_a_stop_too(self, server: LocalDaytona, kept: KeptSandbox) -> None:
+    def test_the_interval_is_restored_after_a_stop_of_the_sandbox(
+        self, server: LocalDaytona, kept: KeptSandbox
+    ) -> None:
         kept.start(LONG)
         server.stop_sandbox(kept.info.id)
         ops = kept.session()
@@ -396,7 +394,7 @@ class TestMachine:
         driven(ops.list())
         assert intervals(server) == [75, 15]
 
-    def test_following_reports_a_stop_and_a_start(
+    def test_following_reports_a_restart_of_the_sandbox(
         self, server: LocalDaytona, open_session: OpenSession
     ) -> None:
         workspace = open_session(server, persistent=True)
@@ -426,7 +424,7 @@ class TestMachine:
         assert intervals(server)[-1] == intervals(server)[0] - 60
         _release(second)
 
-    def test_a_pickled_session_tells_of_the_end_elsewhere(
+    def test_a_pickled_session_reports_the_end_of_a_job_elsewhere(
         self, server: LocalDaytona, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         settings = config_for(server, persistent=True)
@@ -452,7 +450,7 @@ class TestMachine:
                 clock.advance(16 * MINUTE)
                 assert server.sandboxes == []
 
-    def test_a_lost_machine_has_lost_its_jobs(self, server: LocalDaytona) -> None:
+    def test_the_jobs_of_a_lost_sandbox_are_lost(self, server: LocalDaytona) -> None:
         ended: list[Job] = []
         with WorkspaceSession(config_for(server), namespace="demo", on_job_done=ended.append) as session:
             job = session.jobs.start(LONG)
@@ -535,7 +533,7 @@ class TestStorage:
         assert bucket.get("f.txt") == b"50\n"
 
     @pytest.mark.usefixtures("host_keys")
-    def test_one_that_credentials_outlive_says_nothing_of_them(
+    def test_a_job_that_ends_before_the_credentials_has_no_notice_of_them(
         self, bucket: Bucket, open_session: OpenSession
     ) -> None:
         workspace = bucket.session(open_session, role=True)

@@ -52,18 +52,18 @@ class Watched:
         return answer["ended"], base64.b64decode(answer["data"])
 
 
-class TestLooking:
+class TestPollOutput:
     @pytest.fixture
     def call(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Watched:
         return Watched(tmp_path, monkeypatch)
 
-    def test_what_is_there_comes_from_its_offset(self, call: Watched) -> None:
+    def test_a_poll_returns_the_log_from_its_offset(self, call: Watched) -> None:
         call.run()
         call.log.write_bytes(b"0123456789")
         assert call.probe(offset=4) == (False, b"456789")
         assert call.probe(offset=4, limit=2) == (False, b"45")
 
-    def test_it_waits_for_what_comes(self, call: Watched) -> None:
+    def test_a_poll_waits_for_new_output(self, call: Watched) -> None:
         call.run()
         call.log.write_bytes(b"old")
         writer = threading.Timer(0.1, lambda: call.log.write_bytes(b"oldnew"))
@@ -71,18 +71,18 @@ class TestLooking:
         assert call.probe(offset=3) == (False, b"new")
         writer.join()
 
-    def test_it_waits_no_longer_than_it_may(self, call: Watched) -> None:
+    def test_a_poll_waits_at_most_its_time(self, call: Watched) -> None:
         call.run()
         assert call.probe(wait_s=0.1) == (False, b"")
 
-    def test_an_end_is_told_at_once_and_leaves_the_rest_to_the_answer(self, call: Watched) -> None:
+    def test_a_poll_after_the_end_returns_at_once(self, call: Watched) -> None:
         call.run()
         call.end()
         call.log.write_bytes(b"all of it")
         assert call.probe() == (True, b"")
         assert call.probe(wait_s=0.0, offset=4) == (True, b"of it")
 
-    def test_a_call_that_was_not_begun_is_not_waited_for_long(
+    def test_a_poll_waits_briefly_for_a_call_without_a_record(
         self, call: Watched, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(guest, "UNRECORDED_WAIT_S", 0.1)
@@ -90,7 +90,7 @@ class TestLooking:
         call.record.touch()  # made, and not locked yet
         assert call.probe() == (False, b"")
 
-    def test_two_that_look_do_not_take_each_other_for_the_runner(self, call: Watched) -> None:
+    def test_the_lock_of_another_poll_is_not_taken_for_the_runners(self, call: Watched) -> None:
         call.run()
         call.end()
         with open(call.record, "rb") as other:
@@ -114,7 +114,7 @@ class TestLooking:
 class TestTheLog:
     """The log of a polled call, as `Output` writes it."""
 
-    def test_of_a_short_output_is_gone_at_the_end(self, tmp_path: Path) -> None:
+    def test_the_log_of_a_short_output_is_deleted_at_the_end(self, tmp_path: Path) -> None:
         output = Output(10, str(tmp_path / "log"), 1000)
         output.open_log()
         output.feed(b"12345")
@@ -124,7 +124,7 @@ class TestTheLog:
         assert not output.has_log
         output.drop_log()  # also where there is none any more
 
-    def test_of_a_long_output_is_the_same_as_ever(self, tmp_path: Path) -> None:
+    def test_the_log_of_a_long_output_equals_that_without_polling(self, tmp_path: Path) -> None:
         outputs = []
         for name in ("live", "plain"):
             output = Output(10, str(tmp_path / name), 1000)
@@ -138,7 +138,7 @@ class TestTheLog:
         assert outputs[0] == outputs[1]
         assert (tmp_path / "live").read_bytes() == (tmp_path / "plain").read_bytes() == b"12345" * 5
 
-    def test_that_could_not_be_begun_is_begun_again_when_it_is_needed(self, tmp_path: Path) -> None:
+    def test_a_log_that_could_not_be_opened_is_opened_when_needed(self, tmp_path: Path) -> None:
         output = Output(10, str(tmp_path / "directory" / "log"), 1000)
         output.open_log()
         assert output.log_error
@@ -209,24 +209,24 @@ def followed(*polls: Any, output: bytes) -> tuple[list[str], ScriptedCaller]:
     return texts, client
 
 
-class TestFollowing:
+class TestPolling:
     @pytest.fixture(autouse=True)
     def _at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("FIRST_POLL_S", "FIRST_PAUSE_S", "SILENT_PAUSE_S"):
             monkeypatch.setattr(live, name, 0.0)
 
-    def test_each_look_goes_on_where_the_last_one_ended(self) -> None:
+    def test_each_poll_continues_where_the_last_one_ended(self) -> None:
         texts, client = followed((False, b"ab"), (False, b""), (False, b"c"), (True, b""), output=b"abcde")
         assert texts == ["ab", "c", "de"]
         assert client.offsets == [0, 2, 2, 3]
 
-    def test_a_fault_repeats_nothing(self) -> None:
+    def test_a_failed_poll_repeats_no_output(self) -> None:
         fault = PortFault(FaultKind.DROPPED, "gone")
         texts, client = followed((False, b"ab"), fault, (False, b"c"), (True, b""), output=b"abc")
         assert texts == ["ab", "c"]
         assert client.offsets == [0, 2, 2, 3]
 
-    def test_more_than_was_asked_for_is_not_believed(self) -> None:
+    def test_a_poll_that_returns_too_much_is_ignored(self) -> None:
         forged = (False, b"x" * (live.POLL_LIMIT_BYTES + 1))
         texts, _ = followed(forged, (True, b""), output=b"abc")
         assert texts == ["abc"]
@@ -235,7 +235,7 @@ class TestFollowing:
         texts, _ = followed((False, b"abcdef"), (True, b""), output=b"abc")
         assert texts == ["abcdef"]
 
-    def test_without_a_thread_all_comes_at_the_end(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_without_a_thread_the_output_comes_at_the_end(self, caplog: pytest.LogCaptureFixture) -> None:
         def refused(work: Callable[[BackgroundTask], Any]) -> BackgroundTask:
             raise RuntimeError("can't start new thread")
 
@@ -252,7 +252,7 @@ class TestFollowing:
         assert texts == ["ab"]
         assert "can't start new thread" in caplog.text
 
-    def test_the_same_on_a_loop(self) -> None:
+    def test_an_async_callback_gets_the_output_on_a_loop(self) -> None:
         texts: list[str] = []
 
         async def work() -> None:
@@ -297,33 +297,33 @@ class TestTheRest:
         run_sync(following.during(call()))
         return "".join(texts), client.offsets
 
-    def test_comes_from_the_log_but_for_what_the_answer_has(self) -> None:
+    def test_the_middle_of_the_output_comes_from_the_log(self) -> None:
         answer = answered(b"abc", b"xyz", 10)
         assert self.rest(answer, (True, b"defgxyz and what runs on")) == ("abcdefgxyz", [3])
 
-    def test_that_a_character_crosses_is_whole(self) -> None:
+    def test_a_character_across_answer_and_log_is_whole(self) -> None:
         data = "żółw".encode()
         assert self.rest(answered(data[:1], data[4:], len(data)), (True, data[1:4])) == ("żółw", [1])
 
-    def test_is_tried_again(self) -> None:
+    def test_a_failed_read_of_the_log_is_repeated(self) -> None:
         fault = PortFault(FaultKind.UNAVAILABLE, "not now")
         polls = [fault] * (live.FAILURES_MAX - 1) + [(True, b"d")]
         text, offsets = self.rest(answered(b"abc", b"xyz", 7), *polls)
         assert (text, len(offsets)) == ("abcdxyz", live.FAILURES_MAX)
 
     @pytest.mark.parametrize("tail", [b"xyz", b"\x80\x80xyz"])
-    def test_that_is_not_to_be_had_is_noted_and_the_answer_still_told(self, tail: bytes) -> None:
+    def test_an_unreadable_log_is_noted_before_the_tail(self, tail: bytes) -> None:
         polls = [PortFault(FaultKind.UNAVAILABLE, "not now")] * live.FAILURES_MAX
         text, offsets = self.rest(answered(b"ab\xc5", tail, 100), *polls)
         assert text == f"ab\ufffd{live.LOST_NOTE}xyz"
         assert len(offsets) == live.FAILURES_MAX
 
-    def test_is_given_up_when_a_look_hangs(self) -> None:
+    def test_a_slow_read_of_the_log_is_not_repeated(self) -> None:
         hung = PortFault(FaultKind.DROPPED, "timed out")
         text, offsets = self.rest(answered(b"abc", b"xyz", 100), hung, takes_s=10.0)
         assert (text, offsets) == (f"abc{live.LOST_NOTE}xyz", [3])
 
-    def test_of_a_log_that_is_shorter_is_noted(self) -> None:
+    def test_a_log_that_is_too_short_is_noted(self) -> None:
         # The same for an endless output of one byte at a time.
         text, offsets = self.rest(answered(b"abc", b"xyz", 100), (True, b"d"))
         assert (text, offsets) == (f"abcd{live.LOST_NOTE}xyz", [3])
@@ -346,7 +346,7 @@ class HangingCaller(ScriptedCaller):
         return self._late
 
 
-class TestALookThatHangs:
+class TestHangingPoll:
     @pytest.fixture(autouse=True)
     def _at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(live, "FIRST_POLL_S", 0.0)
@@ -354,7 +354,7 @@ class TestALookThatHangs:
 
     @pytest.mark.parametrize("late", [seen(False, b"ab"), PortFault(FaultKind.DROPPED, "timed out")])
     @pytest.mark.parametrize("fails", [False, True], ids=["command returned", "command failed"])
-    def test_is_left_behind_and_says_nothing_later(
+    def test_a_hanging_poll_is_abandoned_and_emits_nothing_later(
         self, late: Any, fails: bool, caplog: pytest.LogCaptureFixture
     ) -> None:
         client = HangingCaller(late)
@@ -380,7 +380,7 @@ class TestALookThatHangs:
         assert texts == expected
         assert caplog.records == []
 
-    def test_is_cancelled_on_a_loop(self) -> None:
+    def test_a_hanging_poll_is_cancelled_on_a_loop(self) -> None:
         texts: list[str] = []
 
         async def work() -> None:
@@ -410,7 +410,7 @@ class TestALookThatHangs:
         asyncio.run(work())
         assert texts == ["abc"]
 
-    def test_what_is_being_handed_on_is_waited_for(self) -> None:
+    def test_a_running_callback_is_waited_for(self) -> None:
         made: list[ThreadTask] = []
         texts: list[str] = []
         began = threading.Event()
@@ -461,7 +461,7 @@ class TestALookThatHangs:
         asyncio.run(work())
         assert texts == ["ab", "c"]
 
-    def test_that_ends_while_it_is_being_left_behind_says_nothing(self) -> None:
+    def test_a_poll_that_ends_while_it_is_abandoned_emits_nothing(self) -> None:
         client = HangingCaller(seen(False, b"ab"))
         texts: list[str] = []
         received = threading.Event()
@@ -496,7 +496,7 @@ class TestALookThatHangs:
             thread.join(30)
         assert texts == ["abc"]
 
-    def test_whoever_wins_the_race_all_comes_once_and_nothing_later(
+    def test_all_output_is_emitted_once_whichever_thread_is_first(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         output = bytes(range(97, 117))
@@ -541,7 +541,7 @@ def helpers() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "langchain-daytona-ws-background"]
 
 
-def test_a_call_that_fails_ends_the_following(tmp_path: Path) -> None:
+def test_a_failed_call_ends_the_polling(tmp_path: Path) -> None:
     workspace = Workspace("bash", tmp_path)
     workspace.root.parent.mkdir()
     workspace.root.write_text("in the way")
@@ -552,7 +552,7 @@ def test_a_call_that_fails_ends_the_following(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shell", ["zsh", "bash", "dash"])
-def test_under_every_shell_the_output_comes_while_it_runs(tmp_path: Path, shell: str) -> None:
+def test_output_is_streamed_under_every_shell(tmp_path: Path, shell: str) -> None:
     workspace = Workspace(shell, tmp_path)
     texts: list[str] = []
 

@@ -46,7 +46,7 @@ def test_sessions_of_a_workspace_share_the_state_of_a_thread() -> None:
         {"options": S3},
     ],
 )
-def test_others_have_their_own(other: dict[str, Any]) -> None:
+def test_another_thread_or_workspace_has_its_own_state(other: dict[str, Any]) -> None:
     assert state(**other) is not state()
 
 
@@ -54,7 +54,7 @@ def test_others_have_their_own(other: dict[str, Any]) -> None:
     "other",
     [{"workspaceBucketName": "b-2"}, {"workspacePrefix": "x/{namespace}/"}, {"s3Endpoint": "http://s3"}],
 )
-def test_so_have_other_places_on_s3(other: dict[str, Any]) -> None:
+def test_another_location_on_s3_has_its_own_state(other: dict[str, Any]) -> None:
     assert state(options={**S3, **other}) is not state(options=S3)
 
 
@@ -64,7 +64,7 @@ def test_names_cannot_be_shifted_between_workspace_and_thread() -> None:
 
 
 @pytest.mark.parametrize("config", [None, {}, {"configurable": {}}, {"configurable": {"thread_id": ""}}])
-def test_without_a_thread_it_is_the_sessions_own(config: Any) -> None:
+def test_calls_without_a_thread_share_the_sessions_own_state(config: Any) -> None:
     first, other = session(), session()
     assert first._state.conversation(config) is first._state.own
     assert first._state.conversation(config) is not other._state.conversation(config)
@@ -75,7 +75,7 @@ def test_the_api_key_is_not_in_the_registry() -> None:
     assert "dtn_secret" not in repr(conversations._conversations)
 
 
-def test_ids_of_other_types_are_strings() -> None:
+def test_a_thread_id_of_another_type_becomes_a_string() -> None:
     assert thread_of({"configurable": {"thread_id": 7}}) == "7"
 
 
@@ -88,7 +88,7 @@ def test_a_released_workspace_is_forgotten() -> None:
     assert own._state.identity != other._state.identity
 
 
-def test_there_is_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_threads_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conversations, "CONVERSATIONS_MAX", 2)
     first, second = conversation_of("w", "1", None), conversation_of("w", "2", None)
     assert conversation_of("w", "1", None) is first
@@ -104,7 +104,7 @@ def test_a_long_thread_id_is_not_kept() -> None:
     assert max(len(thread) for _, thread in conversations._conversations) < 100
 
 
-def test_so_there_is_for_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_hashes_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conversations, "HASHES_MAX", 2)
     found = conversation_of("w", "1", None)
     found.read_hashes.update({"a": "1", "b": "2"})
@@ -113,7 +113,7 @@ def test_so_there_is_for_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert conversation_of("w", "1", None).read_hashes == {}
 
 
-def test_a_new_conversation_under_an_old_id_begins_anew() -> None:
+def test_a_new_conversation_under_an_old_id_has_a_new_state() -> None:
     first = conversation_of("w", "1", "message-1")
     assert conversation_of("w", "1", "message-1") is first  # a parallel call, or the node runs again
     assert conversation_of("w", "1", None) is first  # a later turn

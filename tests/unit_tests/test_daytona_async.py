@@ -35,7 +35,7 @@ async def client_of(port: AsyncDaytonaPort) -> AsyncDaytona:
     return (await port._here()).client
 
 
-def test_it_is_shared_and_closed_by_the_last(closed: list[AsyncDaytona]) -> None:
+def test_a_client_is_shared_and_closed_by_its_last_port(closed: list[AsyncDaytona]) -> None:
     async def main() -> None:
         ports = [AsyncDaytonaPort(ACCOUNT) for _ in range(3)]
         # Concurrently, and one of them twice: no second client may be created meanwhile.

@@ -63,7 +63,7 @@ def _run(program: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
 
 
-def test_without_deepagents_it_says_what_to_install_and_all_else_works() -> None:
+def test_without_deepagents_the_import_error_names_the_extra() -> None:
     failed = _run(NO_EXTRA + "it.WorkspaceBackend")
     assert failed.returncode == 1
     assert "ImportError: WorkspaceBackend needs Deep Agents" in failed.stderr
@@ -114,7 +114,7 @@ def test_creating_a_backend_provisions_nothing() -> None:
         ("~/x", f"{ROOT}/~/x", "~/x"),
     ],
 )
-def test_locations(path: str, full: str, relative: str | None) -> None:
+def test_a_path_is_in_the_workspace_or_outside(path: str, full: str, relative: str | None) -> None:
     location = locate(path, ROOT)
     assert (location.path, location.relative) == (full, relative)
     assert location.is_outside is (relative is None)
@@ -197,7 +197,7 @@ def test_the_literal_directory_of_an_absolute_pattern(pattern: str, directory: s
     assert anchor_of(pattern) == (directory, below)
 
 
-def test_an_invalid_answer_sends_the_model_to_no_tool_that_it_may_lack() -> None:
+def test_the_error_of_an_invalid_answer_names_no_tool() -> None:
     error = Reply("read", {}).malformed("content")
     assert error_text(error, "/x").endswith(
         "'/x': The sandbox returned an invalid answer to 'read'. Use a shell command instead."
@@ -228,7 +228,9 @@ def test_a_pattern_without_a_slash_is_for_any_depth() -> None:
         (b"a\xffb", (1, 10, 100), ("a\\xffb", 1, 1, False, False)),
     ],
 )
-def test_windows(data: bytes, asked: tuple[int, int, int], expected: tuple[object, ...]) -> None:
+def test_a_window_has_the_requested_lines(
+    data: bytes, asked: tuple[int, int, int], expected: tuple[object, ...]
+) -> None:
     found = window(data, *asked)
     assert (found.body, found.first, found.last, found.more, found.cut) == expected
 
@@ -335,7 +337,7 @@ class Session(CallSession):
 FOUND = {"ok": True, "more": False, "timed_out": False, "skipped": []}
 
 
-def test_what_cannot_be_read_does_not_end_a_glob_and_is_told() -> None:
+def test_a_glob_reports_unreadable_directories() -> None:
     paths = [["a.py", "file", 1, 0]]
     answer = {**FOUND, "paths": paths, "total": 1, "omitted": {"unreadable": [1, ["proc/1/map_files"]]}}
     found = run_sync(Reader(Session(_contents(answer, [], root="/"))).glob("*.py", "/"))
@@ -358,7 +360,7 @@ def test_a_binary_file_that_matches_is_a_match_without_its_lines() -> None:
     assert run_sync(Reader(Session(ops)).grep("needle", None, None, None)).truncated
 
 
-def test_a_file_that_changes_while_it_comes_over_is_asked_for_again() -> None:
+def test_a_file_that_changes_during_a_download_is_downloaded_again() -> None:
     data = b"the right one"
     answer = {"ok": True, "path": "f", "bytes": len(data)}
     for changed in ((b"another one..", False), (b"too long for it", True), (b"short", True)):
@@ -415,9 +417,7 @@ LONG = "x" * EDIT_BYTES
         ("last", LONG * 100, "f would be, or is, "),
     ],
 )
-def test_a_large_edit_that_cannot_be_made_says_what_a_small_one_would(
-    old: str, new: str, phrase: str
-) -> None:
+def test_a_large_edit_fails_with_the_errors_of_a_small_edit(old: str, new: str, phrase: str) -> None:
     data = f"{LONG}\n{LONG}\nlast".encode()
     sha256 = hashlib.sha256(data).hexdigest()
     answer = {**RIGHT, "bytes": len(data), "sha256": sha256, "content": base64.b64encode(data).decode()}
@@ -504,7 +504,7 @@ def test_the_limit_of_a_preview_is_read_from_the_facts(limit: int, is_preview: b
         ("write", {"content": "x"}, False, "workspace_file write: a (1 characters, 1 line)"),
     ],
 )
-def test_a_request_says_where_and_how_much_is_changed(
+def test_a_request_shows_location_and_extent_of_a_change(
     action: str, arguments: dict[str, Any], is_outside: bool, summary: str
 ) -> None:
     request = file_request(
@@ -576,7 +576,7 @@ class TestRemoveTree:
         assert self._delete(workspace, "/proc/self/task").returncode != 0
 
 
-def test_only_the_call_itself_has_its_name() -> None:
+def test_only_the_models_own_call_has_an_idempotency_key() -> None:
     call: Any = {"name": "execute", "args": {"command": "date"}, "id": "call_1"}
 
     def name(tool: str, command: str, done: str = "date", namespace: str = "demo") -> str | None:
@@ -604,7 +604,7 @@ def test_only_the_call_itself_has_its_name() -> None:
 @pytest.mark.parametrize(
     "name", ["~", "~root", "C:\\x", "file:/x", "$'a\\n'", " a ", "back\\slash", "a\u202fb"]
 )
-def test_a_name_means_itself_below_the_workspace(tmp_path: Path, name: str) -> None:
+def test_an_odd_name_is_not_interpreted(tmp_path: Path, name: str) -> None:
     async def guest(entry: str, request: dict[str, Any]) -> Any:
         return {"files": files, "content": content}[entry].main(request)
 

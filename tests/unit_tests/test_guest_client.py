@@ -282,7 +282,7 @@ def test_a_failed_sandbox_is_replaced_and_recorded(state: str) -> None:
     assert (record.lost_ones, record.failed_ones) == ([], [INFO])
 
 
-def test_when_nothing_can_be_reached_after_it_may_have_run_that_is_unknown() -> None:
+def test_an_unreachable_sandbox_after_a_possible_run_is_an_unknown_outcome() -> None:
     port = ScriptedPort(execute=[fault(FaultKind.DROPPED)], get=[fault(FaultKind.NOT_SENT)])
     with pytest.raises(OutcomeUnknown, match="control plane returned no state") as caught:
         call(port)
@@ -330,7 +330,7 @@ def test_a_sandbox_between_states_is_waited_for() -> None:
     assert call(port) == {"ok": True}
 
 
-def test_a_control_plane_that_refuses_ends_it() -> None:
+def test_a_refusal_of_the_control_plane_ends_the_call() -> None:
     port = ScriptedPort(execute=[fault(FaultKind.UNAUTHORIZED)], get=[fault(FaultKind.UNAUTHORIZED)])
     with pytest.raises(SandboxUnavailable, match="API key"):
         call(port)
@@ -343,7 +343,7 @@ def test_a_refusal_is_not_sent_again() -> None:
     assert port.asked == ["execute"]
 
 
-def test_an_unreadable_answer_is_asked_for_again_but_not_for_ever() -> None:
+def test_an_unreadable_answer_is_retried_a_few_times() -> None:
     port = ScriptedPort(execute=["noise", {"ok": True}])
     assert call(port) == {"ok": True}
     port = ScriptedPort(execute=["noise"])
@@ -352,7 +352,7 @@ def test_an_unreadable_answer_is_asked_for_again_but_not_for_ever() -> None:
     assert port.asked == ["execute"] * 3
 
 
-def test_a_missing_python_is_not_asked_for_again() -> None:
+def test_a_missing_python_is_not_retried() -> None:
     port = ScriptedPort(execute=["bash: python3: not found"])
     with pytest.raises(SandboxError, match="no python3"):
         call(port)
@@ -445,7 +445,7 @@ class TestProvision:
         return run_sync(lifecycle.provision(port, self.SPEC, organization_id=organization_id))
 
     @pytest.mark.parametrize("reached_before", [True, False])
-    def test_no_connection_is_an_error_soon_where_there_never_was_one(self, reached_before: bool) -> None:
+    def test_a_first_connection_that_fails_is_an_error_soon(self, reached_before: bool) -> None:
         port = ScriptedPort(create=[fault(FaultKind.NOT_SENT)], get=[None])
         with pytest.raises(ProvisionError) as caught:
             run_sync(
@@ -454,25 +454,25 @@ class TestProvision:
         assert caught.value.code == "unreachable"
         assert (port.slept_s <= lifecycle.FIRST_REACH_S) is not reached_before
 
-    def test_a_port_that_refuses_after_an_answer_is_waited_out(self) -> None:
+    def test_a_connection_that_fails_after_an_answer_is_retried_longer(self) -> None:
         port = ScriptedPort(create=[fault(FaultKind.UNAVAILABLE), fault(FaultKind.NOT_SENT)], get=[None])
         with pytest.raises(ProvisionError):
             run_sync(lifecycle.provision(port, self.SPEC, organization_id=None, reached_before=False))
         assert port.slept_s > lifecycle.FIRST_REACH_S
 
-    def test_a_certificate_that_is_refused_is_not_tried_again(self) -> None:
+    def test_a_refused_certificate_is_not_retried(self) -> None:
         port = ScriptedPort(create=[fault(FaultKind.UNTRUSTED)])
         with pytest.raises(ProvisionError) as caught:
             self.provision(port)
         assert (caught.value.code, port.asked, port.slept_s) == ("certificate", ["create"], 0)
 
-    def test_one_that_is_not_started_yet_is_waited_for(self) -> None:
+    def test_a_sandbox_that_is_not_started_yet_is_waited_for(self) -> None:
         port = ScriptedPort(
             create=[info("creating")], get=[info("creating"), info("starting"), info("started")]
         )
         assert self.provision(port) == info("started")
 
-    def test_one_that_never_starts_is_deleted(self) -> None:
+    def test_a_sandbox_that_never_starts_is_deleted(self) -> None:
         port = ScriptedPort(create=[info("creating")], get=[info("creating")], delete=[None])
         with pytest.raises(ProvisionError) as caught:
             self.provision(port)
@@ -480,20 +480,20 @@ class TestProvision:
         assert port.asked[-1] == "delete"
 
     @pytest.mark.parametrize("state", ["error", "build_failed", "destroyed"])
-    def test_one_that_fails_is_deleted(self, state: str) -> None:
+    def test_a_sandbox_that_fails_to_start_is_deleted(self, state: str) -> None:
         port = ScriptedPort(create=[info("creating")], get=[info(state)], delete=[None])
         with pytest.raises(ProvisionError) as caught:
             self.provision(port)
         assert caught.value.code == "create_failed"
         assert port.asked[-1] == "delete"
 
-    def test_an_interrupted_create_is_looked_for_and_deleted(self) -> None:
+    def test_the_sandbox_of_an_interrupted_create_is_deleted(self) -> None:
         port = ScriptedPort(create=[KeyboardInterrupt()], get=[None, info("creating")], delete=[None])
         with pytest.raises(KeyboardInterrupt):
             self.provision(port)
         assert port.asked == ["create", "finish", "get", "get", "delete"]
 
-    def test_looking_for_it_outlasts_a_fault(self) -> None:
+    def test_the_search_after_an_interrupted_create_outlasts_a_fault(self) -> None:
         port = ScriptedPort(
             create=[KeyboardInterrupt()], get=[fault(FaultKind.UNAVAILABLE), info("started")], delete=[None]
         )
@@ -510,7 +510,7 @@ class TestProvision:
             ([info("started")], [None], []),
         ],
     )
-    def test_what_may_have_been_left_behind_is_named(
+    def test_a_sandbox_that_may_be_left_is_named(
         self, get: list[object], delete: list[object], left: list[str]
     ) -> None:
         port, named = ScriptedPort(create=[KeyboardInterrupt()], get=get, delete=delete), list[str]()
@@ -518,16 +518,16 @@ class TestProvision:
             run_sync(lifecycle.provision(port, self.SPEC, organization_id=None, left=named.append))
         assert named == left
 
-    def test_a_create_whose_answer_was_lost_is_found_by_name(self) -> None:
+    def test_the_sandbox_of_a_lost_answer_is_found_by_name(self) -> None:
         port = ScriptedPort(create=[fault(FaultKind.DROPPED)], get=[info("started")])
         assert self.provision(port) == info("started")
         assert port.asked == ["create", "get"]
 
-    def test_a_name_that_is_taken_is_ours(self) -> None:
+    def test_a_sandbox_whose_name_is_taken_is_ours(self) -> None:
         port = ScriptedPort(create=[fault(FaultKind.NAME_TAKEN)], get=[info("started")])
         assert self.provision(port) == info("started")
 
-    def test_no_runner_is_tried_again_and_then_explained(self) -> None:
+    def test_a_missing_runner_is_retried_and_then_explained(self) -> None:
         no_runner = PortFault(FaultKind.REFUSED, "No available runners", status=400)
         assert self.provision(ScriptedPort(create=[no_runner, info("started")])) == info("started")
         with pytest.raises(ProvisionError, match="general snapshot") as caught:
@@ -551,18 +551,18 @@ class TestProvision:
             self.provision(ScriptedPort(create=[PortFault(FaultKind.REFUSED, message, status=400)]))
         assert caught.value.code == code
 
-    def test_a_refused_create_is_not_looked_for(self) -> None:
+    def test_no_sandbox_is_searched_for_after_a_refused_create(self) -> None:
         port = ScriptedPort(create=[PortFault(FaultKind.REFUSED, "no", status=400)])
         with pytest.raises(ProvisionError):
             self.provision(port)
         assert port.asked == ["create"]
 
-    def test_another_organization_s_that_cannot_be_deleted_is_still_reported_as_such(self) -> None:
+    def test_a_sandbox_of_another_organization_is_reported_if_it_cannot_be_deleted(self) -> None:
         port = ScriptedPort(create=[info("started")], delete=[fault(FaultKind.FORBIDDEN)])
         with pytest.raises(ProvisionError, match="organizationId"):
             self.provision(port, organization_id="other")
 
-    def test_another_organization_s_is_deleted(self) -> None:
+    def test_a_sandbox_of_another_organization_is_deleted(self) -> None:
         port = ScriptedPort(create=[info("started")], delete=[None])
         with pytest.raises(ProvisionError, match="organizationId"):
             self.provision(port, organization_id="other")
@@ -570,12 +570,12 @@ class TestProvision:
 
 
 class TestDiscard:
-    def test_a_state_change_is_waited_out(self) -> None:
+    def test_a_deletion_waits_for_a_state_change(self) -> None:
         port = ScriptedPort(delete=[fault(FaultKind.BUSY), fault(FaultKind.BUSY), None])
         run_sync(lifecycle.discard(port, "id"))
         assert port.asked == ["delete"] * 3
 
-    def test_but_not_for_ever(self) -> None:
+    def test_a_deletion_waits_a_limited_time(self) -> None:
         port = ScriptedPort(delete=[fault(FaultKind.BUSY)])
         with pytest.raises(SandboxUnavailable) as caught:
             run_sync(lifecycle.discard(port, "id"))
@@ -587,7 +587,7 @@ BAD_GATEWAY = fault(FaultKind.DROPPED, status=502)
 SILENCE = [BAD_GATEWAY] * 7  # for a little more than ten seconds
 
 
-def test_a_dead_daemons_machine_is_given_up_and_a_call_that_may_have_run_is_in_doubt() -> None:
+def test_a_dead_daemon_ends_a_call_that_may_have_run() -> None:
     port, record = ScriptedPort(execute=[BAD_GATEWAY], get=[INFO], ping=[BAD_GATEWAY]), Record()
     with pytest.raises(OutcomeUnknown) as caught:
         call(port, record=record)
@@ -597,7 +597,7 @@ def test_a_dead_daemons_machine_is_given_up_and_a_call_that_may_have_run_is_in_d
     assert port.asked.count("ping") == 1
 
 
-def test_what_may_be_repeated_goes_on_in_the_next_machine() -> None:
+def test_a_repeatable_request_is_sent_to_the_next_sandbox() -> None:
     port, record = (
         ScriptedPort(execute=[*SILENCE, {"ok": True}], get=[INFO], ping=[BAD_GATEWAY]),
         Record(),
@@ -606,7 +606,7 @@ def test_what_may_be_repeated_goes_on_in_the_next_machine() -> None:
     assert record.failed_ones == [INFO]
 
 
-def test_a_persistent_machine_with_a_dead_daemon_is_restarted_and_the_call_sent_again() -> None:
+def test_a_persistent_sandbox_with_a_dead_daemon_is_restarted() -> None:
     record = Record(is_persistent=True)
     states = [INFO] * 6 + [info("stopping"), info("stopped")]
     port = ScriptedPort(
@@ -618,7 +618,7 @@ def test_a_persistent_machine_with_a_dead_daemon_is_restarted_and_the_call_sent_
 
 
 @pytest.mark.parametrize("kind", [FaultKind.BUSY, FaultKind.DROPPED, FaultKind.REFUSED])
-def test_a_restart_by_somebody_else_is_waited_for(kind: FaultKind) -> None:
+def test_a_restart_by_another_session_is_waited_for(kind: FaultKind) -> None:
     record = Record(is_persistent=True)
     states = [INFO] * 6 + [info("starting"), INFO]
     port = ScriptedPort(execute=[*SILENCE, {"ok": True}], get=states, ping=[BAD_GATEWAY], stop=[fault(kind)])
@@ -628,7 +628,7 @@ def test_a_restart_by_somebody_else_is_waited_for(kind: FaultKind) -> None:
 
 @pytest.mark.parametrize("is_persistent", [True, False])
 @pytest.mark.parametrize("ping", [None, fault(FaultKind.UNAVAILABLE, status=503), fault(FaultKind.DROPPED)])
-def test_a_gateways_trouble_costs_no_machine(is_persistent: bool, ping: PortFault | None) -> None:
+def test_a_sandbox_that_answers_a_ping_is_kept(is_persistent: bool, ping: PortFault | None) -> None:
     record = Record(is_persistent=is_persistent)
     port = ScriptedPort(execute=[BAD_GATEWAY], get=[INFO], ping=[ping])
     with pytest.raises(OutcomeUnknown):

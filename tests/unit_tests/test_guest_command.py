@@ -380,7 +380,7 @@ def test_a_command_ignores_no_signal_that_the_daemon_ignores(bash: Workspace) ->
     assert bash.run("trap").output == ""
 
 
-def test_the_agent_may_kill_python(bash: Workspace) -> None:
+def test_signals_of_the_agent_do_not_end_the_runner(bash: Workspace) -> None:
     # A unique marker keeps this test from killing processes of concurrent tests.
     result = bash.run(
         "pkill -TERM -P $PPID python3; kill -TERM $PPID; kill -HUP $PPID; sleep 0.1; echo alive"

@@ -72,8 +72,8 @@ def changed(at: str, value: object) -> Any:
     return request
 
 
-class TestTheProgram:
-    def test_is_one_file_without_the_package_in_which_no_name_is_there_twice(self) -> None:
+class TestProgram:
+    def test_the_mounter_is_one_file_in_which_no_name_is_defined_twice(self) -> None:
         text = mounter_source()
         tree = ast.parse(text)
         imported = {
@@ -87,10 +87,10 @@ class TestTheProgram:
         names = Counter(node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef))
         assert set(names.values()) == {1}
 
-    def test_runs_on_the_oldest_python(self) -> None:
+    def test_the_mounter_runs_on_the_oldest_python(self) -> None:
         ast.parse(mounter_source(), feature_version=(3, 8))
 
-    def test_is_bound_to_the_directories_of_its_snapshot(self) -> None:
+    def test_a_helper_is_bound_to_the_directories_of_its_snapshot(self) -> None:
         bound = loaded("/srv/w", "/srv/s")
         assert (bound.WORKSPACES, bound.SKILLS) == ("/srv/w", "/srv/s")
         assert not {location for location in bound.PROGRAM_PATHS if location.startswith("/usr/local")}
@@ -110,13 +110,13 @@ class TestTheProgram:
             (json.dumps(changed("region", "-x")).encode(), "bad_request"),
         ],
     )
-    def test_answers_whatever_comes_with_one_object(self, given: bytes, code: str) -> None:
+    def test_any_input_is_answered_with_one_object(self, given: bytes, code: str) -> None:
         done = ran(given)
         answer = json.loads(done.stdout)
         assert (answer["ok"], answer["code"]) == (False, code)
         assert (done.returncode, done.stderr) == (0, b"")
 
-    def test_takes_over_nothing_that_would_stop_it_half_way(self) -> None:
+    def test_inherited_limits_do_not_stop_the_mounter(self) -> None:
         poll = (
             "import json, os, resource, signal, sys\n"
             "_reset_inherited()\n"
@@ -188,8 +188,8 @@ def test_credentials_that_end_at_once_are_not_blamed_on_the_clocks(
     assert error.code == "mount_expired"
 
 
-class TestARequest:
-    def test_is_named_as_the_host_names_it(self, helper: Any) -> None:
+class TestRequest:
+    def test_host_and_mounter_compute_the_same_ids(self, helper: Any) -> None:
         for endpoint, skills in ((None, True), ("https://s3.example.com/a", False)):
             workspace = S3Workspace(
                 region="eu-central-1",
@@ -264,7 +264,7 @@ class TestARequest:
             ],
         ],
     )  # fmt: skip
-    def test_that_could_pass_for_something_else_is_refused(self, helper: Any, at: str, value: object) -> None:
+    def test_a_request_with_an_invalid_value_is_refused(self, helper: Any, at: str, value: object) -> None:
         with pytest.raises(helper.Failed) as refused:
             helper.checked(changed(at, value))
         assert refused.value.code == "bad_request"
@@ -286,7 +286,7 @@ class TestARequest:
         assert helper.checked(changed("mounts.0.prefix", prefix))["mounts"][0]["prefix"] == prefix
 
     @pytest.mark.parametrize("name", ["..", ".", ".ssh", "-rf", "a b", "a\\b", "a" * 129, "ä"])
-    def test_a_name_of_a_workspace_that_is_none(self, helper: Any, name: str) -> None:
+    def test_an_invalid_workspace_name_is_refused(self, helper: Any, name: str) -> None:
         request = changed("mounts.0.directory", f"/mnt/workspaces/{name}")
         request["mounts"][0]["prefix"] = f"sandbox/{name}/"
         with pytest.raises(helper.Failed) as refused:
@@ -305,7 +305,7 @@ class TestARequest:
             (1, "/usr/local/sbin"),
         ],
     )
-    def test_the_helper_mounts_nowhere_else(self, helper: Any, at: int, directory: str) -> None:
+    def test_the_helper_refuses_other_directories(self, helper: Any, at: int, directory: str) -> None:
         request = changed(f"mounts.{at}.directory", directory)
         with pytest.raises(helper.Failed) as refused:
             helper.checked(request)
@@ -315,19 +315,19 @@ class TestARequest:
 
     @pytest.mark.parametrize("name", ["AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration"])
     @pytest.mark.parametrize("value", [None, 5, "", "a b", "a\nb", "é", "\ud800", "a" * 16385, ["a"], {}])
-    def test_credentials_that_no_header_carries(self, helper: Any, name: str, value: object) -> None:
+    def test_invalid_credentials_are_refused(self, helper: Any, name: str, value: object) -> None:
         with pytest.raises(helper.Failed) as refused:
             helper.credentials({**CREDENTIALS, name: value})
         assert (refused.value.code, refused.value.detail) == ("bad_request", name)
 
-    def test_credentials_are_written_without_what_does_not_belong_to_them(self, helper: Any) -> None:
+    def test_unknown_fields_of_credentials_are_dropped(self, helper: Any) -> None:
         assert helper.credentials({**CREDENTIALS, "Extra": "x"}) == CREDENTIALS
         assert helper.credentials(None) is None
         for value in ("x", [], 5, True):
             with pytest.raises(helper.Failed):
                 helper.credentials(value)
 
-    def test_an_end_is_a_time(self, helper: Any) -> None:
+    def test_the_expiry_of_credentials_is_a_time(self, helper: Any) -> None:
         assert helper.expiry(changed("expires_at", 1_900_000_000.9)) == "1900000000"
         assert helper.expiry(changed("expires_at", None)) == ""
         for value in ("1", True, -1, 1e12, float("nan"), float("inf"), [1], 10**400):
@@ -343,14 +343,14 @@ KEY = {"Version": 1, "AccessKeyId": "AKIAKEY", "SecretAccessKey": "secret"}
 OTHER = {"Version": 1, "AccessKeyId": "AKIAOTHER", "SecretAccessKey": "other", "SessionToken": "token"}
 
 
-class TestTheCredentials:
+class TestCredentialStore:
     def stored(self, helper: Any, spec: str, keys: dict[str, Any], expires: str = "") -> Any:
         made = helper.CredentialStore("id", spec)
         made.replace(keys, expires)
         made.publish()
         return made
 
-    def test_are_roots_only(self, helper: Any) -> None:
+    def test_only_root_reads_the_credentials(self, helper: Any) -> None:
         old = os.umask(0)
         try:
             self.stored(helper, "a", KEY).environment("/bin")
@@ -363,7 +363,7 @@ class TestTheCredentials:
         assert modes == {"id": 0o700, "id.status": 0o644, "a.json": 0o600, "config": 0o600}
         assert "secret" not in Path(helper.HOME, "id.status").read_text()
 
-    def test_are_found_by_mount_s3_nowhere_else(self, helper: Any) -> None:
+    def test_mount_s3_finds_no_other_credentials(self, helper: Any) -> None:
         variables = self.stored(helper, "a", KEY).environment("/bin")
         assert set(variables) == {
             "PATH", "HOME", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_EC2_METADATA_DISABLED",
@@ -372,20 +372,20 @@ class TestTheCredentials:
         printed = subprocess.run(process, shell=True, check=True, capture_output=True).stdout
         assert json.loads(printed) == KEY
 
-    def test_are_used_again_for_the_same_mounts(self, helper: Any) -> None:
+    def test_credentials_are_kept_for_the_same_mounts(self, helper: Any) -> None:
         self.stored(helper, "a", KEY)
         again = helper.CredentialStore("id", "a")
         assert again.is_current
         assert again.replace(None, "") is False
 
-    def test_are_used_for_no_other_mounts(self, helper: Any) -> None:
+    def test_credentials_are_not_used_for_other_mounts(self, helper: Any) -> None:
         self.stored(helper, "a", KEY)
         other = helper.CredentialStore("id", "b")
         assert not other.is_current
         with pytest.raises(helper.Failed, match="credentials"):
             other.replace(None, "")
 
-    def test_of_other_mounts_never_lie_where_those_of_these_did(self, helper: Any) -> None:
+    def test_credentials_of_other_mounts_have_other_files(self, helper: Any) -> None:
         # A mount that was detached while in use stays alive, and reads its file again.
         own = Path(self.stored(helper, "a", KEY).directory, "a.json")
         helper.CredentialStore("id", "b").replace(OTHER, "")
@@ -393,33 +393,31 @@ class TestTheCredentials:
         self.stored(helper, "b", OTHER)
         assert not own.exists()
 
-    def test_of_mounts_that_were_never_made_are_not_used(self, helper: Any) -> None:
+    def test_credentials_of_a_failed_mount_are_not_used(self, helper: Any) -> None:
         self.stored(helper, "a", KEY)
         helper.CredentialStore("id", "b").replace(OTHER, "")  # and then it failed
         with pytest.raises(helper.Failed, match="credentials"):
             helper.CredentialStore("id", "b").replace(None, "")
 
     @pytest.mark.parametrize("text", ["", "a", "a b c d", "a b tomorrow", "a b nan", "\udcff b never"])
-    def test_of_a_garbled_status_are_asked_for_again(self, helper: Any, text: str) -> None:
+    def test_credentials_with_a_garbled_status_are_requested_again(self, helper: Any, text: str) -> None:
         self.stored(helper, "a", KEY)
         Path(helper.HOME, "id.status").write_text(text, errors="surrogateescape")
         with pytest.raises(helper.Failed, match="credentials"):
             helper.CredentialStore("id", "a").replace(None, "")
 
-    def test_that_have_ended_are_asked_for_again(self, helper: Any) -> None:
+    def test_expired_credentials_are_requested_again(self, helper: Any) -> None:
         self.stored(helper, "a", KEY, str(int(time.time()) - 1))
         with pytest.raises(helper.Failed, match="credentials"):
             helper.CredentialStore("id", "a").replace(None, "")
 
-    def test_that_nearly_ended_make_the_mount_looked_at(self, helper: Any) -> None:
+    def test_credentials_that_end_soon_cause_a_check_of_the_mount(self, helper: Any) -> None:
         for left_s, stale in ((200, True), (400, False)):
             self.stored(helper, f"a{left_s}", KEY, str(int(time.time()) + left_s))
             assert helper.CredentialStore("id", f"a{left_s}").replace(OTHER, "") is stale
 
     @pytest.mark.parametrize("ending", [False, True])
-    def test_that_take_the_place_of_others_reach_a_mount_that_asks_for_them(
-        self, helper: Any, ending: bool
-    ) -> None:
+    def test_replaced_credentials_reach_the_running_mount(self, helper: Any, ending: bool) -> None:
         end = str(int(time.time()) + 3600) if ending else ""
         self.stored(helper, "a", KEY, end)
         again = helper.CredentialStore("id", "a")
@@ -430,11 +428,13 @@ class TestTheCredentials:
             "credentials without an expiry are read again only after 15 minutes"
         )
 
-    def test_are_in_nothing_that_is_reported(self, helper: Any) -> None:
+    def test_no_report_contains_the_credentials(self, helper: Any) -> None:
         keys = self.stored(helper, "a", OTHER)
         assert keys.redacted("no AKIAOTHER: other, token; 1") == "no ***: ***, ***; 1"
 
-    def test_a_failed_write_leaves_the_old_ones(self, helper: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_failed_write_keeps_the_old_credentials(
+        self, helper: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         directory = Path(self.stored(helper, "a", KEY).directory)
 
         def full(*_: object) -> None:
@@ -446,7 +446,7 @@ class TestTheCredentials:
         assert [path.name for path in directory.iterdir()] == ["a.json"]
         assert json.loads((directory / "a.json").read_text()) == KEY
 
-    def test_that_still_hold_will_do_on_a_full_disk(
+    def test_valid_credentials_are_used_on_a_full_disk(
         self, helper: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def full(*_: object) -> None:
@@ -470,19 +470,19 @@ class TestTheCredentials:
             assert Path(helper.HOME, "id.status").read_text() == before, "so that new ones are sent again"
 
 
-class TestTheLock:
-    def test_cannot_be_taken_by_who_is_not_root(self, helper: Any) -> None:
+class TestLock:
+    def test_only_root_opens_the_lock_file(self, helper: Any) -> None:
         with open(helper.HOME + "/lock", "w", opener=helper.open_for_root) as lock:
             assert stat.S_IMODE(os.fstat(lock.fileno()).st_mode) == 0o600
 
-    def test_is_waited_for_within_bounds(self, helper: Any) -> None:
+    def test_the_lock_is_waited_for_a_limited_time(self, helper: Any) -> None:
         helper.LOCK_S = 0.1
         with open(helper.HOME + "/lock", "w") as lock, open(helper.HOME + "/lock", "w") as other:
             helper.acquire(other.fileno())
             with pytest.raises(helper.Failed, match="busy"):
                 helper.acquire(lock.fileno())
 
-    def test_is_not_kept_by_a_check_that_hangs(self, helper: Any) -> None:
+    def test_a_hanging_check_does_not_keep_the_lock(self, helper: Any) -> None:
         with open(helper.HOME + "/lock", "w") as lock:
             helper.acquire(lock.fileno())
             held, holder = os.pipe()
@@ -501,7 +501,7 @@ class TestTheLock:
             os.fstat(check.descriptor)
 
 
-class TestACheck:
+class TestCheck:
     @pytest.mark.parametrize(
         ("message", "alive", "refused"),
         [
@@ -512,7 +512,7 @@ class TestACheck:
             ([b"al", b"ive-"], True, True),
         ],
     )
-    def test_tells_what_was_found(
+    def test_a_check_reports_the_state_of_the_mount(
         self, helper: Any, message: list[bytes], alive: bool, refused: bool
     ) -> None:
         def examine(_: str, write: int) -> None:
@@ -524,7 +524,7 @@ class TestACheck:
         assert (check.is_alive(20), check.is_refused(20)) == (alive, refused)
         check.end()
 
-    def test_of_one_that_fails_finds_no_mount(self, helper: Any) -> None:
+    def test_a_failed_check_finds_no_mount(self, helper: Any) -> None:
         def examine(*_: object) -> None:
             raise OSError(107, "Transport endpoint is not connected")
 
@@ -562,7 +562,7 @@ class TestACheck:
         assert found is reaches
 
 
-class TestARefusal:
+class TestRefusal:
     @pytest.mark.parametrize(
         ("message", "code"),
         [
@@ -579,11 +579,13 @@ class TestARefusal:
             ("Error: something else", "refused"),
         ],
     )
-    def test_is_known_by_what_mount_s3_prints(self, helper: Any, message: str, code: str) -> None:
+    def test_a_refusal_is_recognised_by_the_output_of_mount_s3(
+        self, helper: Any, message: str, code: str
+    ) -> None:
         assert helper.failure_of(message).code == code
 
 
-class TestAMount:
+class TestMount:
     def item(self, helper: Any, directory: str = DIRECTORY, **more: Any) -> Any:
         wanted = {
             "bucket": "agents",
@@ -598,7 +600,7 @@ class TestAMount:
         ("uid", "options"),
         [("1000", ["--uid", "1000"]), ("0", []), ("-1", []), ("²", []), ("01", []), ("1 --x", []), ("", [])],
     )
-    def test_gives_the_files_to_whom_sudo_names(
+    def test_the_mounted_files_belong_to_the_user_of_sudo(
         self, helper: Any, monkeypatch: pytest.MonkeyPatch, uid: str, options: list[str]
     ) -> None:
         monkeypatch.setenv("SUDO_UID", uid)
@@ -619,7 +621,7 @@ class TestAMount:
             ("exec sleep 300", "refused", "mount-s3 ended with status 9"),
         ],
     )
-    def test_waits_for_mount_s3_within_bounds(
+    def test_mount_s3_is_waited_for_a_limited_time(
         self, helper: Any, script: str, code: str, message: str
     ) -> None:
         keys = helper.CredentialStore("id", "a")
@@ -640,7 +642,7 @@ class TestAMount:
         assert failed.value.code == code
         assert message in failed.value.detail
 
-    def test_moves_nothing_as_the_helper(self, helper: Any, tmp_path: Path) -> None:
+    def test_the_helper_moves_no_files(self, helper: Any, tmp_path: Path) -> None:
         location = tmp_path / "w" / "demo"
         location.mkdir(parents=True)
         (location / "planted").symlink_to("/etc/shadow")
@@ -648,18 +650,18 @@ class TestAMount:
             self.item(helper, str(location))._make_empty()
         assert [path.name for path in location.iterdir()] == ["planted"]
 
-    def test_under_a_file_is_refused(self, helper: Any, tmp_path: Path) -> None:
+    def test_a_mount_below_a_file_is_refused(self, helper: Any, tmp_path: Path) -> None:
         (tmp_path / "demo").touch()
         with pytest.raises(helper.Failed, match="not_a_directory"):
             self.item(helper, str(tmp_path / "demo"))._make_empty()
 
-    def test_sees_no_mount_where_there_is_none_and_refuses_another(self, helper: Any) -> None:
+    def test_a_foreign_mount_is_refused(self, helper: Any) -> None:
         assert self.item(helper).device() == ""
         with pytest.raises(helper.Failed, match="foreign_mount"):
             self.item(helper, "/proc").device()
 
 
-class TestTheWayThroughSudo:
+class TestSudo:
     @pytest.fixture
     def box(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         """Act as a user who is not root, with the helper, and with a sudo that records its calls."""
@@ -693,7 +695,7 @@ class TestTheWayThroughSudo:
         assert self.repair("/srv/demo") == "mount_other_place"
         assert (box / "called").read_text() == f"-n {box}/helper "
 
-    def test_without_a_helper_what_came_along_is_run_by_a_general_sudo(self, box: Path) -> None:
+    def test_without_a_helper_sudo_runs_the_sent_program(self, box: Path) -> None:
         (box / "helper").unlink()
         assert self.repair("demo") == "mount_bad_request"
         assert (
@@ -702,10 +704,10 @@ class TestTheWayThroughSudo:
             .startswith(f"-n -- {os.path.realpath(sys.executable)} -I -S -c import sys")
         )
 
-    def test_a_sudo_that_wants_a_password(self, box: Path) -> None:
+    def test_a_sudo_that_needs_a_password_is_not_used(self, box: Path) -> None:
         (box / "bin" / "sudo").write_text("#!/bin/sh\necho sudo: a password is required >&2\nexit 1\n")
         assert self.repair(DIRECTORY) == "mount_not_root"
 
-    def test_no_sudo(self, box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_missing_sudo_is_reported(self, box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", str(box))
         assert self.repair(DIRECTORY) == "mount_not_root"

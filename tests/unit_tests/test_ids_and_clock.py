@@ -65,13 +65,13 @@ async def nothing() -> Any:
     raise AssertionError("not needed")
 
 
-def test_random_ids_are_of_the_form_that_is_asked_of_others_and_differ_at_their_ends() -> None:
+def test_random_ids_have_the_required_form_and_unique_ends() -> None:
     ids = [WorkspaceSession({}, namespace="demo").id for _ in range(50)]
     assert all(re.fullmatch("[0-9a-f]{32}", item) for item in ids)
     assert len({item[-12:] for item in ids}) == 50
 
 
-def test_a_session_names_itself_and_its_sandbox_by_the_ids_that_it_is_given() -> None:
+def test_a_session_takes_its_names_from_the_given_ids() -> None:
     session = WorkspaceSession({}, namespace="demo", ids=one_id)
     assert session.id == one_id()
     assert session._state.sandboxes._spec().name == "ldw-demo-000000000001"
@@ -83,7 +83,7 @@ def test_invalid_ids_are_refused(wrong: Any) -> None:
         WorkspaceSession({}, namespace="demo", ids=lambda: wrong)
 
 
-def test_both_ports_go_and_wait_by_the_clock() -> None:
+def test_both_ports_use_the_clock() -> None:
     for make, run in ((SyncDaytonaPort, run_sync), (AsyncDaytonaPort, asyncio.run)):
         clock = Clock()
         port: Any = make(ACCOUNT, clock)
@@ -93,7 +93,7 @@ def test_both_ports_go_and_wait_by_the_clock() -> None:
 
 
 @pytest.mark.parametrize(("store", "run"), [(SyncS3Store, run_sync), (AsyncS3Store, asyncio.run)])
-def test_both_stores_go_and_wait_by_the_clock(store: Callable[..., Any], run: Callable[..., Any]) -> None:
+def test_both_stores_use_the_clock(store: Callable[..., Any], run: Callable[..., Any]) -> None:
     clock = Clock()
     made = store(Bucket(on_s3(), clock), nothing, lambda _: None)
     run(made.sleep(0.5))

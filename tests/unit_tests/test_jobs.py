@@ -161,7 +161,7 @@ def bash(tmp_path: Path) -> Iterator[Jobs]:
 
 
 class TestStart:
-    def test_it_returns_at_once_and_the_end_is_recorded(self, anywhere: Jobs) -> None:
+    def test_a_start_returns_at_once_and_the_end_is_recorded(self, anywhere: Jobs) -> None:
         job = anywhere.start("echo begun; while [ ! -e go ]; do sleep 0.02; done; echo done >&2; exit 3")
         assert anywhere.jobs.status(job.id).state == "running"
         anywhere.printed(job.id, "begun")
@@ -172,7 +172,7 @@ class TestStart:
         assert ended.ended_at >= ended.started_at
         assert anywhere.log(job.id) == "begun\ndone\n"
 
-    def test_it_has_what_a_command_has(self, bash: Jobs) -> None:
+    def test_a_job_has_the_environment_of_a_command(self, bash: Jobs) -> None:
         bash.run("echo run")
         job = bash.start(
             'pwd; cat; echo $?; echo "$GIT_TERMINAL_PROMPT"; env | grep -c ^LANGCHAIN; ulimit -c'
@@ -180,7 +180,7 @@ class TestStart:
         bash.jobs.join(job.id)
         assert bash.log(job.id).splitlines()[:4] == [str(bash.root), "0", "0", "1"]
 
-    def test_it_holds_nothing_of_the_call(self, bash: Jobs) -> None:
+    def test_a_job_inherits_no_file_descriptor_of_the_call(self, bash: Jobs) -> None:
         job = bash.start('for fd in /proc/$$/fd/*; do readlink "$fd"; done; while :; do sleep 1; done')
         bash.printed(job.id, "/dev/null")
         about = bash.record(job.id)
@@ -221,7 +221,7 @@ class TestStart:
 
     @pytest.mark.parametrize("command", ["", " ", "a\0", "\ud800"])
     @pytest.mark.parametrize("max_duration_s", [None, 0, -1, 86_401, float("nan")])
-    def test_what_cannot_be_is_refused_before_any_request(
+    def test_invalid_arguments_of_a_start_send_nothing(
         self, bash: Jobs, command: str, max_duration_s: float | None
     ) -> None:
         with pytest.raises(CommandRefused):
@@ -232,7 +232,7 @@ class TestStart:
             bash.start("true", idempotency_key="../x")
         assert bash.port.scripts == []
 
-    def test_the_same_call_starts_one(self, bash: Jobs) -> None:
+    def test_the_same_key_starts_one_job(self, bash: Jobs) -> None:
         made: list[Job] = []
         threads = [
             threading.Thread(
@@ -252,7 +252,7 @@ class TestStart:
         assert (again.id, again.state) == (made[0].id, "stopped")
         assert (bash.root / "log").read_text() == "x\n"
 
-    def test_a_background_command_in_it_belongs_to_it(self, bash: Jobs) -> None:
+    def test_a_background_process_belongs_to_its_job(self, bash: Jobs) -> None:
         job = bash.start("(echo from below; sleep 600) & echo from above; exit 7")
         bash.printed(job.id, "from below")
         bash.until(lambda: bash.jobs.status(job.id).exit_code is not None)
@@ -262,13 +262,13 @@ class TestStart:
         assert bash.jobs.stop(job.id).state == "stopped"
         assert bash.alive() == []
 
-    def test_its_time_is_up(self, bash: Jobs) -> None:
+    def test_a_job_ends_at_its_max_duration(self, bash: Jobs) -> None:
         job = bash.start("trap '' TERM; setsid sleep 600 & echo a; sleep 600; sleep 600", max_duration_s=0.5)
         ended = bash.jobs.join(job.id)
         assert (ended.state, ended.exit_code) == ("timed_out", 124)
         assert bash.alive() == []
 
-    def test_the_agent_may_kill_python(self, bash: Jobs) -> None:
+    def test_signals_of_the_agent_do_not_end_the_supervisor(self, bash: Jobs) -> None:
         job = bash.start(
             "kill -TERM $PPID; kill -HUP $PPID; pkill -TERM -P $PPID python3; echo alive; exit 4"
         )
@@ -288,26 +288,26 @@ class TestStop:
         ],
     )
     @pytest.mark.one_in(4)
-    def test_the_whole_tree_ends(self, anywhere: Jobs, command: str) -> None:
+    def test_a_stop_ends_all_processes(self, anywhere: Jobs, command: str) -> None:
         job = anywhere.start(f"echo begun; {command}")
         anywhere.printed(job.id, "begun")
         stopped = anywhere.jobs.stop(job.id)
         assert (stopped.state, stopped.exit_code) == ("stopped", 130)
         assert anywhere.alive() == []
 
-    def test_what_tidies_up_gets_to(self, bash: Jobs) -> None:
+    def test_a_trap_runs_before_the_stop_kills(self, bash: Jobs) -> None:
         job = bash.start("trap 'echo tidied; exit 9' TERM; echo begun; while :; do sleep 0.05; done")
         bash.printed(job.id, "begun")
         bash.jobs.stop(job.id)
         assert bash.log(job.id).endswith("tidied\n")
 
-    def test_one_that_has_ended_stays_as_it_is(self, bash: Jobs) -> None:
+    def test_stopping_an_ended_job_changes_nothing(self, bash: Jobs) -> None:
         job = bash.start("exit 5")
         bash.jobs.join(job.id)
         ended, was_running = run_sync(bash.ops.stop(job.id))
         assert (ended.state, ended.exit_code, was_running) == ("finished", 5, False)
 
-    def test_a_supervisor_that_does_not_answer_is_killed(self, bash: Jobs) -> None:
+    def test_a_hung_supervisor_is_killed(self, bash: Jobs) -> None:
         job = bash.start("echo begun; sleep 600")
         bash.printed(job.id, "begun")
         os.kill(bash.record(job.id)["pid"], signal.SIGSTOP)
@@ -315,14 +315,14 @@ class TestStop:
         assert (stopped.state, stopped.exit_code) == ("stopped", 137)
         assert bash.alive() == []
 
-    def test_others_go_on(self, bash: Jobs) -> None:
+    def test_a_stop_leaves_other_jobs_running(self, bash: Jobs) -> None:
         kept, ended = bash.start(LONG), bash.start(LONG)
         bash.jobs.stop(ended.id)
         assert bash.jobs.status(kept.id).state == "running"
 
 
 class TestTen:
-    def test_of_eleven_at_once_ten_start(self, bash: Jobs) -> None:
+    def test_ten_of_eleven_concurrent_starts_succeed(self, bash: Jobs) -> None:
         begun: list[Job] = []
         refused: list[JobError] = []
 
@@ -347,7 +347,7 @@ class TestTen:
         with pytest.raises(JobError):
             bash.start(LONG)
 
-    def test_a_refused_call_may_be_made_again(self, bash: Jobs) -> None:
+    def test_a_refused_start_can_be_repeated_with_its_key(self, bash: Jobs) -> None:
         jobs = [bash.start(LONG) for _ in range(10)]
         with pytest.raises(JobError):
             bash.start("echo now", idempotency_key="b1")
@@ -359,7 +359,7 @@ class TestTen:
 
 
 class TestLost:
-    def test_a_killed_supervisor(self, bash: Jobs) -> None:
+    def test_a_job_whose_supervisor_was_killed_is_lost(self, bash: Jobs) -> None:
         jobs = [bash.start(f"echo begun; {LONG}") for _ in range(10)]
         bash.printed(jobs[0].id, "begun")
         os.kill(bash.record(jobs[0].id)["pid"], signal.SIGKILL)
@@ -371,7 +371,7 @@ class TestLost:
         assert len(bash.alive()) == 9
         assert bash.start(LONG).is_running
 
-    def test_another_run_of_the_machine(self, bash: Jobs) -> None:
+    def test_a_job_of_an_earlier_boot_is_lost(self, bash: Jobs) -> None:
         job = bash.start(f"echo begun; {LONG}")
         bash.printed(job.id, "begun")
         about = bash.record(job.id)
@@ -381,7 +381,7 @@ class TestLost:
         assert bash.jobs.status(job.id).reason == "the machine was stopped or restarted"
         assert len(bash.alive()) == 1  # the process with its number now does not belong to the job
 
-    def test_the_runner_of_a_start_that_dies(self, bash: Jobs) -> None:
+    def test_a_start_whose_runner_dies_starts_no_job(self, bash: Jobs) -> None:
         source = guest_source("job_run")
         assert "    try:\n        job.publish()" in source
         broken = source.replace(
@@ -398,7 +398,7 @@ class TestLost:
 class TestFullDisk:
     FULL = "raise OSError(28, 'No space left on device')\n"
 
-    def test_it_is_found_out_before_the_command_runs(self, bash: Jobs) -> None:
+    def test_a_full_disk_is_detected_before_the_command_runs(self, bash: Jobs) -> None:
         source, begins = guest_source("job_store"), "    fd = os.open(name, os.O_WRONLY | os.O_CREAT"
         assert begins in source
         with _replaced("job_store", source.replace(begins, f"    {self.FULL}{begins}")):
@@ -409,7 +409,7 @@ class TestFullDisk:
         assert bash.start("echo x >> log", idempotency_key="c1").is_running  # nothing had run
         bash.until(lambda: bash.run("cat log").output == "x\n")
 
-    def test_what_cannot_be_recorded_does_not_run_on(self, bash: Jobs) -> None:
+    def test_a_job_that_cannot_be_recorded_is_ended(self, bash: Jobs) -> None:
         source, begins = (
             guest_source("job_run"),
             '        job_store.save(self._directory, "about", self._record(started',
@@ -435,7 +435,7 @@ def _replaced(name: str, source: str) -> Iterator[None]:
 
 
 class TestLog:
-    def test_a_huge_output_is_bounded_and_its_offsets_are_true(self, bash: Jobs) -> None:
+    def test_the_log_of_a_huge_output_is_bounded_with_true_offsets(self, bash: Jobs) -> None:
         job = bash.start("seq -f %015.0f 0 2999999")  # lines of 16 bytes: 48 MB
         ended = bash.jobs.join(job.id)
         assert ended.log_bytes == 48_000_000
@@ -456,7 +456,7 @@ class TestLog:
         assert last.next_offset == last.size_bytes == 48_000_000
         assert bash.jobs.logs(job.id, offset=1 << 40).next_offset == 48_000_000
 
-    def test_it_may_be_read_while_it_is_written_as_fast_as_it_can_be(self, bash: Jobs) -> None:
+    def test_a_log_is_read_while_it_is_written(self, bash: Jobs) -> None:
         job = bash.start("seq -f %015.0f 0 99999999")
         offset = 0
         for number in range(40):
@@ -473,7 +473,7 @@ class TestLog:
             offset = piece.next_offset + 100_000
         bash.jobs.stop(job.id)
 
-    def test_whatever_is_printed_is_only_output(self, bash: Jobs) -> None:
+    def test_output_that_imitates_an_answer_is_output(self, bash: Jobs) -> None:
         forged = '{"outcome": "job", "job": {"id": "aaaaaaaa"}, "keep_alive": {"over": true}}'
         (bash.root).mkdir(parents=True)
         raw = b"a\0b\x1b[31mred\xff\xfe" + forged.encode() + "\nżółć 🐍\u2028".encode() + bytes(range(256))
@@ -482,7 +482,7 @@ class TestLog:
         assert bash.jobs.join(job.id).exit_code == 6
         assert bash.log(job.id).startswith(raw.decode("utf-8", "replace"))
 
-    def test_characters_are_not_cut(self, bash: Jobs) -> None:
+    def test_a_piece_of_a_log_has_whole_characters(self, bash: Jobs) -> None:
         bash.root.mkdir(parents=True)
         text = "aż🐍\u0800" * 100
         (bash.root / "text").write_text(text)
@@ -495,7 +495,7 @@ class TestLog:
             read, offset = read + piece.output, piece.next_offset
         assert read == text
 
-    def test_half_a_character_waits_for_its_rest(self, bash: Jobs) -> None:
+    def test_an_incomplete_character_is_returned_when_complete(self, bash: Jobs) -> None:
         job = bash.start(r"printf 'a\303'; while [ ! -e go ]; do sleep 0.02; done; printf '\263b\303'")
         bash.until(lambda: bash.jobs.status(job.id).log_bytes == 2)
         first = bash.jobs.logs(job.id, offset=0)
@@ -504,7 +504,7 @@ class TestLog:
         bash.jobs.join(job.id)
         assert bash.jobs.logs(job.id, offset=1).output == "ób\ufffd"
 
-    def test_what_is_asked_wrongly_is_refused_before_any_request(self, bash: Jobs) -> None:
+    def test_invalid_arguments_of_a_query_send_nothing(self, bash: Jobs) -> None:
         for wrong in (
             {"offset": -1}, {"offset": 1 << 60}, {"tail_lines": 0}, {"tail_lines": 10_001}, {"limit_bytes": 1},
             {"limit_bytes": 65_537}, {"offset": 0, "tail_lines": 1},
@@ -531,7 +531,7 @@ class TestLog:
 
 
 class TestGoesOn:
-    def test_with_all_of_its_output(self, anywhere: Jobs) -> None:
+    def test_a_command_becomes_a_job_with_its_output(self, anywhere: Jobs) -> None:
         result = anywhere.run(
             "echo early; while [ ! -e go ]; do sleep 0.02; done; echo late; exit 3", timeout_s=0.5
         )
@@ -544,21 +544,21 @@ class TestGoesOn:
         assert (ended.state, ended.exit_code) == ("finished", 3)
         assert anywhere.log(result.job_id) == "early\nlate\n"
 
-    def test_also_when_the_output_was_long_already(self, bash: Jobs) -> None:
+    def test_a_command_with_long_output_becomes_a_job(self, bash: Jobs) -> None:
         result = bash.run("seq 1 20000; touch printed; sleep 600", timeout_s=2, limit_bytes=4096)
         assert result.job_id is not None
         bash.jobs.stop(result.job_id)
         assert bash.log(result.job_id) == "".join(f"{i}\n" for i in range(1, 20_001))
         assert result.truncated
 
-    def test_one_that_ends_in_time_is_as_ever(self, anywhere: Jobs) -> None:
+    def test_a_command_that_ends_in_time_is_no_job(self, anywhere: Jobs) -> None:
         assert anywhere.run("echo a; exit 2").text == "a\n[exit code 2]"
         result = anywhere.run("sleep 600 & echo b")
         assert (result.output, result.background, result.job_id) == ("b\n", True, None)
         assert anywhere.run("echo ran\nif").exit_code == 2
         assert anywhere.jobs.list() == ()
 
-    def test_at_the_limit_it_is_killed(self, bash: Jobs) -> None:
+    def test_a_command_is_killed_at_the_limit_of_jobs(self, bash: Jobs) -> None:
         for _ in range(10):
             bash.start("while :; do sleep 601; done")
         result = bash.run("echo early; sleep 602", timeout_s=0.5)
@@ -566,12 +566,12 @@ class TestGoesOn:
         assert "10 jobs are running already" in result.text
         assert not [line for line in bash.alive() if "602" in line]
 
-    def test_it_can_be_stopped(self, bash: Jobs) -> None:
+    def test_a_job_that_was_a_command_can_be_stopped(self, bash: Jobs) -> None:
         result = bash.run("trap '' TERM; setsid sleep 600 & sleep 600; sleep 600", timeout_s=0.3)
         assert bash.jobs.stop(str(result.job_id)).state == "stopped"
         assert bash.alive() == []
 
-    def test_a_runner_that_died_is_reported(self, bash: Jobs) -> None:
+    def test_a_killed_runner_is_an_unknown_outcome(self, bash: Jobs) -> None:
         with pytest.raises(OutcomeUnknown):
             bash.run("echo x >> log; kill -9 $PPID; sleep 600")
         assert (bash.root / "log").read_text() == "x\n"
@@ -581,7 +581,7 @@ class TestGoesOn:
 class TestHostileDisk:
     """The agent's own processes may write wherever the library keeps its records."""
 
-    def test_a_link_in_place_of_the_directory(self, bash: Jobs, tmp_path: Path) -> None:
+    def test_a_link_in_place_of_the_state_directory_is_refused(self, bash: Jobs, tmp_path: Path) -> None:
         bash.run("true")
         (tmp_path / "elsewhere").mkdir()
         bash.state.symlink_to(tmp_path / "elsewhere")
@@ -596,7 +596,7 @@ class TestHostileDisk:
         "content", ["", "garbage", "[]", "{}", '{"pid": -1}', '{"pid": 1, "birth": "0"}', "x" * 100_000]
     )
     @pytest.mark.one_in(3)
-    def test_a_damaged_record(self, bash: Jobs, content: str) -> None:
+    def test_a_job_with_a_damaged_record_is_reported(self, bash: Jobs, content: str) -> None:
         job = bash.start(f"echo begun; {LONG}")
         bash.printed(job.id, "begun")
         about = bash.state / job.id / "about"
@@ -615,7 +615,7 @@ class TestHostileDisk:
     @pytest.mark.parametrize("name", ["about", "end", "shell", "lock", "log.0"])
     @pytest.mark.parametrize("kind", ["pipe", "link", "directory"])
     @pytest.mark.one_in(4)
-    def test_odd_files(self, bash: Jobs, name: str, kind: str) -> None:
+    def test_special_files_in_a_jobs_directory_are_not_read(self, bash: Jobs, name: str, kind: str) -> None:
         job = bash.start("echo x")
         bash.jobs.join(job.id)
         file = bash.state / job.id / name
@@ -631,7 +631,7 @@ class TestHostileDisk:
         assert len(bash.jobs.list()) == 1
         assert bash.start("true").is_running
 
-    def test_names_that_are_none(self, bash: Jobs) -> None:
+    def test_directories_with_other_names_are_no_jobs(self, bash: Jobs) -> None:
         bash.run("true")
         bash.jobs.list()
         for name in ("x", "new-", "..a", "abcd2345 ", "ABCD2345", "\udcff"):
@@ -641,7 +641,7 @@ class TestHostileDisk:
         with pytest.raises(JobError):
             bash.jobs.status("abcd2345")
 
-    def test_ended_ones_are_tidied_and_running_ones_are_not(self, bash: Jobs) -> None:
+    def test_old_ended_jobs_are_removed_and_running_jobs_kept(self, bash: Jobs) -> None:
         kept = bash.start(LONG)
         old = bash.start("true")
         bash.jobs.join(old.id)
@@ -666,7 +666,7 @@ class TestSegments:
     """The log itself, without a sandbox."""
 
     @given(chunks=st.lists(st.binary(max_size=40), max_size=30), limit=st.integers(1, 60), data=st.data())
-    def test_what_is_kept_is_at_its_offset(
+    def test_each_kept_piece_is_at_its_offset(
         self, chunks: list[bytes], limit: int, data: st.DataObject
     ) -> None:
         with tempfile.TemporaryDirectory() as location, pytest.MonkeyPatch.context() as patch:
@@ -694,7 +694,7 @@ class TestSegments:
             log._close()
             os.close(directory)
 
-    def test_what_the_disk_does_not_take_is_left_out(self, tmp_path: Path) -> None:
+    def test_bytes_that_the_disk_refuses_are_left_out(self, tmp_path: Path) -> None:
         # A limit of the kernel's on a file's size takes the place of the full disk.
         program = (
             "import os, resource, sys\n"
@@ -727,7 +727,7 @@ def sent_by(watch: JobTracker, request: GuestRequest) -> Mapping[str, object]:
 
 
 class TestKeepAlive:
-    def test_a_start_raises_the_interval_and_a_later_call_puts_it_back(self, bash: Jobs) -> None:
+    def test_a_start_raises_the_interval_and_a_later_call_restores_it(self, bash: Jobs) -> None:
         job = bash.start(LONG, max_duration_s=3600)
         assert bash.port.autostop == [75]
         bash.run("true")
@@ -741,14 +741,14 @@ class TestKeepAlive:
         assert not (bash.state / "keep_alive").exists()
         assert sent_by(bash.watch, GuestRequest(bash.port, "sb", "command", {}, 1.0)) == {}
 
-    def test_the_longest_job_counts(self, bash: Jobs) -> None:
+    def test_the_longest_job_decides_the_interval(self, bash: Jobs) -> None:
         bash.start(LONG, max_duration_s=7200)
         bash.start(LONG, max_duration_s=60)
         assert bash.port.autostop == [135, 135]
         bash.start(LONG, max_duration_s=86_400)
         assert bash.port.autostop[-1] == 24 * 60  # its sandbox is destroyed at that age
 
-    def test_any_call_learns_that_it_ended(self, bash: Jobs) -> None:
+    def test_any_call_detects_the_end_of_a_job(self, bash: Jobs) -> None:
         job = bash.start("while [ ! -e go ]; do sleep 0.02; done; exit 9")
         bash.run("touch go")
         bash.until(lambda: bash.run("true").exit_code == 0 and bool(bash.ended))
@@ -757,7 +757,7 @@ class TestKeepAlive:
         assert [(ended.id, ended.exit_code) for ended in bash.ended] == [(job.id, 9)]
         assert bash.port.autostop == [75, 15]
 
-    def test_another_session_puts_it_back(self, bash: Jobs) -> None:
+    def test_another_session_restores_the_interval(self, bash: Jobs) -> None:
         job = bash.start("true")
         bash.jobs._sync_ops._tracker = JobTracker(15, None, lambda *_: None, bash.reported.append)
         bash.until(
@@ -767,14 +767,14 @@ class TestKeepAlive:
         bash.guest_client = guest_client
         bash.until(lambda: bash.run("true").exit_code == 0 and bash.port.autostop == [75, 15])
 
-    def test_the_same_end_is_told_once_though_the_start_is_repeated(self, bash: Jobs) -> None:
+    def test_an_end_is_reported_once_although_the_start_is_repeated(self, bash: Jobs) -> None:
         job = bash.start("true", idempotency_key="d1")
         bash.jobs.join(job.id)
         assert bash.start("true", idempotency_key="d1").state == "finished"
         bash.run("true")
         assert [ended.id for ended in bash.ended] == [job.id]
 
-    def test_a_job_begun_after_it_was_put_back_raises_it_again(self, bash: Jobs) -> None:
+    def test_a_job_started_after_the_restoration_raises_the_interval_again(self, bash: Jobs) -> None:
         first = bash.start("true")
         bash.jobs.join(first.id)
         assert bash.port.autostop == [75, 15]
@@ -784,12 +784,12 @@ class TestKeepAlive:
         bash.run("true")
         assert bash.port.autostop[-1] == 75
 
-    def test_a_refused_start_raises_nothing(self, bash: Jobs) -> None:
+    def test_a_refused_start_leaves_the_interval(self, bash: Jobs) -> None:
         with pytest.raises(CommandRefused):
             bash.start("if\n(")
         assert bash.port.autostop == []
 
-    def test_when_it_cannot_be_raised_the_model_is_told(
+    def test_a_failure_to_raise_the_interval_is_a_notice(
         self, bash: Jobs, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         async def refuse(sandbox_id: str, minutes: int) -> None:
@@ -800,14 +800,14 @@ class TestKeepAlive:
         assert len(bash.reported) == 1
         assert "may be stopped 15 minutes after" in bash.reported[0]
 
-    def test_a_machine_that_is_gone_has_lost_its_jobs(self, bash: Jobs) -> None:
+    def test_the_jobs_of_a_lost_sandbox_are_lost(self, bash: Jobs) -> None:
         job = bash.start(LONG)
         sent_by(bash.watch, GuestRequest(bash.port, "another", "command", {}, 1.0))
         assert [(ended.id, ended.state) for ended in bash.ended] == [(job.id, "lost")]
 
 
 class TestForgedAnswers:
-    def test_a_row(self) -> None:
+    def test_a_valid_row_is_read(self) -> None:
         job = read_job(ROW, "sb")
         assert (job.state, job.exit_code, job.duration_s, job.ended_at) == ("finished", 0, 2.0, 3.0)
         assert job.summary == "job abcd2345 finished after 2 s, exit code 0, 7 bytes of output"
@@ -823,7 +823,7 @@ class TestForgedAnswers:
             st.lists(st.integers(), max_size=2),
         ),
     )
-    def test_any_value_anywhere(self, name: str, value: object) -> None:
+    def test_a_row_with_any_value_is_harmless(self, name: str, value: object) -> None:
         try:
             job = read_job({**ROW, name: value}, "sb")
         except SandboxError:
@@ -834,7 +834,7 @@ class TestForgedAnswers:
     @pytest.mark.parametrize(
         "row", [None, [], "x", {}, {**ROW, "id": "../../x"}, {**ROW, "exit_code": 1 << 40}]
     )
-    def test_no_row(self, row: object) -> None:
+    def test_an_invalid_row_is_refused(self, row: object) -> None:
         with pytest.raises(SandboxError):
             read_job(row, "sb")
 
@@ -845,7 +845,9 @@ class TestForgedAnswers:
             {"data": "eHh4" * 40_000, "size_bytes": 1 << 30}, {"job": {**ROW, "id": "abcd2346"}}, {"job": None},
         ],
     )  # fmt: skip
-    def test_a_log(self, bash: Jobs, change: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_forged_log_is_refused(
+        self, bash: Jobs, change: dict[str, object], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         answer = {"job": ROW, "offset": 0, "data": "eHh4", "size_bytes": 3}
         _answers(monkeypatch, answer)
         assert bash.jobs.logs("abcd2345").output == "xxx"
@@ -856,12 +858,14 @@ class TestForgedAnswers:
     @pytest.mark.parametrize(
         "value", [None, 1, [], {"over": "yes"}, {"minutes": -5}, {"minutes": 1 << 80}, {"ended": 3}]
     )
-    def test_what_keeps_awake(self, bash: Jobs, value: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_forged_keep_alive_state_sets_no_interval(
+        self, bash: Jobs, value: object, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         _answers(monkeypatch, {"job": ROW, "keep_alive": value})
         bash.jobs.status("abcd2345")
         assert bash.port.autostop == []
 
-    def test_it_stays_awake_no_longer_than_jobs_may_take(
+    def test_a_forged_interval_is_limited_to_the_longest_job(
         self, monkeypatch: pytest.MonkeyPatch, bash: Jobs
     ) -> None:
         begun = {"id": "abcd2345", "started_ms": 1, "ends_ms": 2, "awake_minutes": 1 << 30}
@@ -877,7 +881,7 @@ def _answers(monkeypatch: pytest.MonkeyPatch, answer: dict[str, object]) -> None
     monkeypatch.setattr(GuestClient, "_send", send)
 
 
-def test_what_asks() -> None:
+def test_only_a_stop_needs_approval() -> None:
     asks = {
         action: [mode for mode in ("ask", "edit", "bypass") if needs_approval(mode, "bash_job", action)]
         for action in ("status", "logs", "list", "stop", "unheard of")
@@ -887,7 +891,7 @@ def test_what_asks() -> None:
     }  # fmt: skip
 
 
-def test_the_question() -> None:
+def test_the_request_to_stop_a_job_names_its_command() -> None:
     request = PermissionRequest.for_job(
         "stop", {"job_id": "abcd2345"}, command="npm run dev\x1b[2K\nrm x", namespace="ns", tool_call_id="c"
     )

@@ -89,7 +89,7 @@ def test_credentials_travel_once() -> None:
 
 
 @pytest.mark.parametrize("code", ["mount_credentials", "mount_program"])
-def test_a_sandbox_that_lost_them_gets_them_at_once(code: str) -> None:
+def test_a_sandbox_that_lost_the_credentials_gets_them_at_once(code: str) -> None:
     session = Session()
     session.send(MOUNTED)
     assert session.send(refusal(code), MOUNTED) == "-s"

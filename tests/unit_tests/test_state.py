@@ -25,7 +25,7 @@ def test_each_thread_gets_each_notice_once() -> None:
     assert notices.drain(early, no_sandbox) == notices.drain(late, no_sandbox) == ()
 
 
-def test_a_thread_that_knows_it_does_not_get_it() -> None:
+def test_a_thread_that_has_the_facts_gets_no_notice() -> None:
     notices, knows, other = Notices("lost"), Conversation(), Conversation()
     notices.join(knows)
     notices.join(other)
@@ -34,7 +34,7 @@ def test_a_thread_that_knows_it_does_not_get_it() -> None:
     assert notices.drain(other, no_sandbox) == ("one",)
 
 
-def test_a_thread_of_an_earlier_session_gets_all_of_the_new_one() -> None:
+def test_a_thread_of_an_earlier_session_gets_all_notices_of_the_new_session() -> None:
     notices, known = Notices("lost"), Conversation()
     known.has_begun = True
     notices.add("one")

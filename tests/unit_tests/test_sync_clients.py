@@ -16,7 +16,7 @@ ACCOUNT = Account(api_key="one", api_url="http://127.0.0.1:1/api", target=None)
 OTHER = Account(api_key="two", api_url="http://127.0.0.1:1/api", target=None)
 
 
-def test_it_is_shared_and_closed_by_the_last() -> None:
+def test_a_client_is_shared_and_closed_by_its_last_port() -> None:
     ports = [SyncDaytonaPort(ACCOUNT) for _ in range(8)]
     with ThreadPoolExecutor(8) as pool:
         clients = list(pool.map(lambda port: port._daytona(), ports * 2))
@@ -34,7 +34,7 @@ def test_it_is_shared_and_closed_by_the_last() -> None:
     ports[0].close()
 
 
-def test_it_is_closed_when_nobody_holds_the_last_port() -> None:
+def test_a_client_is_closed_when_its_last_port_is_collected() -> None:
     port = SyncDaytonaPort(ACCOUNT)
     client = port._daytona()
     del port

@@ -78,7 +78,9 @@ def workspace(request: pytest.FixtureRequest, tmp_path: Path) -> Workspace:
     ],
 )
 @pytest.mark.one_in(2)
-def test_it_ends_at_once(workspace: Workspace, command: str, exit_code: int, message: str) -> None:
+def test_git_and_editors_end_at_once(
+    workspace: Workspace, command: str, exit_code: int, message: str
+) -> None:
     result = workspace.run(GIT + command, timeout_s=SOON_S)
     assert not result.timed_out
     assert result.exit_code == exit_code

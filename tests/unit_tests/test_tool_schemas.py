@@ -17,6 +17,7 @@ from langchain_daytona_ws import WorkspaceSession, WorkspaceToolkit
 NAMES = ["bash", "workspace_file", "bash_job"]
 REQUIRED = {"bash": {"command"}, "workspace_file": {"action"}, "bash_job": {"action"}}
 MAIN_TOOLS_TOKENS = 1200
+JOB_TOOL_TOKENS = 300
 
 
 @pytest.fixture(params=["disk", "s3"])
@@ -75,10 +76,11 @@ def test_gemini(tools: list[BaseTool]) -> None:
             assert about.type is not None or about.any_of
 
 
-def test_the_main_tools_are_small(tools: list[BaseTool]) -> None:
+def test_the_tools_are_small(tools: list[BaseTool]) -> None:
     reported = [json.dumps(convert_to_openai_tool(tool)) for tool in tools]
     sizes = {name: _tokens(text) for name, text in zip(NAMES, reported, strict=True)}
     assert sizes["bash"] + sizes["workspace_file"] < MAIN_TOOLS_TOKENS, sizes
+    assert sizes["bash_job"] < JOB_TOOL_TOKENS, sizes
 
 
 def _tokens(text: str) -> int:
