@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from langchain_daytona_ws._core.guest_rpc import payload as script
 from langchain_daytona_ws._guest import processes
 from langchain_daytona_ws.errors import CommandRefused, OutcomeUnknown, SandboxError
-from tests.unit_tests.daemon import SANDBOX_PATH, Workspace
+from tests.unit_tests.daemon import SANDBOX_PATH, Workspace, guest_client
 
 guest_source = script.guest_source
 
@@ -346,7 +346,7 @@ def test_no_process_to_be_had_is_an_error_and_nothing_ran(
     with spawning("raise OSError(11, 'Try again')", monkeypatch), pytest.raises(SandboxError) as caught:
         bash.run("echo x", key="e1")
     assert caught.value.code == "no_processes"
-    bash.programs.forget("sb", ("command",))
+    bash.guest_client = guest_client(bash.port)  # another session, which sends the source again
     assert bash.run("echo x", key="e1").output == "x\n"
 
 
