@@ -14,7 +14,7 @@ Answer = dict[str, object]
 
 MAX_NUMBER = 1 << 62
 MAX_PATH = 8192  # characters; PATH_MAX is 4096 bytes
-MAX_ROWS = 10_000
+MAX_ROWS = 10_000  # entries of a list
 MAX_TEXT = 4 << 20  # characters
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _NAME = re.compile(r"[\w.+:@-]{1,15}", re.ASCII)
@@ -22,11 +22,15 @@ _NAMES_MAX = 5
 
 
 def read_frame(printed: str, nonce: str) -> dict[str, object]:
-    """Return the answer in the output of an execute request.
+    """Return the guest's answer from the output of an execute request: the JSON that follows the nonce on one line.
+
+    Args:
+        printed: The output, which may also contain lines of other processes.
+        nonce: The random text at the beginning of the answer's line.
 
     Raises:
-        SandboxError: ``code="no_python"`` if no shell or no Python was found; ``code="unreadable_answer"`` unless the
-            output contains exactly one well-formed answer (other output, a cut or forged answer).
+        SandboxError: ``code="no_python"`` if no shell or no Python was found; ``code="unreadable_answer"`` if the
+            output does not contain exactly one well-formed answer, for example because it was cut off.
     """
     lines = [line for line in printed.split("\n") if line.startswith(nonce + " ")]
     if len(lines) == 1:
@@ -54,7 +58,7 @@ def read_frame(printed: str, nonce: str) -> dict[str, object]:
 
 
 def _killed_processes(printed: str, nonce: str) -> list[str]:
-    """Return the names of the processes that were killed because they held the output of the call itself."""
+    """Return the names of processes that the guest killed: they kept the call's output open."""
     for line in printed.split("\n"):
         if line.startswith(f"{nonce}+ "):
             try:
@@ -69,7 +73,7 @@ def _killed_processes(printed: str, nonce: str) -> list[str]:
 
 
 def unreadable(detail: str) -> SandboxError:
-    """Return the error for an answer that no guest program prints."""
+    """Return the error for an answer that cannot be from a guest program, or is incomplete."""
     return SandboxError(
         f"The sandbox's answer could not be read ({detail}).",
         code="unreadable_answer",
@@ -97,7 +101,12 @@ def decode_base64(value: object) -> bytes:
 
 
 class Reply:
-    """An answer of the sandbox, which may be hostile: any unexpected value raises a `SandboxError`."""
+    """Reads the fields of a guest's answer, which may be forged. Each unexpected value raises a `SandboxError`.
+
+    Args:
+        op: The operation that the answer is for.
+        answer: The answer.
+    """
 
     def __init__(self, op: str, answer: object) -> None:
         self.op = op
@@ -120,11 +129,11 @@ class Reply:
 
     @property
     def is_from_record(self) -> bool:
-        """Whether the answer was recorded by an earlier attempt of the call."""
+        """Whether nothing ran now: this is the recorded answer of an earlier attempt."""
         return self._answer.get("from_record") is True
 
     def part(self, name: str) -> object:
-        """Return a field that another `Reply` checks."""
+        """Return a field unchecked: another `Reply` must check it."""
         return self._answer.get(name)
 
     def flag(self, name: str) -> bool:
@@ -137,15 +146,15 @@ class Reply:
         return tuple(self._number(value, name) for value in self._list(name))
 
     def raw(self, name: str, max_length: int = MAX_PATH) -> str:
-        """Return a string unchanged, with any lone surrogates: a name."""
+        """Return a string unchanged. Use it for names: they may contain lone surrogates."""
         return self._raw(self._answer.get(name), name, max_length)
 
     def text(self, name: str, max_length: int = MAX_TEXT) -> str:
-        """Return a string that can be encoded: content."""
+        """Return a string without lone surrogates. Use it for content."""
         return encodable(self.raw(name, max_length))
 
     def maybe(self, name: str) -> str:
-        """Return a short text; ``""`` if it is missing."""
+        """Return a text of at most 4096 characters; ``""`` if the field is missing."""
         value = self._answer.get(name)
         return "" if value is None else encodable(self._raw(value, name, 4096))
 
@@ -181,5 +190,5 @@ class Reply:
 
 
 def encodable(text: str) -> str:
-    """Replace the lone surrogates of a text."""
+    """Return a text that UTF-8 can encode: each lone surrogate is replaced by ``?``."""
     return text.encode("utf-8", "replace").decode()

@@ -16,16 +16,16 @@ def call_key(
     namespace: str,
     session_id: str,
 ) -> str:
-    """Return the idempotency key of a tool call: a graph node that runs again finds the result of its first run.
+    """Return the idempotency key of a tool call. If a node runs again, its calls have the same keys.
 
-    Some model servers repeat the same call ids in every turn, so the key also covers the graph's step.
+    The key also depends on the graph's step, because some model servers use the same call ids in every turn.
 
     Args:
         config: The config of the graph or chain that makes the call.
         tool_call_id: The model's id of the call.
         arguments: The call's arguments.
         namespace: The workspace's name.
-        session_id: Scope of the ids if the graph has no thread.
+        session_id: Takes the place of the thread's id if the graph has no thread.
     """
     thread = thread_of(config) or session_id
     where = "/".join(part for part in (namespace, thread, step_of(config)) if part)
@@ -45,12 +45,15 @@ def thread_of(config: Mapping[str, Any] | None) -> str | None:
 def step_of(config: Mapping[str, Any] | None) -> str:
     """Return a name for the LangGraph step of a call with this config; "" outside of a graph.
 
-    The name stays the same when a node runs again. Of the tasks around the call, only the outermost keeps its id. A
-    graph inside it that restarts has new task ids, but runs the same nodes in the same steps. LangGraph also counts the
-    graphs that a task has run, and continues that count when the task is retried: the count cannot distinguish a second
-    agent of a node from a retry of the first agent. The agent's name can (LangChain's `create_agent`). Agents without
-    names share records if their calls have the same ids and arguments in the same step: the second agent receives the
-    first one's result with a notice, and may call again. That is better than running a command twice.
+    The name stays the same when a node runs again. It consists of the id of the outermost task, the names of the inner
+    nodes, the number of the step and the name of the agent. The ids of inner tasks are left out: they change when the
+    node runs again.
+
+    LangGraph also counts the graphs that a task has run. The count is left out, because it continues when the task is
+    retried: a retry of a node's first agent would look like the second agent of this node. The agents' names
+    distinguish them (LangChain's `create_agent`). If two agents without names make calls with the same ids and
+    arguments in the same step, the second agent receives the recorded result of the first agent with a notice, and may
+    call again. Running a command twice would be worse.
     """
     settings = (config or {}).get("configurable") or {}
     outer, *inner = str(settings.get("checkpoint_ns") or "").split("|")

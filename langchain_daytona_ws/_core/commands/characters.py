@@ -6,39 +6,39 @@ import codecs
 
 
 class Chunks:
-    """Decode an output piece by piece, in whole characters, up to a limit.
+    """Decode the first bytes of an output piece by piece, without splitting a character.
 
-    The joined texts equal the decoded whole. Bytes that are not UTF-8 are replaced.
+    The texts together are the decoded output. Bytes that are not UTF-8 are replaced.
 
     Args:
-        limit_bytes: Limit of the bytes to accept.
+        limit_bytes: Maximum number of bytes to accept; further bytes are dropped.
     """
 
     def __init__(self, limit_bytes: int) -> None:
         self.size_bytes = 0  # bytes accepted so far
-        self.is_full = False  # more bytes than the limit came
+        self.is_full = False  # more bytes than the limit have arrived
         self._limit = limit_bytes
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     @property
     def room_bytes(self) -> int:
-        """Number of bytes that fill it: one more than it still accepts."""
+        """Number of further bytes that set ``is_full``: one more than the limit still allows."""
         return self._limit + 1 - self.size_bytes
 
     def feed(self, data: bytes) -> str:
-        """Accept the next bytes, and return the text that they complete."""
+        """Accept the next bytes; return the characters that are complete now."""
         room = self._limit - self.size_bytes
         self.is_full = len(data) > room
         self.size_bytes += min(len(data), room)
         return self._decoder.decode(data[:room])
 
     def end(self) -> str:
-        """Return the replacement for a last character that is incomplete."""
+        """End the output; return a replacement character if its last character is incomplete, otherwise ``""``."""
         return "" if self.is_full else self._decoder.decode(b"", final=True)
 
 
 def whole_end(data: bytes) -> bytes:
-    """Drop the beginning of a UTF-8 character whose rest was cut off."""
+    """Return the data without an incomplete UTF-8 character at its end."""
     for back in range(1, min(4, len(data)) + 1):
         byte = data[-back]
         if byte < 0x80:
@@ -50,7 +50,7 @@ def whole_end(data: bytes) -> bytes:
 
 
 def whole_start(data: bytes) -> bytes:
-    """Drop the rest of a UTF-8 character whose beginning was cut off."""
+    """Return the data without an incomplete UTF-8 character at its start."""
     start = 0
     while start < min(3, len(data)) and 0x80 <= data[start] < 0xC0:
         start += 1

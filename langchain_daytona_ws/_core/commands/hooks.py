@@ -1,7 +1,7 @@
 """Run the hooks onCreate and onResume in a sandbox before the agent's first command.
 
-Completed onCreate commands are recorded in the sandbox, with the record that keeps any call from running twice. They
-are not recorded in the bucket: a new sandbox would then seem to be set up already.
+The sandbox records each completed onCreate command, as it records each call with an idempotency key. The record is not
+in the bucket: otherwise the commands would not run in a new sandbox.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from langchain_daytona_ws._core.guest_rpc.errors import LOST_WHILE_RUNNING
 from langchain_daytona_ws.errors import HookFailed, OutcomeUnknown, WorkspaceError
 
 HOOK_TIMEOUT_S = 600.0
-SHOWN_BYTES = 16 * 1024
-# Limits for one command in one sandbox: failed attempts, and attempts that a cancellation or a stop interrupted.
+SHOWN_BYTES = 16 * 1024  # of a failed command's output
+# Limits for one onCreate command in one sandbox.
 ATTEMPTS_MAX = 1000
-INTERRUPTIONS_MAX = 25
+INTERRUPTIONS_MAX = 25  # attempts that were cancelled, or ended by a stop of the sandbox
 
 
 class Hooks:
@@ -27,9 +27,9 @@ class Hooks:
 
     Args:
         root: The workspace directory, in which the commands start.
-        on_create: Commands for a new sandbox; each completes once per sandbox, regardless of the session.
-        on_resume: Commands that run when a session first uses the sandbox, and after each restart.
-        defaults: Environment variables for names that have no value yet.
+        on_create: Commands for a new sandbox. After a command has succeeded once, no session runs it again there.
+        on_resume: Commands that run when a session first uses the sandbox, and after each restart of the sandbox.
+        defaults: Variables to set where the sandbox has none of that name.
     """
 
     def __init__(
@@ -47,12 +47,12 @@ class Hooks:
         """Run the onCreate commands that have not completed in this sandbox, and all onResume commands.
 
         Args:
-            client: Sends to this sandbox only.
-            sandbox_id: The sandbox; part of the idempotency keys of onCreate commands.
+            client: A client that sends to this sandbox only.
+            sandbox_id: The sandbox. The idempotency keys of the onCreate commands depend on it.
 
         Raises:
-            HookFailed: A command failed, timed out, or ended in an unknown way. The next call continues with that
-                command.
+            HookFailed: A command failed or timed out, or its outcome is unknown. The next call begins with this
+                command again.
             OutcomeUnknown: The sandbox is gone, ``code="lost_while_running"``.
         """
         try:
@@ -60,7 +60,7 @@ class Hooks:
         except OutcomeUnknown as error:
             if error.code == LOST_WHILE_RUNNING:
                 raise
-            # The outcome of the hook is unknown; the agent's command was not sent.
+            # Only the outcome of the hook is unknown: the agent's command was not sent.
             raise _unknown(error) from error
 
     async def _run_all(self, client: GuestClient, sandbox_id: str) -> None:
@@ -81,7 +81,7 @@ class Hooks:
                     raise
                 interruptions += 1
                 if interruptions == INTERRUPTIONS_MAX:
-                    break  # a command that stops its own sandbox would restart it without limit
+                    break  # a command that stops its own sandbox would otherwise be run again without end
                 continue
             if result.exit_code == 0:
                 return

@@ -1,4 +1,4 @@
-"""Detect commands that end in a pipeline, and select the exit codes of its parts that the model needs. Pure.
+"""Detect commands that end in a pipeline, and decide whether the model needs the exit codes of its parts. Pure.
 
 A pipeline exits with the code of its last part: ``pytest | tail`` exits with 0 even if tests failed.
 """
@@ -11,18 +11,18 @@ import re
 READ_CHARS = 64 * 1024
 PARTS_MAX = 32
 SIGPIPE = 141
-"""The exit code of a part that still wrote when the next part had stopped reading: ``yes | head -1``."""
+"""The exit code of a part that was killed by SIGPIPE: it wrote after the next part had ended (``yes | head -1``)."""
 
-# bash reports the exit codes in an EXIT trap that is set before the command. A command with one of these words could
-# observe the trap or its set-up, or interrupt bash: with an EXIT trap, bash waits for the pipeline before it exits.
+# The exit codes come from an EXIT trap of bash, which is set before the command. A command with one of these words
+# gets no trap. It could notice the trap, or end bash: with an EXIT trap, bash waits for the pipeline before it exits.
 _COULD_SEE = r"\btrap\b|PIPESTATUS|BASH_|verbose|restricted|set +-\w*[vr]|\$\{?_\b|\$\$|PPID"
 
 _OPENING = {
     "if": "fi", "while": "done", "until": "done", "for": "done", "select": "done", "case": "esac", "{": "}", "[[": "]]",
 }  # fmt: skip
 _CONTINUING = frozenset({"then", "do", "else", "elif", "time", "!"})
-# Builtins that hide the failure of a pipeline before them (``a | b || true``). If a program is the last command, bash
-# replaces itself by the program, and never runs the trap that reports the exit codes.
+# Builtins that may follow a pipeline, as in ``a | b || true``. If a program is the last command, bash replaces itself
+# by this program, and never runs the trap that reports the exit codes.
 _BUILTINS = frozenset({"true", ":", "echo", "false", "exit", "printf"})
 
 
@@ -52,9 +52,10 @@ def _token() -> re.Pattern[str]:
 
 
 def ends_in_pipeline(command: str) -> bool:
-    """Return whether the last command of a script, at its top level, is a pipeline.
+    """Return whether the last command at the top level of a script is a pipeline.
 
-    A wrong answer is harmless: if True, bash reports the exit codes of the last pipeline that ran; if False, none.
+    A wrong result is harmless. If it is wrongly True, bash reports the exit codes of the last pipeline that ran; if it
+    is wrongly False, bash reports no exit codes.
     """
     if len(command) > READ_CHARS or re.search(_COULD_SEE, command):
         return False
@@ -62,7 +63,7 @@ def ends_in_pipeline(command: str) -> bool:
     position = 0
     while position < len(command):
         token = pattern.match(command, position)
-        assert token is not None  # noqa: S101 - its last alternative takes anything
+        assert token is not None  # noqa: S101 - its last alternative matches any character
         position = token.end()
         if not reader.take(token):
             return False
@@ -72,17 +73,17 @@ def ends_in_pipeline(command: str) -> bool:
 
 
 class _Reader:
-    """Reads the tokens of a script; tracks open compound commands and the current list of commands."""
+    """Reads the tokens of a script, and keeps track of its open compound commands and its current list of commands."""
 
     def __init__(self) -> None:
-        self._closing: list[str] = []
-        self._at_start = True  # a command may begin here
-        self._is_open = True  # the list, or its last operator, still needs a command
-        self._is_after_list = False  # that operator was && or ||
-        # Delimiter and <<- flag of here-documents that start on the next line.
+        self._closing: list[str] = []  # the words that close the open compound commands
+        self._at_start = True  # whether a command may begin at the next token
+        self._is_open = True  # whether a command must follow: at the start of a list, or after an operator
+        self._is_after_list = False  # whether && or || precedes the next command
+        # Here-documents that start on the next line: the delimiter, and whether tabs before it are ignored (<<-).
         self._here: list[tuple[str, bool]] = []
-        self._pipes = 0  # in the current list of commands
-        self._negated = False
+        self._pipes = 0  # number of | in the current list of commands
+        self._negated = False  # whether ! precedes the current list
         self._was_pipeline = False  # whether the previous list was a pipeline
 
     @property
@@ -170,11 +171,14 @@ class _Reader:
 
 
 def relevant_exit_codes(value: object, exit_code: int) -> tuple[int, ...]:
-    """Return the exit codes of a pipeline's parts if ``exit_code`` hides a failure; otherwise ().
+    """Return the exit codes of a pipeline's parts if the command's exit code does not show a failure of a part.
 
     Args:
         value: The sandbox's answer: bash's exit code, then the exit codes of the parts of the last pipeline that ran.
         exit_code: The command's exit code.
+
+    Returns:
+        The exit codes; () if the model does not need them, or if ``value`` is invalid.
     """
     if not isinstance(value, list) or not 3 <= len(value) <= PARTS_MAX + 1:
         return ()
@@ -182,7 +186,7 @@ def relevant_exit_codes(value: object, exit_code: int) -> tuple[int, ...]:
         return ()
     shell, *parts = value
     by_pipefail = next((code for code in reversed(parts) if code), 0)
-    # Otherwise the pipeline was not the last command: it was a condition, or an exit followed.
+    # If the codes differ, the pipeline was not the last command: it was a condition, or an exit followed.
     if shell != exit_code or shell not in (parts[-1], by_pipefail):
         return ()
     failed = any(code not in (0, SIGPIPE) for code in parts[:-1])

@@ -19,7 +19,7 @@ from langchain_daytona_ws._guest.text import visible
 from langchain_daytona_ws.errors import CommandRefused, SandboxError, WorkspaceError
 
 COMMAND_LIMIT_BYTES = 1024 * 1024
-# Programs that may start vim, which waits for a key without a terminal.
+# Commands with these words may start vim, which waits for a key even without a terminal.
 _EDITOR = (
     r"(?<![\w.-])(?:r?vim?|r?view|vimdiff|nvim|ex|editor|mergetool|difftool|\$\{?(?:EDITOR|VISUAL))(?![\w.-])"
 )
@@ -31,25 +31,26 @@ class CommandResult:
     """The result of a command. A non-zero exit code is a result, not an error.
 
     Attributes:
-        exit_code: Exit code of the command's shell; 124 after a time-out, 128 + N when signal N ended it.
-        output: Standard output and error in the order printed; bytes that are not UTF-8 are replaced. A longer output
-            than the limit is shortened to its head and its tail with a notice between them.
-        timed_out: Whether the command was killed at its time-out.
-        truncated: Whether ``output`` is shortened.
+        exit_code: Exit code of the command's shell; 124 after a time-out, 128 + N when signal N ended the shell.
+        output: Standard output and error in the order printed. Bytes that are not UTF-8 are replaced. If the output is
+            longer than the limit, only its beginning and its end are returned, with a notice between them.
+        timed_out: Whether the command was still running at its time-out. Then it was killed, or became a job
+            (``job_id``).
+        truncated: Whether the middle of ``output`` is left out.
         output_bytes: Size of the whole output.
-        duration_s: Seconds from the command's start to its end, measured in the sandbox.
-        log_path: File on the sandbox's local disk with the whole output (up to 64 MiB), if there is one.
-        background: Whether a process that the command started still holds its output.
-        pipeline: Exit codes of the parts of the pipeline that the command ended in, if a part before the last failed;
-            otherwise empty. 141 is no failure: the next part had stopped reading (``yes | head -1``).
-        job_id: The background job that the command became at its time-out (``onTimeout``); ``exit_code`` and
-            ``output`` are those until then.
-        from_record: Whether this is the recorded result of the same call made earlier: nothing ran now.
+        duration_s: Seconds from the command's start to its end or time-out, measured in the sandbox.
+        log_path: File on the sandbox's own disk with the whole output (up to 64 MiB); None if there is no such file.
+        background: Whether a process that the command left behind still has the command's output open.
+        pipeline: If a part before the last failed: the exit codes of the command's last pipeline; otherwise empty. 141
+            (SIGPIPE) does not count as failed: the next part had stopped reading (``yes | head -1``).
+        job_id: The background job that the command became at its time-out (``onTimeout``). Then ``exit_code`` is 124,
+            and ``output`` was printed before the time-out.
+        from_record: Whether nothing ran now, because this is the recorded result of an earlier call with the same key.
         notices: Further facts for the model.
-        hint: A working alternative, if the command failed in a way that is typical of an S3 workspace.
-        screen: The output as a terminal shows it, without control codes, if the command had a pseudo-terminal
-            (``pty``); otherwise None. Then ``output`` has the control codes.
-        sync: What the synchronisation with S3 did (``s3Mode: sync``); None without one.
+        hint: An alternative that works, if the command failed in a way that is typical of a mounted S3 workspace.
+        screen: The output as a terminal shows it, without control codes; None if the command had no pseudo-terminal
+            (``pty``). ``output`` has the control codes.
+        sync: The report of the synchronisation with S3; None in other workspaces than those with ``s3Mode: sync``.
         sandbox_id: The sandbox in which the command ran.
     """
 
@@ -72,7 +73,7 @@ class CommandResult:
 
     @property
     def text(self) -> str:
-        """The result for the model: notices, output, hint, exit code."""
+        """The result for the model: the notices, the output, the remarks, and the exit code or the job."""
         parts = [f"[{notice}]" for notice in self.notices]
         output = self.output if self.screen is None else self.screen
         if output:
@@ -82,20 +83,23 @@ class CommandResult:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """Lines for the model that follow the output: the hint, the exit codes of a pipeline."""
+        """Lines for the model after the output: the hint, and the exit codes of a pipeline."""
         hint = (f"[hint: {self.hint}]",) if self.hint else ()
         codes = ", ".join(map(str, self.pipeline))
         return (*hint, f"[exit codes in the pipeline: {codes}]") if codes else hint
 
 
 def as_shown(result: CommandResult) -> CommandResult:
-    """Return a result as the model sees it: a terminal's screen as output, and control characters escaped."""
+    """Return a result whose output is as the model sees it: control characters are escaped.
+
+    If the command had a pseudo-terminal, the terminal's screen becomes the output.
+    """
     output = result.output if result.screen is None else result.screen
     return replace(result, output=shown_output(output), screen=None)
 
 
 def shown_output(output: str) -> str:
-    r"""Escape control characters as `read` of a file does; a run of NULs, as in a sparse file, becomes their number."""
+    r"""Escape control characters as reading a file does; nine or more NULs in a row become one ``\x00 [N times]``."""
     return visible(re.sub("\0{9,}", lambda nuls: f"\\x00 [{len(nuls[0]):,} times]", output))
 
 
@@ -119,18 +123,19 @@ async def run_command(
         client: Sends to the sandbox.
         root: The workspace directory.
         command: Passed to bash unchanged.
-        timeout_s: Seconds until the command is killed.
-        limit_bytes: Most bytes of output to return.
+        timeout_s: Seconds after which the command is killed, or becomes a job.
+        limit_bytes: Maximum number of bytes of output to return.
         key: Idempotency key, 1 to 64 letters and digits; None for a random key.
-        keep: Whether the record of the call is kept as long as the sandbox. Default: for a day.
-        defaults: Environment variables for names that have no value yet.
-        job: The job that the command becomes at its time-out, see `job_request`; None to kill the command.
+        keep: True to keep the record of the call as long as the sandbox; False to keep it for a day.
+        defaults: Variables to set where the sandbox has none of that name.
+        job: The fields of the job that the command becomes at its time-out (`job_request`); None to kill the command.
         on_output: Receives the output while the command runs, see `LiveOutput`.
-        pty: Whether it gets a pseudo-terminal, or the terminal's columns and rows.
+        pty: True for a pseudo-terminal of 80 columns and 24 rows, (columns, rows) for another size, False for no
+            pseudo-terminal.
 
     Raises:
-        CommandRefused: The command cannot run, or an argument is invalid; no request was sent.
-        WorkspaceError: As `GuestClient.call` raises; ``code="cancelled"`` if another caller cancelled this call.
+        CommandRefused: The command cannot run, or an argument is invalid. No request was sent.
+        WorkspaceError: As `GuestClient.call` raises; ``code="cancelled"`` if a kill request with the same key arrived.
     """
     check_command(command)
     check_idempotency_key(key)
@@ -183,7 +188,7 @@ def check_command(command: str) -> None:
     """Refuse a command that no shell can run.
 
     Raises:
-        CommandRefused: The command is blank, over 1 MiB, or contains a NUL byte or half a surrogate pair.
+        CommandRefused: The command is blank, is larger than 1 MiB, or contains a NUL byte or a lone surrogate.
     """
     if not command.strip():
         raise CommandRefused("The command is empty. Send a command to run.", code="command_empty")
@@ -208,7 +213,11 @@ def check_command(command: str) -> None:
 
 
 def check_idempotency_key(key: str | None) -> None:
-    """Refuse an invalid idempotency key; no request was sent."""
+    """Refuse an invalid idempotency key before any request.
+
+    Raises:
+        CommandRefused: The key is not 1 to 64 letters and digits.
+    """
     if key is not None and not (isinstance(key, str) and key.isascii() and key.isalnum() and len(key) <= 64):
         raise CommandRefused(
             "The idempotency key must be 1 to 64 letters and digits.", code="idempotency_key"
@@ -216,7 +225,7 @@ def check_idempotency_key(key: str | None) -> None:
 
 
 def terminal_size(pty: bool | tuple[int, int]) -> tuple[int, int] | None:
-    """Return the columns and rows of a command's pseudo-terminal; None for none.
+    """Return the columns and rows of a command's pseudo-terminal; None if the command gets no pseudo-terminal.
 
     Raises:
         CommandRefused: The size is out of range. No request was sent.
@@ -258,7 +267,7 @@ def _result(
     limit_bytes: int,
     pty: tuple[int, int] | None,
 ) -> CommandResult:
-    """Read an answer, which is a JSON object with fields of any type."""
+    """Return the result in an answer, whose fields may have any type."""
     head, tail = decode_base64(answer.get("head")), decode_base64(answer.get("tail"))
     if len(head) + len(tail) > limit_bytes:
         raise SandboxError(
@@ -323,7 +332,7 @@ def _result(
 
 
 def _promoted(answer: Answer) -> tuple[str | None, str]:
-    """Return the id of the job that a command has become, or the reason why it did not become a requested job."""
+    """Return the id of the job that a command became; or None, and why it could not become the requested job."""
     job = answer.get("job")
     if not isinstance(job, dict):
         return None, ""
@@ -368,7 +377,7 @@ def _rest_location(log_path: str | None, size: int, log_bytes: int, answer: Answ
 
 
 def _joined(head: bytes, tail: bytes, size: int, where: str) -> str:
-    """Join head and tail at character boundaries, with a notice about the omitted bytes between them."""
+    """Return the beginning and the end of an output, without split characters, and between them a notice."""
     first, last = whole_end(head), whole_start(tail)
     left_out = size - len(first) - len(last)
     notice = f"[... {left_out:,} of {size:,} bytes left out; {where} ...]"
@@ -378,7 +387,10 @@ def _joined(head: bytes, tail: bytes, size: int, where: str) -> str:
 def _screen(
     head: bytes, tail: bytes, size: int, where: str, *, pty: tuple[int, int], limit_bytes: int
 ) -> str:
-    """Render the output of a terminal: head and tail separately, so that no control code changes the notice."""
+    """Return the screen of a terminal. If the middle is left out, render the beginning and the end separately.
+
+    So no control code can change the notice between them.
+    """
     first, last = whole_end(head), whole_start(tail)
     left_out = size - len(first) - len(last)
     if size <= len(head) + len(tail):

@@ -1,7 +1,7 @@
-"""Render a terminal's output as text: what a person would see after scrolling back. Pure.
+"""Render a terminal's output as text: the screen, and above it all lines that were scrolled out. Pure.
 
-Colours, titles and character sets are dropped. Cursor movements, erasing, scrolling, tabs and the alternate screen are
-carried out, so that a progress bar is one line. The work is limited by the length of the output and by `_BUDGET`.
+Colours, titles and character sets are ignored. Cursor movements, erasing, scrolling, tabs and the alternate screen are
+applied, so that a progress bar becomes one line. The length of the output and `_BUDGET` limit the work.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from collections.abc import Callable
 
 COLUMNS, ROWS = 80, 24
 COLUMNS_RANGE, ROWS_RANGE = range(20, 501), range(5, 201)
-# Cells that sequences such as "erase the screen" may change before the rest is shown without its control codes.
+# Maximum number of cells that sequences such as "erase the screen" may change. After that, the control codes in the
+# rest of the output are dropped.
 _BUDGET = 1_000_000
 _NUMBER_MAX = 9999
 
 _TOKENS = (
     r"(?P<text>[^\x00-\x1f\x7f-\x9f]+)"
     r"|\x1b\[(?P<private>[<-?]?)(?P<numbers>[0-9:;<-?]{0,200})[ -/]{0,4}(?P<csi>[@-~])"
-    # Strings, such as a window's title. Without an end within 4 KiB, only their introducer is dropped.
+    # Strings, such as a window's title. Of a string that does not end within 4 KiB, only the introducer is dropped.
     r"|\x1b[\]PX^_][^\x07\x18\x1a\x1b\x9c]{0,4096}(?:\x07|\x1b\\|\x9c|\x18|\x1a)"
     r"|\x1b(?:[ -/]{1,4}[0-~]|(?P<escape>[0-~]))"
     r"|(?P<control>[\x00-\x1f\x7f-\x9f])"
@@ -29,13 +30,14 @@ _Row = list[str]  # a cell is a character with its combining marks; the second c
 
 
 def render(text: str, columns: int = COLUMNS, rows: int = ROWS, *, limit_chars: int) -> str:
-    """Return the text that a terminal of this size shows for its output, scrolled-out lines included.
+    """Return the text that a terminal of this size shows for an output, including the lines that were scrolled out.
 
     Args:
-        text: The output, with control codes; a sequence at its end may be incomplete.
+        text: The output, with control codes. A sequence at its end may be incomplete.
         columns: Width of the terminal.
         rows: Height of the terminal.
-        limit_chars: Most characters to return: an output may consist of far positions, with spaces between them.
+        limit_chars: Maximum number of characters to return. The text may be longer than the output, because cursor
+            movements become spaces.
     """
     screen = _Screen(columns, rows)
     screen.feed(text)
@@ -48,15 +50,16 @@ def render(text: str, columns: int = COLUMNS, rows: int = ROWS, *, limit_chars: 
 class _Screen:
     def __init__(self, columns: int, rows: int) -> None:
         self._columns, self._rows = columns, rows
-        self._scrolled: list[str] = []  # lines above the screen, a wrapped line with the next ones
+        self._scrolled: list[str] = []  # the text above the screen; a line that continues has no line break
         self._lines: list[_Row] = [[] for _ in range(rows)]
-        self._wrapped: list[bool] = [False] * rows  # whether the line goes on in the next one
-        self._main: tuple[list[_Row], list[bool], tuple[int, int]] | None = None  # under the alternate screen
-        self._x = self._y = 0
+        self._wrapped: list[bool] = [False] * rows  # for each line: whether it continues in the next line
+        # The main screen while the alternate screen is shown: lines, their ``_wrapped``, position of the cursor.
+        self._main: tuple[list[_Row], list[bool], tuple[int, int]] | None = None
+        self._x = self._y = 0  # position of the cursor
         self._saved = (0, 0)
-        self._top, self._bottom = 0, rows - 1  # of the scrolling region
-        self._last = " "  # the last printed character, for repetition
-        self._budget = _BUDGET
+        self._top, self._bottom = 0, rows - 1  # first and last line of the scrolling region
+        self._last = " "  # the last printed character, which a sequence can repeat
+        self._budget = _BUDGET  # cells that sequences may still change
         self._controls: dict[str, Callable[[], object]] = {
             "\n": self._line_feed, "\v": self._line_feed, "\f": self._line_feed, "\r": lambda: self._go(0, self._y),
             "\b": lambda: self._go(min(self._x, self._columns - 1) - 1, self._y),
@@ -102,10 +105,10 @@ class _Screen:
                 self._controls.get(token["control"], _ignore)()
 
     def text(self) -> str:
-        """Return all lines, without white space at their ends, and with at most two blank lines in a row."""
+        """Return all lines, without white space at their ends. At most two blank lines in a row are kept."""
         lines, wrapped = self._lines, self._wrapped
         parts = list(self._scrolled)
-        if self._main is not None:  # a full-screen program did not end: the earlier text, then its screen
+        if self._main is not None:  # a full-screen program did not end: show the main screen first
             parts += [_text(row, keeps_end=goes_on) for row, goes_on in zip(*self._main[:2], strict=True)]
             while parts and not parts[-1].strip():
                 parts.pop()
@@ -221,7 +224,7 @@ class _Screen:
                 self._remove(self._y, self._bottom)
 
     def _remove(self, old: int, new: int) -> None:
-        """Remove a line, and insert a blank one so that it becomes the line ``new``."""
+        """Remove the line ``old``, and insert a blank line as line ``new``."""
         self._budget -= self._rows
         del self._lines[old], self._wrapped[old]
         self._lines.insert(new, [])
@@ -230,12 +233,13 @@ class _Screen:
     # --- erasing ---
 
     def _erase_screen(self, _: int, numbers: list[int]) -> None:
-        kind = numbers[0]  # 0: after the cursor, 1: before it, 2: the screen, 3: the lines that scrolled out
+        # 0: from the cursor on, 1: up to the cursor, 2: the screen, 3: as 2, but the text is not kept
+        kind = numbers[0]
         if kind in (0, 1):
             self._erase_line(0, [kind])
         first, last = {0: (self._y + 1, self._rows), 1: (0, self._y)}.get(kind, (0, self._rows))
         if kind == 2 and self._main is None:
-            # The erased text stays readable above, as in most terminals.
+            # As in most terminals, the erased text is kept above the screen.
             self._keep_screen()
         self._budget -= self._rows
         for y in range(first, last):

@@ -1,4 +1,4 @@
-"""Stream a command's output while it runs: poll the sandbox, and pass on whole characters up to a limit."""
+"""Stream a command's output while it runs: poll the sandbox, and pass the output to a callback, up to a limit."""
 
 from __future__ import annotations
 
@@ -18,27 +18,32 @@ OnOutput = Callable[[str], object]
 """Called with each piece of a command's output."""
 
 STREAM_LIMIT_BYTES = 1024 * 1024
-# A command that ends sooner costs no poll: its output comes with its result.
+# A command that ends sooner is not polled: its output comes with its result.
 FIRST_POLL_S = 0.3
-WAIT_S = 5.0
-# How long a poll waits for more output after the first bytes: shorter at first, longer in a long output.
+WAIT_S = 5.0  # time for which the sandbox waits for output before it answers a poll
+# After the first new bytes, the sandbox waits for more before it answers: this time in the first poll, LINGER_MORE_S
+# longer in each further poll.
 LINGER_S = 0.25
 LINGER_MORE_S = 0.05
 LINGER_MAX_S = 1.0
 POLL_LIMIT_BYTES = 512 * 1024
 POLL_MARGIN_S = 5.0
-FAILURES_MAX = 5
-LOG_WITHIN_S = 5.0  # after the command's end, for the part of the output that only the log holds
+FAILURES_MAX = 5  # in a row
+LOG_WITHIN_S = 5.0  # limit of the retries when the log is read after the command's end
 FIRST_PAUSE_S = 0.3
 LONGEST_PAUSE_S = 5.0
-SILENT_PAUSE_S = 0.1  # the sandbox waits before it answers; a hostile sandbox may not
+SILENT_PAUSE_S = 0.1  # a hostile sandbox may answer at once, without output
 
 LIMIT_NOTE = f"\n[no more than {STREAM_LIMIT_BYTES:,} bytes of an output are streamed]\n"
 LOST_NOTE = "\n[a part of the output could not be streamed]\n"
 
 
 def called_plainly(on_output: OnOutput) -> OnOutput:
-    """Wrap a callback for the sync runtime, which cannot await its result."""
+    """Return a callback for the sync runtime, which cannot await a result: an awaitable result raises a TypeError.
+
+    Raises:
+        TypeError: ``on_output`` is a coroutine function.
+    """
     if iscoroutinefunction(on_output):
         raise TypeError(
             "on_output is a coroutine function, which only arun can await; give run a plain function"
@@ -57,14 +62,14 @@ def called_plainly(on_output: OnOutput) -> OnOutput:
 class LiveOutput:
     """Stream the output of one call while the call runs.
 
-    Polling errors never affect the command: a poll is retried a few times, and the rest of the output comes with the
-    command's result. A poll that hangs is abandoned when the command ends.
+    Polling errors never affect the command. A failed poll is repeated a few times; after that, the rest of the output
+    is passed on when the command has ended. A poll that hangs is abandoned when the command ends.
 
     Args:
         client: Sends to the sandbox.
         key: The call's idempotency key.
-        on_output: Receives the texts in order, one at a time; an awaitable result is awaited. If it raises, the error
-            is logged, and it is not called again.
+        on_output: Receives the texts in order, one at a time. If its result is awaitable, the result is awaited. If it
+            raises, the error is logged, and ``on_output`` is not called again.
     """
 
     def __init__(self, client: GuestClient, key: str, on_output: OnOutput) -> None:
@@ -88,11 +93,11 @@ class LiveOutput:
             logger.warning("the output of a command is not streamed, it comes with its result: %s", error)
 
     async def emit_note(self, text: str) -> None:
-        """Pass on a line that is not output: the command has not begun."""
+        """Pass on a line about preparations, before the command begins."""
         await self._emit(text)
 
     async def during(self, call: Awaitable[tuple[Answer, str]]) -> tuple[Answer, str]:
-        """Await the call; on return, the whole output has been passed on."""
+        """Await the call, pass on the rest of the output, and return the call's result."""
         try:
             answer, sandbox_id = await call
             if self._task is not None:
@@ -107,7 +112,7 @@ class LiveOutput:
         return answer, sandbox_id
 
     async def _follow(self, task: BackgroundTask) -> None:
-        """Pass on new output until the command ends, the limit is reached, or polling fails repeatedly."""
+        """Poll and pass on new output until the command ends, the limit is reached, or polling fails repeatedly."""
         pause_s, failures = FIRST_POLL_S, 0
         while not self._done and await task.pause(pause_s):
             try:
@@ -148,9 +153,12 @@ class LiveOutput:
         return answer.get("ended") is True, data
 
     async def _emit_rest(self, answer: Answer) -> None:
-        """Pass on the rest after the command has ended: head and tail from its answer, the middle from its log."""
+        """Pass on the rest of the output after the command has ended.
+
+        The answer contains the beginning and the end of the output; the middle is read from the log.
+        """
         if "head" not in answer:
-            return  # it was cancelled
+            return  # the call was cancelled
         head, tail = decode_base64(answer.get("head")), decode_base64(answer.get("tail"))
         size = answer.get("size_bytes")
         tail_at = max(len(head), (size if isinstance(size, int) else 0) - len(tail))
@@ -163,17 +171,17 @@ class LiveOutput:
         await self._emit(self._chunks.end())
 
     async def _emit_log(self, end: int) -> bool:
-        """Pass on the log up to an offset; return whether it could be read."""
+        """Pass on the log up to an offset; return False if the log could not be read so far."""
         while not self._done and self._chunks.size_bytes < end:
             missing = end - self._chunks.size_bytes
             data = await self._read_log()
-            await self._feed(data[:missing])  # background processes still print
+            await self._feed(data[:missing])  # the rest was printed by background processes
             if len(data) < min(missing, POLL_LIMIT_BYTES):
                 return self._done
         return True
 
     async def _read_log(self) -> bytes:
-        """Read the next part of the log of a command that has ended; return b"" when reads keep failing."""
+        """Return the next part of the log of a command that has ended; b"" if all attempts failed."""
         until, failures = self._client.now() + LOG_WITHIN_S, 0
         while True:
             try:
