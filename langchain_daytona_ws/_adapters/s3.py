@@ -8,7 +8,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from langchain_daytona_ws._adapters.s3_clients import AT_A_TIME, LONGEST_PAGE, Bucket
 from langchain_daytona_ws._core.ports import OnBytes, UploadSource
@@ -23,6 +23,9 @@ from langchain_daytona_ws._core.s3.store import (
     StoreFault,
     StoreFaultKind,
 )
+
+if TYPE_CHECKING:
+    from langchain_daytona_ws._adapters.s3_transfers import ObjectTransfer
 
 T = TypeVar("T")
 Current = Callable[[], Awaitable[Credentials]]
@@ -99,7 +102,7 @@ class S3Store(ABC):
     ) -> StoredObject:
         with self._reporting(on_bytes) as report:
             return await self._request(
-                lambda credentials: self._bucket.transfer(credentials, key).receive(sink, check, report)
+                lambda credentials: self._transfer(credentials, key).receive(sink, check, report)
             )
 
     async def send(
@@ -114,10 +117,17 @@ class S3Store(ABC):
     ) -> str:
         with self._reporting(on_bytes) as report:
             return await self._request(
-                lambda credentials: self._bucket.transfer(credentials, key).send(
-                    source, if_match, metadata, report
-                )
+                lambda credentials: self._transfer(credentials, key).send(source, if_match, metadata, report)
             )
+
+    def _transfer(self, credentials: Credentials, key: str) -> ObjectTransfer:
+        # Sessions without transfers do not import them.
+        from langchain_daytona_ws._adapters.s3_transfers import ObjectTransfer
+
+        bucket = self._bucket
+        return ObjectTransfer(
+            bucket.clients(credentials), bucket.target(key), key=key, sleep=bucket.clock.sleep
+        )
 
     @abstractmethod
     def _reporting(self, on_bytes: OnBytes | None) -> contextlib.AbstractContextManager[OnBytes]:

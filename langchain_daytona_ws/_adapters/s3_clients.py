@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from botocore.loaders import Loader
     from mypy_boto3_s3 import S3Client
 
-    from langchain_daytona_ws._adapters.s3_transfers import ObjectTransfer
-
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
 READ_ATTEMPTS = 4
@@ -140,7 +138,7 @@ class Bucket:
 
     @boto_call()
     def get(self, credentials: Credentials, key: str, max_bytes: int) -> StoredObject:
-        reads, target = self.clients(credentials).reads, self._target(key)
+        reads, target = self.clients(credentials).reads, self.target(key)
         attempt = 1
         while True:
             answer = reads.get_object(**target)
@@ -185,18 +183,18 @@ class Bucket:
         metadata: Mapping[str, str],
     ) -> ObjectInfo:
         answer = self.clients(credentials).changes.put_object(
-            **self._target(key), **condition(if_match), Body=data, Metadata=dict(metadata)
+            **self.target(key), **condition(if_match), Body=data, Metadata=dict(metadata)
         )
         return ObjectInfo(key, len(data), 0, required_text(answer["ETag"]))
 
     @boto_call(changes=True)
     def delete(self, credentials: Credentials, key: str) -> None:
-        self.clients(credentials).changes.delete_object(**self._target(key))
+        self.clients(credentials).changes.delete_object(**self.target(key))
 
     @boto_call(changes=True)
     def rename(self, credentials: Credentials, source: str, target: str) -> None:
         """Send the request by which mount-s3 renames an object; older releases of boto3 lack the operation."""
-        renamed = quote(self._target(source)["Key"])
+        renamed = quote(self.target(source)["Key"])
 
         def as_rename(params: dict[str, Any], **_: object) -> None:
             params["url"] += "?renameObject"
@@ -205,15 +203,9 @@ class Bucket:
         # The handler is for this request only.
         with closing(_client(self._workspace, credentials, 1)) as client:
             client.meta.events.register("before-call.s3.PutObject", as_rename)
-            client.put_object(**self._target(target), Body=b"")
+            client.put_object(**self.target(target), Body=b"")
 
-    def transfer(self, credentials: Credentials, key: str) -> ObjectTransfer:
-        """Return the transfer of one object's content in pieces."""
-        from langchain_daytona_ws._adapters.s3_transfers import ObjectTransfer
-
-        return ObjectTransfer(self.clients(credentials), self._target(key), key=key, sleep=self.clock.sleep)
-
-    def _target(self, key: str) -> dict[str, Any]:
+    def target(self, key: str) -> dict[str, Any]:
         """Return bucket and key of a request; refuse keys that a proxy could resolve to another prefix."""
         if not key or key.startswith("/") or {".", ".."} & set(key.split("/")):
             raise StoreFault(StoreFaultKind.REFUSED, "the key could lead out of the workspace")
