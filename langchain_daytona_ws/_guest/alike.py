@@ -20,14 +20,14 @@ _PLAIN = {
 
 
 def plain(text: str) -> str:
-    """Return a text with ASCII in place of look-alike characters, in NFC, without invisible characters."""
+    """Return the text in Unicode's NFC form, with ASCII for look-alike characters and without invisible characters."""
     import unicodedata  # imported late: needed only if something was not found
 
     return unicodedata.normalize("NFC", text.translate(_PLAIN))
 
 
 def forms(text: str) -> list[str]:
-    """Return the text, and its NFC and NFD forms if they differ."""
+    """Return the text, and its Unicode forms NFC and NFD if they differ from it."""
     import unicodedata
 
     found = [text]
@@ -38,5 +38,7 @@ def forms(text: str) -> list[str]:
 
 
 def same_name(name: str) -> str:
-    """Return a key that is equal for similar names; it also ignores case, backslashes and surrounding quotes."""
+    """Return a key to compare names. Names that differ only in these have the same key: look-alike and invisible
+    characters, case, backslashes, and quotes or spaces around the name.
+    """
     return plain(plain(name).replace("\\", "").strip(" \"'").casefold())

@@ -1,4 +1,4 @@
-"""Call an entry module and print its answer in one framed line."""
+"""Call an entry module, and print its answer on one line that begins with the request's nonce."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     Answer = dict[str, Any]
 
 PACKAGE = "langchain_daytona_ws._guest."
-STORAGE = ("mount", "sync")  # request fields, and the modules that are sent with them
-FILE_WAIT_S = 30.0
-LOCK_WAIT_S = 20.0
-LOCKED = ("files", "content", "transfer")  # entries that take the file lock
+STORAGE = ("mount", "sync")  # each names a request field, and the module that is sent with the field
+FILE_WAIT_S = 30.0  # for an earlier attempt of the same call
+LOCK_WAIT_S = 20.0  # for the file lock
+LOCKED = ("files", "content", "transfer")  # entry modules that need the file lock
 
 
 def run(entry: str, request: Request, nonce: str, program: str = "") -> None:
@@ -26,9 +26,10 @@ def run(entry: str, request: Request, nonce: str, program: str = "") -> None:
 
     Args:
         entry: Name of the entry module.
-        request: The request without its frame.
-        nonce: Begins the line.
-        program: Digest of the file that keeps the modules of this call, if this call has written it.
+        request: The fields of the request.
+        nonce: The first word of the line.
+        program: If this call brought the source of its modules: the digest of the file that now contains them.
+            Otherwise "".
     """
     _restore_ctype()
     if "job" in request:
@@ -72,7 +73,7 @@ def _reply(entry: str, request: Request, program: str) -> str:
 
 
 def _where(error: BaseException) -> str:
-    """Return module and line only: a message could contain a path or text that the model must not see."""
+    """Return the module and line of an error; its message could contain a path or text that the model must not see."""
     at = error.__traceback__
     while at is not None and at.tb_next is not None:
         at = at.tb_next
@@ -80,7 +81,7 @@ def _where(error: BaseException) -> str:
 
 
 def _storage(request: Request) -> Any:
-    """Return the module that keeps the workspace on S3; None for a workspace on the sandbox's own disk."""
+    """Return the module ``mount`` or ``sync`` if the workspace is on S3; None if it is on the sandbox's own disk."""
     return next((sys.modules[PACKAGE + name] for name in STORAGE if name in request), None)
 
 
@@ -89,21 +90,22 @@ def _answer(entry: str, request: Request) -> Answer:
     if "keep_alive" in request:
         answer["keep_alive"] = sys.modules[PACKAGE + "jobs"].keep_alive(request["keep_alive"])
     elif posix.access(dirs.state_directory() + "/jobs/keep_alive", posix.F_OK):
-        answer["keep_alive"] = {}  # a session raised the auto-stop interval, and may no longer exist
+        # An earlier session raised the auto-stop interval, and may have ended: ask this session to restore it.
+        answer["keep_alive"] = {}
     return answer
 
 
 def _execute(entry: str, request: Request, storage: Any) -> Answer:
     module = sys.modules[PACKAGE + entry]
     if entry == "poll_output":
-        return dict(module.main(request))  # it does not access the workspace, which may hang
+        return dict(module.main(request))  # without entering the workspace: its storage may hang
     if entry == "command":
-        # `command` manages the record itself: the process that keeps reading output may outlive the call.
+        # `command` opens the record itself: a process that reads output after the call must release the record.
         return dict(module.main(request, storage, sys.modules.get(PACKAGE + "job_run")))
 
     def work() -> Answer:
         entered = storage.enter(request)
-        # An operation with a key is a change.
+        # Only changes have a key.
         if entry in LOCKED and not locks.lock_files(dirs.state_directory(), "key" in request, LOCK_WAIT_S):
             return {"ok": False, "error": "busy"}
         return {**module.main(request), **entered, **storage.leave(request, False)}

@@ -1,4 +1,4 @@
-"""Run one command: at most once, with a time limit, bounded output and a process tree that can be killed."""
+"""Run one command at most once, within a time limit; bound its output, and kill all its processes at the time-out."""
 
 from __future__ import annotations
 
@@ -19,29 +19,31 @@ if TYPE_CHECKING:
 
 TERM_GRACE_S = 1.0
 KILL_WITHIN_S = 5.0
-# The largest pipe of an unprivileged user: an ended command left at most this much unread output.
+# The largest pipe that an unprivileged user can make. When a command has ended, the pipe has at most this much output.
 PIPE_MAX_BYTES = 1024 * 1024
 # execve refuses a single argument of 128 KiB; longer commands go through a file descriptor.
 ARGUMENT_MAX_BYTES = 100 * 1024
 CANCEL = signal.SIGUSR2
-# Reset for the command: this program ignores or handles them, or the daemon may have been started with them ignored.
+# Signals that the command gets with their default action. This program ignores or handles some of them, and Daytona's
+# daemon may have been started with others ignored.
 DEFAULT_SIGNALS = (
     signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGPIPE, signal.SIGXFSZ, CANCEL,
 )  # fmt: skip
-# bash sources this file before the command, and on exit overwrites it with its exit code and those of its last
-# pipeline. Options of the command (set -e, -u, -x, -C, IFS) must not make the trap fail or print.
+# bash sources a file with this text before the command. When bash exits, it overwrites the file with its exit code and
+# the exit codes of its last pipeline. Settings of the command (set -e, -u, -x, -C, IFS) must not make the trap fail or
+# print.
 EXIT_TRAP = b'trap \'{ builtin printf "%%s " "$?" "${PIPESTATUS[@]}" >|%s; } 2>/dev/null || :\' EXIT; unset BASH_ENV\n'
-PARTS_MAX = 32  # commands in a pipeline
+PARTS_MAX = 32  # most commands of a pipeline whose exit codes are returned
 DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def main(request: Request, storage: Any, job_run: Any) -> Answer:
-    """Run the call ``request["key"]``, or cancel it with ``"mode": "kill"``; return the answer.
+    """Run the command of the call ``request["key"]``, or cancel this call if the mode is ``kill``; return the answer.
 
     Args:
-        request: The command and its options; with ``job`` the command can become a background job.
+        request: The command and its options. If it has a field ``job``, the command can become a background job.
         storage: The module that enters and leaves the workspace: ``dirs``, ``mount`` or ``sync``.
-        job_run: The module ``job_run``, sent only with ``job``.
+        job_run: The module ``job_run`` if the request has a field ``job``, otherwise None.
     """
     call = record.Record(dirs.state_directory(), request["key"], request.get("keep", False))
     if request["mode"] == "kill":
@@ -65,13 +67,13 @@ def _cancel(call: record.Record, key: str) -> Answer:
         try:
             posix.kill(int(call.read()[1]), CANCEL)
         except (OSError, ValueError):
-            pass  # not started yet, or ending: the lock below decides
+            pass  # the command has not started yet, or is ending: the lock below shows which
         if not call.lock(until):
             processes.kill_tree(-1, key, time.monotonic() + KILL_WITHIN_S)
             return {"outcome": "killed"}
     state = call.read()[0]
     if state == record.NEW:
-        # The request that starts the command may still arrive: this record stops it.
+        # The request that starts the command may still arrive; because of this record it will not run the command.
         call.write(record.CANCELLED)
     elif state == record.STARTED:
         processes.kill_tree(-1, key, time.monotonic() + KILL_WITHIN_S)
@@ -113,10 +115,11 @@ def protect() -> None:
 
 
 def _syntax_error(bash: bytes, command: bytes) -> bytes | None:
-    """Return bash's syntax error for a command of several lines, or None.
+    """Return bash's syntax error for a command of several lines; None if there is no error.
 
-    bash parses and runs line by line: the lines before a syntax error would run. A single line is parsed whole before
-    it runs. extglob is on because the command may enable it itself.
+    bash parses and runs a command line by line: the lines before a syntax error would run. A command of one line needs
+    no check: bash parses the whole line before it runs any of it. The check accepts the patterns of ``extglob``,
+    because the command itself may enable them.
     """
     if b"\n" not in command.strip(b"\n"):
         return None
@@ -147,7 +150,7 @@ def _spawn(
 ) -> int:
     """Start bash in its own session, with its input from ``path`` and its output to ``writer``; return its pid.
 
-    If ``path`` is a terminal, it becomes the controlling terminal of the session, which opens it first.
+    If ``path`` is a terminal, it becomes bash's controlling terminal, as the first terminal that the session opens.
     """
     script, tail = -1, [b"-c", b"--", command]  # a command may begin with a hyphen
     if len(command) > ARGUMENT_MAX_BYTES:
@@ -174,7 +177,7 @@ def _spawn(
 
 
 def _memory_file(data: bytes) -> int:
-    """Return an inheritable file descriptor, from which the data can be read."""
+    """Return a file descriptor from which the data can be read, and which child processes inherit."""
     fd = posix.memfd_create("command", 0)
     view = memoryview(data)
     while view:
@@ -184,23 +187,23 @@ def _memory_file(data: bytes) -> int:
 
 
 class Run:
-    """One running command. Modules that are sent only for some commands replace this class."""
+    """One running command. ``editors`` and ``pty_run``, which are sent only for some commands, replace this class."""
 
     _spawn = staticmethod(_spawn)
 
     def __init__(self, call: record.Record, request: Request) -> None:
         self.key = request["key"]
         self.timeout_s = request["timeout_s"]
-        self.defaults = request["defaults"]  # variables to set if they are unset
+        self.defaults = request["defaults"]  # variables to set where the sandbox has none of that name
         self.user_vars = request.get("own", [])  # names of variables that the user has set
         self.output = Output(request["limit_bytes"], call.log_path, request["log_limit_bytes"])
-        self.is_live = "live" in request  # the host polls the log while it grows
+        self.is_live = "live" in request  # the host polls the command's log during the call
         self.exit_code: int | None = None
         self.timed_out = False
         self.cancelled = False
         self.background = False
         self.survivors = False
-        self.job: Answer | None = None  # the job, or why the command could not become a job
+        self.job: Answer | None = None  # the job that the command became, or why it could not become a job
         self._wants_parts = "pipeline" in request
         self._parts = -1
         self.reader = -1
@@ -228,7 +231,7 @@ class Run:
             pass
         env = dict(posix.environ)
         env[processes.MARKER] = self.key.encode()
-        # Nothing can be typed: a prompt would wait until the time-out.
+        # No user can answer a prompt of git, which would wait until the time-out.
         env.setdefault(b"GIT_TERMINAL_PROMPT", b"0")
         terminal.prepare(env, self.user_vars)
         for name, value in self.defaults.items():
@@ -244,12 +247,12 @@ class Run:
 
     def _watch_parts(self, env: dict[bytes, bytes]) -> None:
         """Make bash report the exit codes of the command's last pipeline."""
-        # With these variables bash sources another file, or none.
+        # With one of these variables bash sources another file, or no file.
         if any(name in env for name in (b"BASH_ENV", b"POSIXLY_CORRECT", b"SHELLOPTS")):
             return
         try:
             self._parts = posix.memfd_create("pipeline")
-            # Pass a path: processes that the command starts would inherit a descriptor.
+            # Name the file by a path: if bash inherited its descriptor, so would all processes of the command.
             path = b"/proc/%d/fd/%d" % (posix.getpid(), self._parts)
             posix.write(self._parts, EXIT_TRAP % path)
         except OSError:
@@ -262,15 +265,19 @@ class Run:
             return []
         codes = posix.pread(self._parts, 1024, 0).split()
         if len(codes) > PARTS_MAX + 1 or not all(len(code) <= 3 and code.isdigit() for code in codes):
-            return []  # bash was killed, or the command wrote to the file
+            return []  # bash was killed, or the command itself wrote to the file
         return [int(code) for code in codes]
 
     def _on_cancel(self, *_: object) -> None:
         self.cancelled = True
 
     def watch(self, promote: Callable[[], bool] | None) -> None:
-        """Wait for the command's end; at the time-out turn the command into a job with ``promote``, or kill it."""
-        import binascii  # noqa: F401 - for `_base64`, loaded while bash starts
+        """Wait for the command's end, and read its output.
+
+        At the time-out call ``promote``, which turns the command into a job. If ``promote`` is None or returns False,
+        kill the command.
+        """
+        import binascii  # noqa: F401 - `_base64` needs it; loaded here, while bash starts
 
         deadline = self.began + self.timeout_s
         while not self.ended():
@@ -297,7 +304,7 @@ class Run:
         return self.exit_code is not None
 
     def collect(self, until: float) -> None:
-        """Wait until ``until`` (monotonic clock) for output or the command's end, and read the output."""
+        """Wait for output or the command's end, at most until the time ``until`` (monotonic clock); read the output."""
         import select  # loaded while bash starts
 
         poll = select.poll()
@@ -312,7 +319,7 @@ class Run:
                 self._read(65536)
 
     def _read(self, size: int) -> int:
-        """Read once; return the number of bytes, 0 if there are none yet, -1 if all writers have closed the pipe."""
+        """Read once. Return the number of bytes, 0 if there is no output yet, -1 if all writers closed the pipe."""
         try:
             chunk = posix.read(self.reader, size)
         except BlockingIOError:
@@ -331,7 +338,8 @@ class Run:
         grace = time.monotonic() + TERM_GRACE_S
         while time.monotonic() < grace and not (self.ended() and not processes.tree(self.pid, self.key)):
             self.collect(min(grace, time.monotonic() + 0.05))
-        # Those that have ignored SIGTERM, cleared their environment and lost their parent are not found again.
+        # Kill first what was found before: a process that has ignored SIGTERM, cleared its environment and lost its
+        # parent is not found again.
         processes.send(found, signal.SIGKILL)
         limit = time.monotonic() + KILL_WITHIN_S
         self.survivors = not processes.kill_tree(self.pid, self.key, limit)
@@ -342,7 +350,7 @@ class Run:
     def drain(self) -> None:
         """Read the output that the ended command left in the pipe."""
         total = 0
-        # Read once more than a full pipe needs, to reach the end of file.
+        # After a full pipe, read once more: this reaches the end of file.
         while self.reader >= 0 and total <= PIPE_MAX_BYTES:
             count = self._read(65536)
             if count == 0:
@@ -350,25 +358,25 @@ class Run:
             total += count
 
     def detach(self, log: Any) -> None:
-        """Continue as a job with its own log, after the call was answered."""
+        """Continue as a job after the call was answered: close the call's record and log, and use the job's ``log``."""
         self._call.close()
         self.output.close()
         self.output, self.exit_code, self.timed_out = log, None, False
 
     def _fork_reader(self) -> None:
-        """Fork a process that reads the pipe, so that writing to it kills no background process."""
+        """Fork a process that reads the pipe on: without a reader, a background process that writes to it would die."""
         if not self.output.has_log:
             self.output.open_log()
         try:
             child = posix.fork()
         except OSError:
-            child = -1  # no process available: the result matters more than the writers
+            child = -1  # no process available: return the result, although background processes may die
         if child:
             release.own_children.add(child)
             posix.close(self.reader)
             return
         try:
-            self._call.close()  # the forked descriptor would keep the lock
+            self._call.close()  # otherwise this process would keep the record locked
             posix.setsid()
             null = posix.open("/dev/null", posix.O_RDWR)
             for fd in (0, 1, 2):

@@ -1,13 +1,13 @@
 """Read files for programs: lines without numbers, or whole contents.
 
-An entry module, of which the host uses `window`. The form of requests and answers is documented in ``files``:
+An entry module; the host also uses `window`. ``files`` documents the form of requests and answers.
 
 ======  ==============================================  ===================================================
 op      request (default)                               answer, in addition to ``ok: true``
 ======  ==============================================  ===================================================
-view    offset, limit, limit_bytes, binary (true: treat path, bytes, sha256; of text: body, first, last,
-        the file as binary), binary_bytes (largest      lines, cut, more; of a binary file: content (base64)
-        binary file), max_bytes
+view    offset, limit, limit_bytes, binary (true: treat path, bytes, sha256; for text: body, first, last,
+        the file as binary), binary_bytes (largest      lines, cut, more; for a binary file: content
+        binary file), max_bytes                         (base64)
 fetch   inline_bytes, max_bytes                         path, bytes; content (base64) up to
                                                         ``inline_bytes``, otherwise null
 ======  ==============================================  ===================================================
@@ -67,7 +67,7 @@ def base64(data: bytes) -> str:
 
 
 def _loaded(location: Location, kept_bytes: int, max_bytes: int) -> Content:
-    """Check a file's size, then load it; its bytes only if they are at most ``kept_bytes``."""
+    """Check a file's size, then load the file. A file of more than ``kept_bytes`` bytes is only hashed."""
     size = need_file(location.status()).st_size
     if size <= max_bytes:
         content = load(location, kept_bytes)
@@ -85,22 +85,24 @@ _OPS: dict[str, Callable[[Request], Answer]] = {"view": view, "fetch": fetch}
 
 
 class Window:
-    r"""Lines as text, without carriage returns and byte order mark; bytes that are not text are shown as ``\xNN``."""
+    r"""Some lines of a file as text. Carriage returns and the byte order mark are removed; bytes that are not text are
+    written as ``\xNN``.
+    """
 
     __slots__ = ("body", "cut", "first", "last", "lines", "more")
 
     def __init__(self, lines: int) -> None:
         self.body = ""
-        self.first = self.last = 0  # 1-based, inclusive; 0 when nothing is shown
-        self.lines = lines
-        self.cut = False  # the only line shown was cut
-        self.more = False  # not all requested lines fit
+        self.first = self.last = 0  # numbers of the lines in ``body``, from 1; 0 if there is no line
+        self.lines = lines  # of the whole file
+        self.cut = False  # ``body`` is one line, which was cut
+        self.more = False  # the requested lines did not all fit
 
 
 def window(data: bytes, offset: int, limit: int, limit_bytes: int) -> Window:
-    """Return up to ``limit`` lines from the 1-based line ``offset``, in at most ``limit_bytes`` bytes of text.
+    """Return up to ``limit`` lines from line ``offset`` (from 1) on, in at most ``limit_bytes`` bytes of text.
 
-    At least one line is shown, cut if necessary. If ``offset`` is past the end, there are no lines.
+    If the first line is too long, it is returned cut. If ``offset`` is past the end, no line is returned.
     """
     result = Window(text.count_lines(data))
     start = text.start_of_line(data, offset)
@@ -108,7 +110,7 @@ def window(data: bytes, offset: int, limit: int, limit_bytes: int) -> Window:
     while start < len(data) and len(rows) < limit:
         end = data.find(b"\n", start)
         end = len(data) if end < 0 else end
-        # Bytes beyond this do not fit, even after a byte order mark is removed; a character cut here is not shown.
+        # Later bytes cannot fit, even after a byte order mark is removed. A character that is cut here is not shown.
         piece = data[start : min(end, start + limit_bytes + 8)]
         row = text.as_shown(piece, first=offset + len(rows) == 1)[0]
         size = len(row.encode("utf-8")) + (1 if rows else 0)

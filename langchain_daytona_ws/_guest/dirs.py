@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
     Request = dict[str, Any]
 
-# Outside of the workspace, which may be a bucket: call records and full logs belong to this sandbox.
+# Records and logs of calls are kept outside of the workspace: they belong to this sandbox, the workspace may be on S3.
 STATE_PARENT = "/tmp"  # noqa: S108 - one fixed, checked, user-owned directory below it
-STATE_NAME = ".langchain-daytona-ws-%d"  # of the user's id
+STATE_NAME = ".langchain-daytona-ws-%d"  # %d: the user's id
 UPLOADS = "/tmp/.langchain-daytona-ws-uploads"  # noqa: S108 - each file in it is checked by its hash
 
 
 class SetupError(Exception):
-    """The call could not start, and nothing ran; ``code`` and ``detail`` are returned to the host."""
+    """The call could not start, and no command or operation ran; ``code`` and ``detail`` are returned to the host."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)
@@ -27,13 +27,13 @@ class SetupError(Exception):
 
 
 def enter(request: Request) -> Request:
-    """Create the workspace directory if it is missing, and change into it; return nothing for the answer."""
+    """Create the workspace directory if it is missing, and change into it; return no fields for the answer."""
     _enter(request["root"])
     return {}
 
 
 def leave(request: Request, timed_out: bool) -> Request:
-    """Return what the end of a call adds to its answer: on the sandbox's own disk, nothing."""
+    """Return no fields for the answer: on the sandbox's own disk a call needs no work at its end."""
     return {}
 
 
@@ -49,7 +49,7 @@ def _enter(root: str) -> None:
 
 
 def make_directory(path: str) -> None:
-    """Create a directory outside of the workspace, for this user."""
+    """Create a directory outside of the workspace, owned by this user, if it does not exist."""
     import os
 
     if os.path.isdir(path):
@@ -75,7 +75,7 @@ def _make(root: str) -> None:
 
 
 def run_quietly(argv: list[str]) -> int:
-    """Run a program without input or output; return its exit code, 127 if it cannot be started."""
+    """Run a program without input or output; return its exit code, or 127 if it cannot be started."""
     import os
 
     pid = posix.fork()
@@ -92,7 +92,7 @@ def run_quietly(argv: list[str]) -> int:
 
 
 def state_directory() -> str:
-    """Return the package's own directory on the sandbox's disk, private to this user."""
+    """Create the package's own directory on the sandbox's disk, private to this user, if missing; return its path."""
     path = "%s/%s" % (STATE_PARENT, STATE_NAME % posix.getuid())
     try:
         posix.mkdir(path, 0o700)

@@ -1,4 +1,4 @@
-"""Byte-exact edits that preserve line ends. Pure; used by host and guest."""
+"""Replace texts in a file's content, and keep all other bytes and the line ends. Pure; used by host and guest."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     Replacement = Callable[[int, int], bytes]
     Difference = tuple[int, int, str, str]  # line, column, text in the file, text in ``old``
 
-SHOWN_RANGES = 20  # line numbers in an answer
+SHOWN_RANGES = 20  # most line numbers in an answer
 SHOWN_DIFFERENCES = 3
-MAX_RANGES = 100_000  # replacements in one edit; bounds the memory for a one-letter ``old``
+MAX_RANGES = 100_000  # most replacements in one edit: bounds the memory if ``old`` is one letter
 
 
 class EditError(Exception):
-    """The edit is impossible: ``code``, and ``facts`` and ``differences`` for the message."""
+    """The edit is impossible. ``code`` is the reason; the message is written from ``facts`` and ``differences``."""
 
     def __init__(self, code: str, *, differences: Sequence[Difference] = (), **facts: object) -> None:
         super().__init__(code)
@@ -28,12 +28,12 @@ class EditError(Exception):
 
     @property
     def fields(self) -> dict[str, object]:
-        """The facts as fields of an answer."""
+        """The facts, and the differences if there are any, as fields of an answer."""
         return {**self.facts, "differences": self.differences} if self.differences else self.facts
 
 
 class Edit:
-    """The edited content, and the byte ranges of the new text in it (``ranges``: start, end)."""
+    """The edited content. ``ranges`` has the start and end of each new text in it, in bytes."""
 
     __slots__ = ("data", "differences", "lines", "mixed", "ranges", "verbatim")
 
@@ -42,12 +42,12 @@ class Edit:
         self.ranges = ranges
         self.lines = _line_numbers(data, [start for start, _ in ranges])
         self.differences: list[Difference] = []  # between the replaced text and ``old``
-        self.mixed = False  # UTF-8 was written into a file of another encoding
-        self.verbatim = False  # the escape of a byte was written as four characters
+        self.mixed = False  # UTF-8 text was written into a file that has another encoding
+        self.verbatim = False  # an escape such as ``\xe9`` was written as four characters, not as one byte
 
     @property
     def remarks(self) -> dict[str, object]:
-        """Further fields of the answer, as far as they are set."""
+        """The differences and flags that are set, as fields of an answer."""
         found = {"differences": self.differences, "mixed": self.mixed, "verbatim": self.verbatim}
         return {name: value for name, value in found.items() if value}
 
@@ -63,14 +63,15 @@ def apply_edit(
 ) -> Edit:
     r"""Replace ``old`` by ``new``, and keep every other byte.
 
-    A line end in ``old`` matches ``\n`` and ``\r\n``, and the new text gets the line ends of the replaced text, so text
-    that was read without ``\r`` can be edited. Bytes that are not text match their shown form, ``\xe9``. If ``old``
-    does not occur, and one text differs from it in look-alike or invisible characters only, that text is edited, unless
-    ``exact``.
+    A line end in ``old`` matches ``\n`` and ``\r\n``, and the new text gets the line ends of the replaced text: a text
+    that was read without ``\r`` can be edited. A byte that is not text matches its escape, such as ``\xe9``.
+
+    If ``old`` does not occur, but exactly one text differs from it only in look-alike or invisible characters, this
+    text is replaced. With ``exact`` it is not.
 
     Raises:
-        EditError: ``empty``, ``identical``, ``not_found``, ``not_unique``, ``too_many`` or ``too_large`` (the result
-            would exceed ``max_bytes``).
+        EditError: The edit is impossible. Its code is ``empty``, ``identical``, ``not_found``, ``not_unique``,
+            ``too_many`` or ``too_large`` (the result would exceed ``max_bytes``).
     """
     if not old:
         raise EditError("empty")
@@ -103,12 +104,12 @@ def apply_edit(
 
 
 def _has_bytes(data: bytes) -> bool:
-    """Return whether some bytes are shown as escapes."""
+    r"""Return whether the content has bytes that are shown as escapes, such as ``\xe9``."""
     return b"\0" in data or b"\x1b" in data or not text.is_utf8(data)
 
 
 def _find_shown(data: bytes, old: str, new: str) -> tuple[list[tuple[int, int]], Replacement]:
-    """Find text in which bytes are written as escapes."""
+    """Find ``old``, in which bytes of the file are written as escapes."""
     old, new = _short_ends(old), _short_ends(new)
     content, wanted = similar.text_of(data), similar.units(old)
     return _ranges(data, content, similar.find(content, wanted, False, MAX_RANGES), wanted, new, loose=False)
@@ -117,14 +118,14 @@ def _find_shown(data: bytes, old: str, new: str) -> tuple[list[tuple[int, int]],
 def _find_similar(
     data: bytes, old: str, new: str, exact: bool
 ) -> tuple[list[tuple[int, int]], Replacement, list[Difference]]:
-    """Find the only text that looks like ``old``, which does not occur exactly."""
+    """Find the only text that looks like ``old``. The caller has found no exact occurrence of ``old``."""
     old, new = _short_ends(old), _short_ends(new)
     content, wanted = similar.text_of(data), similar.units(old)
     matches = similar.find(content, wanted, True, SHOWN_RANGES) if len(old) <= similar.MAX_LOOSE_CHARS else []
     differences = _differences(content, matches[0], wanted) if matches else []
     if not differences:
         raise EditError("not_found", **_near_miss(data, old))
-    # Do not guess if only such characters change, or if ``old`` has no letter or digit.
+    # Do not guess if the edit itself changes only look-alike characters, or if ``old`` has no letter or digit.
     clear = not exact and len(matches) == 1 and any(char.isalnum() for char in old)
     if clear and alike.plain(old) != alike.plain(new):
         try:
@@ -139,7 +140,7 @@ def _find_similar(
 def _ranges(
     data: bytes, content: str, found: list[similar.Match], wanted: list[str], new: str, *, loose: bool
 ) -> tuple[list[tuple[int, int]], Replacement]:
-    """Convert matches in the text to byte ranges, and return the replacement of each."""
+    """Convert matches in the text to byte ranges; return the ranges, and a function that returns each new text."""
     ranges: list[tuple[int, int]] = []
     new_text: dict[int, bytes] = {}
     seen = at = 0
@@ -154,7 +155,7 @@ def _ranges(
 
 
 def _differences(content: str, match: similar.Match, wanted: list[str]) -> list[Difference]:
-    """Return where a match differs from ``old``."""
+    """Return the first differences between a match and ``old``."""
     found: list[Difference] = []
     at = match.start
     for unit, piece in zip(wanted, match.pieces):
@@ -167,14 +168,14 @@ def _differences(content: str, match: similar.Match, wanted: list[str]) -> list[
 
 
 def _position(content: str, at: int) -> tuple[int, int]:
-    """Return line and column, 1-based, as they are shown."""
+    """Return the line and column of an offset, both from 1; a byte order mark counts as no column."""
     start = content.rfind("\n", 0, at) + 1
     column = at - start + 1 - content.startswith("\ufeff", start, at)
     return content.count("\n", 0, at) + 1, column
 
 
 def _set_remarks(result: Edit, data: bytes, old: str, new: str) -> None:
-    """Record text that was written into a file that is not UTF-8."""
+    """If the file is not UTF-8, set ``mixed`` and ``verbatim`` of the result."""
     if text.is_utf8(data):
         return
     content = similar.text_of(data)
@@ -185,7 +186,7 @@ def _set_remarks(result: Edit, data: bytes, old: str, new: str) -> None:
 
 
 def snippet(edit: Edit, context: int = 3, limit_bytes: int = 4096) -> str:
-    """Return the first changed texts as numbered lines, with ``context`` lines around each."""
+    """Return the first three new texts as numbered lines, with ``context`` lines before and after each."""
     parts: list[str] = []
     shown_to = 0
     for number, (start, end) in list(zip(edit.lines, edit.ranges))[:3]:
@@ -206,7 +207,10 @@ def snippet(edit: Edit, context: int = 3, limit_bytes: int = 4096) -> str:
 
 
 def style_to_keep(old: bytes, new: bytes) -> list[str]:
-    """Return the style of ``old`` that ``new`` lacks and should get: ``bom`` (byte order mark), ``crlf``."""
+    r"""Return the properties of ``old`` that ``new`` should get.
+
+    ``bom``: ``new`` lacks the byte order mark. ``crlf``: lines end with ``\r\n`` in ``old``, with ``\n`` in ``new``.
+    """
     if not new or text.binary_kind(old):
         return []
     bom = old.startswith(text.BOM) and not new.startswith(text.BOM)
@@ -215,14 +219,14 @@ def style_to_keep(old: bytes, new: bytes) -> list[str]:
 
 
 def in_style(new: bytes, style: Sequence[str]) -> bytes:
-    """Apply the style that `style_to_keep` returned."""
+    """Return ``new`` with the properties that `style_to_keep` returned."""
     if "crlf" in style:
         new = new.replace(b"\n", b"\r\n")
     return text.BOM + new if "bom" in style else new
 
 
 def style_gone(old: bytes, new: bytes) -> list[str]:
-    """Return the style of ``old`` that ``new`` lacks: ``bom``, ``crlf``; ``bytes`` if only ``old`` is not UTF-8."""
+    """Return the properties of ``old`` that ``new`` lacks: ``bom``, ``crlf``, ``bytes`` (bytes that are not UTF-8)."""
     if not new or text.binary_kind(old):
         return []
     bom = old.startswith(text.BOM) and not new.startswith(text.BOM)
@@ -249,7 +253,7 @@ def _find_all(data: bytes, needle: bytes) -> list[tuple[int, int]]:
 
 
 def _find_lines(data: bytes, needle: bytes) -> list[tuple[int, int]]:
-    r"""Return the offsets of ``needle`` in ``data``; ``\n`` in it matches any line end."""
+    r"""Return the ranges of ``data`` that match ``needle``; ``\n`` in ``needle`` matches ``\n`` and ``\r\n``."""
     if b"\r\n" not in data:
         return _find_all(data, needle)
     # Search with ``\n`` line ends, then add the removed carriage returns to each offset.
@@ -268,7 +272,7 @@ def _advance(data: bytes, start: int, steps: int) -> int:
     while steps:
         piece = data[at : at + steps]
         pairs = piece.count(b"\r\n")
-        # The piece ends within a pair: skip the whole pair.
+        # If the piece ends between a carriage return and its newline, skip both.
         if piece.endswith(b"\r") and data[at + len(piece) : at + len(piece) + 1] == b"\n":
             at, steps = at + len(piece) + 1, pairs
         else:
@@ -281,10 +285,10 @@ def _verbatim(insert: bytes) -> Replacement:
 
 
 def _in_style(data: bytes, old: bytes, new: bytes) -> Replacement:
-    """Return the replacement with the line ends of the replaced text.
+    """Return a function that returns the new text with the line ends of the text that it replaces.
 
-    Lines that both texts share at their start and end keep their line ends, so a file with mixed line ends changes only
-    where the text changes.
+    Where old and new text begin or end with the same lines, these lines keep their line ends: in a file with mixed line
+    ends only changed lines can get other line ends.
     """
     old_lines, new_lines = old.split(b"\n"), new.split(b"\n")
     limit = min(len(old_lines), len(new_lines)) - 1
@@ -321,7 +325,7 @@ def _line_ends(region: bytes) -> list[bytes]:
 
 
 def _line_end_near(data: bytes, start: int, end: int) -> bytes:
-    """Return the line end of this line, or else of the previous line."""
+    """Return the line end of the line that contains ``end``; if this line has none, that of the line before."""
     at = data.find(b"\n", end)
     if at < 0:
         at = data.rfind(b"\n", 0, start)
@@ -344,7 +348,11 @@ def _splice(data: bytes, ranges: list[tuple[int, int]], replacement: Replacement
 
 
 def _near_miss(data: bytes, old: str) -> dict[str, Any]:
-    """Return why ``old`` was probably not found: a hint (``line_numbers``, ``whitespace``, ``""``) and the line."""
+    """Return why ``old`` was probably not found.
+
+    The hint ``line_numbers``: each line of ``old`` begins with a line number. ``whitespace``: the text at ``line``
+    differs from ``old`` only in whitespace. ``""``: the reason is unknown.
+    """
     lines = [line for line in old.split("\n") if line]
     if lines and all("\t" in line and line.split("\t")[0].strip().isdigit() for line in lines):
         return {"hint": "line_numbers", "line": 0}
@@ -365,12 +373,12 @@ def _near_miss(data: bytes, old: str) -> dict[str, Any]:
 
 
 def _first_difference(content: str, start: int, skip: int, old: str) -> list[Difference]:
-    """Return the first difference between ``old`` and the text that equals it except for whitespace.
+    """Return the first difference between ``old`` and the text of the file that differs from it only in whitespace.
 
     Args:
         content: The whole file.
-        start: Offset of the line in which that text begins.
-        skip: Number of non-whitespace characters before it in that line.
+        start: Offset of the line in which the text of the file begins.
+        skip: Number of characters of this line that come before the text, not counting whitespace.
         old: The text to find.
     """
     begin = len(old) - len(old.lstrip())
@@ -392,7 +400,7 @@ def _first_difference(content: str, start: int, skip: int, old: str) -> list[Dif
 
 
 def _line_numbers(data: bytes, offsets: list[int]) -> list[int]:
-    """Return the 1-based line of each offset; offsets are in ascending order."""
+    """Return the line number of each offset, from 1. The offsets are in ascending order."""
     numbers: list[int] = []
     line, seen = 1, 0
     for offset in offsets:

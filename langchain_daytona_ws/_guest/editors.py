@@ -1,4 +1,4 @@
-"""End editors that wait for a key that cannot be pressed here. Sent only if the command may start an editor."""
+"""End editors that wait for a key, which no user can press in the sandbox. Sent only if the command may start one."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from typing import Any, Callable
 
 INTERVAL_S = 2.5
-# Names of vim's processes. Other editors end by themselves if there is no terminal.
+# Names of the processes of vi and vim. Other editors end by themselves if there is no terminal.
 NAMES = (b"vi", b"vim", b"view", b"ex", b"vimdiff", b"rvim", b"rview", b"nvim", b"editor")
 
 
 class Run(command.Run):
-    """A running command whose waiting editors are ended."""
+    """A running command; while it runs, editors of it that wait for a key are ended."""
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
         self._check_at = time.monotonic() + INTERVAL_S
-        self._seen: dict[int, tuple[str, int]] = {}  # editors at the last check
-        self._ended: set[str] = set()  # names
+        self._seen: dict[int, tuple[str, int]] = {}  # editors that the last check found
+        self._ended: set[str] = set()  # names of the editors that were ended
 
     def collect(self, until: float) -> None:
         if time.monotonic() >= self._check_at:
@@ -33,7 +33,7 @@ class Run(command.Run):
         super().collect(min(until, self._check_at))
 
     def _end_editors(self) -> None:
-        # An editor whose CPU time grows is still working.
+        # End only editors that used no CPU time since the last check: others are still working.
         before, self._seen = self._seen, self._waiting_editors()
         idle = {pid: editor[0] for pid, editor in self._seen.items() if before.get(pid) == editor}
         own = processes.tree(self.pid, self.key) if idle else {}
@@ -55,11 +55,11 @@ command.Run = Run  # type: ignore[misc,assignment]  # this module is sent only f
 
 
 def waiting_editors(names: tuple[bytes, ...], waits: Callable[[str], bool]) -> dict[int, tuple[str, int]]:
-    """Return the editors on this machine that may wait for a key, which cannot be pressed here.
+    """Return the editors in this sandbox that may wait for a key and have no child process.
 
     Args:
         names: Names of the editors' processes.
-        waits: Returns whether the process of this pid may wait for a key.
+        waits: A function that returns whether the process of a pid may wait for a key.
 
     Returns:
         pid → (name, CPU time in clock ticks).
@@ -80,10 +80,10 @@ def waiting_editors(names: tuple[bytes, ...], waits: Callable[[str], bool]) -> d
 
 
 def _has_no_input(pid: str) -> bool:
-    """Return whether the process has replaced its standard input by its standard error, which cannot be read.
+    """Return whether the standard input of a process can only be written to.
 
-    Vim does this at the end of its standard input. If its standard error can only be written to, such as the pipe of a
-    command's output, vim waits for ever.
+    At the end of its standard input vim replaces it by its standard error. If this is a pipe, to which vim can only
+    write, such as the pipe of the command's output, vim waits for ever.
     """
     with open("/proc/%s/fdinfo/0" % pid, "rb") as file:
         flags = file.read().partition(b"flags:")[2].split()[0]

@@ -1,4 +1,4 @@
-"""Encode an answer as JSON. ``json`` costs 3 ms a call, and its C encoder 0.3 ms; usual answers need neither."""
+"""Encode an answer as JSON. Importing ``json`` takes 3 ms, its C encoder alone 0.3 ms; usual answers need neither."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def encode(value: object) -> str:
 
 
 def _flat(value: object) -> str:
-    """Return the JSON of a dictionary of simple values, such as the answer of a command; ``""`` for others."""
+    """Return the JSON of a dictionary of simple values, such as the answer of a command; ``""`` for other values."""
     if type(value) is not dict:
         return ""
     fields = []
@@ -33,7 +33,7 @@ def _flat(value: object) -> str:
 
 
 def _simple(value: object) -> str:
-    """Return the JSON of a constant, an integer, a list of integers, or printable ASCII text; ``""`` for others."""
+    """Return the JSON of a constant, a number, a list of integers or printable ASCII text; ``""`` for other values."""
     if value is None:
         return "null"
     if value is True or value is False:
@@ -51,7 +51,7 @@ def _nested(value: object) -> str:
     try:
         from _json import encode_basestring_ascii, make_encoder
 
-        # As json.JSONEncoder calls it, in Python 3.8 to 3.14.
+        # The arguments are those of json.JSONEncoder in Python 3.8 to 3.14.
         encoder = make_encoder(
             None, _refuse, encode_basestring_ascii, None, ": ", ", ", False, False, False
         )  # fmt: skip

@@ -1,11 +1,12 @@
 """Read, write, edit and delete files in the sandbox. This docstring is the contract of all file operations.
 
-Entry modules, so that each call loads only what it needs: ``files`` (read, write, edit, delete), ``tree`` (list, glob)
-and ``search`` (grep); ``content``, ``transfer`` and ``similar_paths`` document their own operations. Each maps one
-request to one answer that JSON can hold: ``main({"root": "/mnt/workspaces/ns", "op": ..., "path": ..., ...})``. Each
-change has a ``key``, and only changes have one: a change runs once for its key. Paths are relative to the root, ``"."``
-for the root itself. Sizes are in bytes, times in nanoseconds (``mtime_ns``) or seconds (``timeout_s``). Names that are
-not UTF-8 are sent as lone surrogates (``surrogateescape``) in ASCII-only JSON.
+There are several entry modules, so that each call loads only what it needs: ``files`` (read, write, edit, delete),
+``tree`` (list, glob) and ``search`` (grep). ``content``, ``transfer`` and ``similar_paths`` document their own
+operations. ``main({"root": "/mnt/workspaces/ns", "op": ..., "path": ..., ...})`` of an entry module returns one answer,
+whose values JSON can represent. A request that changes files has a ``key``, other requests have none: the change is
+made once, even if the request arrives several times. Paths are relative to the root; ``"."`` is the root itself. Sizes
+are in bytes, times in nanoseconds (``mtime_ns``) or seconds (``timeout_s``). Bytes of names that are not UTF-8 are sent
+as lone surrogates (``surrogateescape``) in ASCII-only JSON.
 
 ======  ==============================================  ===================================================
 op      request (default)                               answer, in addition to ``ok: true``
@@ -34,12 +35,13 @@ batch   requests: [request]; also in ``content``        answers: [answer]
 ======  ==============================================  ===================================================
 
 ``kind`` is ``file``, ``dir``, ``link`` or ``other``. ``rows`` of grep: ``[path]`` in mode
-``files_with_matches``, ``[path, count]`` in ``count``, ``[path, line, is_match, text]`` in ``content``,
-and the column of the match if the line was cut. ``more``: a limit was reached. ``omitted``: ``{reason:
-[count, paths]}``, see ``omitted.omitted``. ``reading``: null, or ``[kind, pattern, path]``, see
-``match.readings``. With ``log: true``, ``path`` is the absolute path of a command's log, for reads and searches.
+``files_with_matches``, ``[path, count]`` in ``count``, ``[path, line, is_match, text]`` in ``content``;
+if the line was cut, the column of the match follows. ``more``: there are more results than a limit allows.
+``omitted``: ``{reason: [count, paths]}``, see ``omitted.omitted``. ``reading``: null, or ``[kind, pattern,
+path]``, see ``match.readings``. If a read or search has ``log: true``, its ``path`` is the absolute path of
+a command's log.
 
-A refusal is ``{"ok": false, "error": code, ...facts}``: ``missing``,
+A refusal is ``{"ok": false, "error": code, ...facts}``. The codes, with their facts, are ``missing``,
 ``outside`` (a symlink or ``..`` leaves the workspace), ``loop``, ``is_directory``, ``not_a_directory``,
 ``not_regular`` (kind), ``binary`` (bytes, what), ``too_large`` (bytes, max_bytes), ``past_end`` (lines),
 ``exists_unread`` (bytes), ``changed`` (perhaps bytes), ``not_found`` (hint, line, and perhaps differences, count),
@@ -67,8 +69,9 @@ if TYPE_CHECKING:
     Request = dict[str, Any]
     Answer = dict[str, Any]
 
-COUNTED_ENTRIES = 1000  # most entries that are counted in a directory
-# On an S3 mount a directory disappears with its last file, and is visible for another second: then create it again.
+COUNTED_ENTRIES = 1000  # the entries of a directory are counted up to this number
+# On an S3 mount a directory disappears with its last file, but stays visible for up to a second, and no file can be
+# created in it. Retry after these times: the directory is then created again.
 VANISHED_WAITS_S = (0.05, 1.2)
 
 
@@ -182,7 +185,7 @@ def _write(location: Location, source: Source, request: Request) -> Answer:
                 continue
             raise
         new, notes = _styled(source, old, request)
-        if old.sha256 == new.sha256:  # also if the request was sent twice
+        if old.sha256 == new.sha256:
             new.make_executable(location)
             return _written(new, unchanged=True)
         if not overwrite:
@@ -197,7 +200,10 @@ def _write(location: Location, source: Source, request: Request) -> Answer:
 
 
 def _styled(source: Source, old: Content, request: Request) -> tuple[Source, Answer]:
-    """Return the content to write, and which style of the old text it keeps or loses."""
+    """Return the content to write, and the fields ``kept`` and ``gone`` of the answer.
+
+    With ``as_text``, the new text gets the line ends and byte order mark of the old text.
+    """
     if old.data is None or not request.get("as_text"):
         return source, {}
     data = b"".join(source.chunks())
@@ -214,7 +220,7 @@ def _written(source: Source, created: bool = False, unchanged: bool = False) -> 
 
 
 def _present(location: Location, new_size: int, request: Request) -> Content:
-    """Load the file to replace, unless its size is enough to decide; the file may be very large."""
+    """Load the file to replace, which may be very large, unless its size shows already that the hash is not needed."""
     status = need_file(location.status())
     max_bytes = request.get("max_bytes", MAX_BYTES)
     if status.st_size != new_size and request.get("expected_sha256") is None:
@@ -226,7 +232,7 @@ def _present(location: Location, new_size: int, request: Request) -> Content:
 
 
 def _small(location: Location, max_bytes: int) -> Content:
-    """Check a file's size, then load it."""
+    """Check a file's size, then load the file."""
     size = need_file(location.status()).st_size
     if size <= max_bytes:
         content = load(location, max_bytes)

@@ -1,7 +1,7 @@
-"""Refuse to build a snapshot in which users other than root could change what root executes.
+"""Refuse to build a snapshot in which users other than root could change files that root executes.
 
-A separate program; its arguments are files and directories. It checks them, their parents, the targets of their links
-and all that the interpreter may import.
+A separate program, whose arguments are files and directories. It checks them, the directories above them, the targets
+of symbolic links, and all files that the Python interpreter may import.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import os
 import stat
 import sys
 
-# root, and staff, which owns /usr/local in some Debian images; the snapshot's account is in neither.
+# Groups that may be allowed to write: root, and staff, which owns /usr/local in some Debian images. The snapshot's user
+# is a member of neither.
 GROUPS = (0, 50)
 
 
@@ -23,7 +24,7 @@ def main() -> None:
     for path_entry in filter(os.path.exists, sys.path):
         check(os.path.realpath(path_entry), seen)
         for parent, folders, files in os.walk(os.path.realpath(path_entry)):
-            # The helper's interpreter runs with -S, which ignores these.
+            # The helper's interpreter runs with -S, which ignores these directories.
             folders[:] = [name for name in folders if name not in ("site-packages", "dist-packages")]
             for name in (*folders, *files):
                 check(os.path.join(parent, name), seen)

@@ -1,9 +1,9 @@
-"""Match paths against gitignore patterns, with the answers of ``git check-ignore``. Pure; used by host and guest.
+"""Match paths against gitignore patterns, with the results of ``git check-ignore``. Pure; used by host and guest.
 
-Comments, ``!``, an anchoring ``/``, a final ``/`` for directories only, ``*``, ``?``, ``[...]`` and ``**`` mean
-what they mean in one ``.gitignore`` in the workspace's directory. Like git, ``?`` and a class match one byte.
-A path costs time linear in the number of patterns, however many ``*`` they have: the expressions do not backtrack
-over earlier wildcards.
+Comments, ``!``, an anchoring ``/``, a final ``/`` for directories only, ``*``, ``?``, ``[...]`` and ``**`` have the
+meaning that they have in a ``.gitignore`` in the workspace's directory. As in git, ``?`` and ``[...]`` match one byte,
+not one character. The time to match a path grows linearly with the number of patterns, however many ``*`` they have:
+the regular expressions do not backtrack over earlier wildcards.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 _SPECIAL = b"*?[\\"
 _STAR = b"[^/]*?"  # any run of characters in one name
 _DEEP = b"(?:[^/]*/)*?"  # "**/": any number of directories
-_DEEPER = b"(?:[^/]*/)+?"  # "**\/", for which git requires at least one directory
+_DEEPER = b"(?:[^/]*/)+?"  # "**\/": at least one directory, as in git
 _REST = b".*"  # "/**" at the end
 
 _PRINTABLE = frozenset(range(0x20, 0x7F))
@@ -39,7 +39,7 @@ _CLASSES = {
 
 
 class Ignore:
-    """The compiled patterns of one list; of the patterns that match a path, the last one decides."""
+    """The compiled patterns of one list. If several patterns match a path, the last of them decides."""
 
     def __init__(self, patterns: list[str]) -> None:
         rules = [rule for rule in map(_rule, patterns) if rule is not None]
@@ -52,7 +52,9 @@ class Ignore:
         self._runs.reverse()
 
     def matches(self, path: str, is_dir: bool) -> bool:
-        """Return whether ``path``, relative to the workspace, is ignored itself; its directories are not examined."""
+        """Return whether the patterns ignore ``path`` (relative to the workspace). Unlike `covers`, do not check the
+        directories that contain it.
+        """
         if not self._runs:
             return False
         whole = path.encode("utf-8", "surrogateescape")
@@ -76,12 +78,12 @@ class _Rule:
     def __init__(self, negated: bool, only_dirs: bool, whole: bool, tokens: list[bytes]) -> None:
         self.negated = negated
         self.only_dirs = only_dirs
-        self.whole = whole  # matched against the whole path, else against the name alone
+        self.whole = whole  # True: matched against the whole path; False: against the name alone
         self.tokens = tokens
 
 
 class _Run:
-    """Consecutive patterns that all ignore, or all re-include (``!``), as one expression for each kind of path."""
+    """Consecutive patterns that all ignore, or all re-include (``!``). Compiled for directories and for other paths."""
 
     __slots__ = ("_dirs", "_files", "negated")
 
@@ -105,15 +107,15 @@ def _expressions(rules: list[_Rule]) -> tuple[re.Pattern[bytes] | None, re.Patte
 
 
 class _Groups:
-    """Build expressions whose named groups are numbered through one alternation."""
+    """Build the expressions of one alternation, in which each named group has another number."""
 
     def __init__(self) -> None:
         self._count = 0
 
     def expression(self, tokens: list[bytes]) -> bytes:
-        """Join the tokens; each wildcard but the last takes its shortest match, and keeps it.
+        """Join the tokens to an expression in which each wildcard except the last keeps its shortest match.
 
-        The shortest match leaves the most for the wildcards after it, so that trying longer ones is useless.
+        The shortest match leaves the most text for later wildcards: if it leads to no match, no longer one does.
         """
         deep = [at for at, token in enumerate(tokens) if token in (_DEEP, _DEEPER)]
         bounds = [0, *deep, len(tokens)]
@@ -130,13 +132,13 @@ class _Groups:
         return b"".join(self._keep(piece) if at in kept else piece for at, piece in enumerate(pieces))
 
     def _keep(self, expression: bytes) -> bytes:
-        """Match without returning to it: the atomic group that ``re`` has only since Python 3.11."""
+        """Return an expression into which ``re`` does not backtrack: atomic groups exist only from Python 3.11 on."""
         self._count += 1
         return b"(?=(?P<g%d>%b))(?P=g%d)" % (self._count, expression, self._count)
 
 
 def _rule(line: str) -> _Rule | None:
-    """Parse one line; None for a comment, an empty line and a pattern that can match nothing."""
+    """Parse one line; return None for a comment, an empty line or a pattern that can match nothing."""
     text = _without_trailing_spaces(line.encode("utf-8", "surrogateescape"))
     if text[:1] == b"#":
         return None
@@ -165,13 +167,13 @@ def _without_trailing_spaces(text: bytes) -> bytes:
 
 
 def _tokens(text: bytes, whole: bool) -> list[bytes]:
-    """Translate a pattern into expressions for one byte each and the wildcards.
+    """Translate a pattern into regular expressions: one for each byte, class or wildcard of the pattern.
 
     Raises:
         ValueError: git matches nothing with such a pattern: a class is malformed, or a backslash is the last character.
     """
     tokens: list[bytes] = []
-    # Git compares the part before the first wildcard by itself, so "**" right after it counts as a whole name.
+    # Git compares the text before the first wildcard separately: the first "**" needs no "/" before it to be special.
     wild = next((at for at, char in enumerate(text) if char in _SPECIAL), len(text))
     at = 0
     while at < len(text):
@@ -200,7 +202,7 @@ def _tokens(text: bytes, whole: bool) -> list[bytes]:
 
 
 def _stars(text: bytes, end: int) -> tuple[bytes, int]:
-    """Return what ``**`` before ``end`` means, and where the pattern continues."""
+    """Return the expression for a ``**`` that ends at ``end``, and the offset where the pattern continues."""
     if end == len(text):
         return _REST, end
     if text[end : end + 1] == b"/":
@@ -209,7 +211,7 @@ def _stars(text: bytes, end: int) -> tuple[bytes, int]:
 
 
 def _members(text: bytes, at: int) -> tuple[frozenset[int], int]:
-    """Return the bytes that a class matches (parsed after its ``[``), and where the pattern continues."""
+    """Parse a class from the byte after its ``[``; return the bytes that the class matches, and the offset after it."""
     negated = text[at : at + 1] in (b"!", b"^")
     at += negated
     members: set[int] = set()

@@ -1,6 +1,7 @@
-"""A job's log: all output up to 16 MiB, then its beginning and its end.
+"""The log of a job: all output up to 16 MiB; of more output, the beginning and the latest part.
 
-The log is a series of files named by their start offset, so offsets stay valid when files in the middle are removed.
+The log consists of several files. A file's name contains the offset of its first byte in the whole output, so offsets
+stay valid when files in the middle are removed.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ if TYPE_CHECKING:
     Extract = tuple[int, bytes, int]
 
 SEGMENT_BYTES = 4 * 1024 * 1024
-# The first and the latest three: at most 16 MiB of a job's output.
+# The first file and the latest three files are kept: at most 16 MiB of a job's output.
 SEGMENTS_MAX = 4
 TRIES = 20
 
 
 class JobLog:
-    """The log that a supervisor writes.
+    """The log as the job's supervisor writes it.
 
     Args:
         directory: Descriptor of the job's directory.
@@ -37,7 +38,7 @@ class JobLog:
         self._room = 0
 
     def feed(self, chunk: bytes) -> None:
-        """Append; bytes that cannot be written (full disk) are dropped, and offsets still count them."""
+        """Append output. Bytes that cannot be written (full disk) are missing in the log, but offsets count them."""
         view = memoryview(chunk)
         try:
             while view:
@@ -52,7 +53,7 @@ class JobLog:
             self.skip_to(self.size_bytes + len(view))
 
     def skip_to(self, offset: int) -> None:
-        """Continue at the offset; the bytes before it are left out."""
+        """Continue the log at ``offset``; the output between is missing in the log."""
         self._close()
         self.size_bytes = offset
 
@@ -76,7 +77,7 @@ class JobLog:
             self._file = -1
 
     def save(self) -> None:
-        """Flush the latest file to disk, before the job's end is recorded."""
+        """Flush the latest file to disk. Called before the job's end is recorded."""
         try:
             if self._file >= 0:
                 os.fsync(self._file)
@@ -85,17 +86,20 @@ class JobLog:
 
 
 def read(directory: int, offset: int, limit_bytes: int) -> tuple[int, bytes, int]:
-    """Return the offset of the first kept byte from ``offset`` on, the bytes up to the next gap, and the log's size."""
+    """Return a part of the log: the offset of its first byte, its bytes, and the size of the whole output.
+
+    The part begins at the first kept byte that is not before ``offset``, and ends before the next missing byte.
+    """
     return _retry(lambda: _read(directory, offset, limit_bytes))
 
 
 def tail(directory: int, lines: int, limit_bytes: int) -> tuple[int, bytes, int]:
-    """Return the last ``lines`` lines like `read`, at most ``limit_bytes`` bytes."""
+    """Return the last ``lines`` lines, at most ``limit_bytes`` bytes, in the form of `read`."""
     return _retry(lambda: _tail(directory, lines, limit_bytes))
 
 
 def size(directory: int) -> int:
-    """Return the number of bytes printed, as far as the log shows it."""
+    """Return the size of the whole output: the offset after the last byte in the log."""
     return max([start + length for start, length in _segments(directory)], default=0)
 
 

@@ -1,7 +1,8 @@
 """Start a command as a background job, or turn a running command into a job, and supervise it until it ends.
 
-A call that may create a job runs in a forked process with its own session; the first process prints its answer. Only
-a parent can read an exit code, so the process that starts the command must also supervise it.
+A call that may create a job runs in a forked process, in a session of its own; the first process prints the answer and
+ends. Only a parent can read an exit code: the forked process, which starts the command, must also be the job's
+supervisor.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     Request = dict[str, Any]
     Answer = dict[str, Any]
 
-END_ROOM = 1024  # bytes reserved for the end
-ABOUT_ROOM = 64  # bytes reserved for the times
+END_ROOM = 1024  # bytes reserved for the record of the job's end
+ABOUT_ROOM = 64  # bytes reserved for the job's times, which are recorded when it is published
 SYNC = "langchain_daytona_ws._guest.sync"  # sent only for a synchronised workspace
 PUSH_EVERY_S = 30.0
 PUSH_WAIT_S = 20.0  # for the push at a job's end
@@ -30,7 +31,7 @@ _supervised: list[Job] = []  # jobs that this process supervises
 
 
 def fork(work: Callable[[], str], fds: list[int]) -> str:
-    """Run ``work`` in a forked process that may outlive the call, and return its answer.
+    """Run ``work`` in a forked process, which may outlive the call, and return the answer of ``work``.
 
     Args:
         work: Returns the answer as JSON, in ASCII and on one line.
@@ -46,11 +47,11 @@ def fork(work: Callable[[], str], fds: list[int]) -> str:
         _work(work, writer, fds)
     os.close(writer)
     answer = b""
-    # Do not wait for end of file: a process that reads background output holds the pipe too.
+    # Do not wait for end of file: a process that reads the output of background processes keeps the pipe open too.
     while not answer.endswith(b"\n"):
         chunk = os.read(reader, 65536)
         if not chunk:
-            # The process was killed. Without an answer the host asks for the call's outcome.
+            # The forked process was killed. Print no answer: the host then asks for the call's outcome.
             os._exit(1)
         answer += chunk
     os.close(reader)
@@ -72,7 +73,7 @@ def _work(work: Callable[[], str], writer: int, fds: list[int]) -> NoReturn:
         except OSError:
             pass  # the first process has ended; the record has the answer
         os.close(writer)
-        for job in _supervised:
+        for job in _supervised:  # at most one job
             job.supervise()
     finally:
         os._exit(0)
@@ -94,7 +95,7 @@ class JobLimit(Exception):
 class Job:
     """A job that this process creates and supervises.
 
-    Until it is published, no other call counts, creates or removes jobs.
+    It locks the list of jobs until `publish` or `discard`: meanwhile no other call counts, creates or removes jobs.
 
     Raises:
         JobLimit: The limit of running jobs is reached.
@@ -130,8 +131,8 @@ class Job:
         self._lock = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self._directory)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         self.log = job_log.JobLog(self._directory)
-        # Reserve the space of later records: a full disk is detected before the command runs, and cannot prevent the
-        # record of its end.
+        # Reserve disk space for later records: a full disk is then detected before the command runs, and cannot prevent
+        # the record of the command's end.
         job_store.save(self._directory, "about", {**self._record(0, 0), "room": "." * ABOUT_ROOM})
         job_store.save(self._directory, "ending", {"room": "." * END_ROOM})
         self._minutes = job_store.keep_alive(self._jobs, self._spec["awake_minutes"])
@@ -148,7 +149,7 @@ class Job:
         }
 
     def publish(self) -> None:
-        """Make the job visible to other calls; its command is running."""
+        """Make the job visible to other calls, after its command was started."""
         spec = self._spec
         self._deadline = time.monotonic() + spec["max_duration_s"]
         now_ms = job_store.now_ms()
@@ -176,10 +177,10 @@ class Job:
         os.close(self._jobs)
 
     def supervise(self) -> None:
-        """Wait for the job's end, kill it at its deadline or on request, and record the end."""
+        """Wait for the job's end, and record it; at the job's deadline, or on request, kill the job."""
         run = self._run
         run.detach(self.log)
-        # Leave the workspace: a process in it keeps its mount busy.
+        # Leave the workspace's directory: this process would keep the mount busy.
         os.chdir("/")
         state = self._follow()
         run.drain()
@@ -202,7 +203,7 @@ class Job:
                 return "timed_out" if run.timed_out else "stopped"
             if run.exit_code is not None and not shell_ended:
                 shell_ended = True
-                run.pid = -1  # the pid may be reused
+                run.pid = -1  # the command's shell has ended, and its pid may be reused
                 try:
                     job_store.save(self._directory, "shell", {"exit_code": run.exit_code})
                 except OSError:
@@ -215,7 +216,8 @@ def begin(run: command.Run, request: Request, start: Callable[[], None]) -> Answ
     """Start the command as a job and return the answer.
 
     Raises:
-        SetupError: ``jobs_full`` with the ids of the running jobs, ``state`` or ``processes``.
+        SetupError: ``jobs_full`` (``detail`` has the ids of the running jobs), ``state`` (the job's record cannot be
+            written) or ``processes`` (no process can be started).
     """
     try:
         job = Job(run, request)
@@ -231,7 +233,7 @@ def begin(run: command.Run, request: Request, start: Callable[[], None]) -> Answ
     try:
         job.publish()
     except BaseException:
-        # Kill it: nothing would supervise it. Its effects are unknown, so this is not a SetupError.
+        # Kill the command: nothing would supervise it. It may have had effects, so raise no SetupError.
         run.kill()
         job.discard()
         raise
@@ -239,7 +241,10 @@ def begin(run: command.Run, request: Request, start: Callable[[], None]) -> Answ
 
 
 def promote(run: command.Run, request: Request) -> bool:
-    """Turn a running command into a job; on failure return False and set ``run.job`` to the reason."""
+    """Turn a running command into a job, and describe the job in ``run.job``; return whether this succeeded.
+
+    If it failed, ``run.job`` contains the reason.
+    """
     job = None
     try:
         job = Job(run, request)
@@ -255,7 +260,7 @@ def promote(run: command.Run, request: Request) -> bool:
 
 
 def _copy(run: command.Run, log: job_log.JobLog) -> None:
-    """Start the log with the output that was kept so far."""
+    """Copy the output that was kept so far to the job's log."""
     output = run.output
     head, tail = output.head_and_tail()
     if output.log_bytes > len(head):

@@ -1,7 +1,8 @@
 """Records of background jobs: one directory per job, on the sandbox's own disk.
 
-A supervisor locks its job's directory as long as it lives, and records the end before it releases the lock. A job that
-is neither locked nor ended is lost: its supervisor was killed, or the sandbox was stopped.
+A supervisor is the process that starts a job's command and waits for its end (``job_run``). It locks the directory of
+the job as long as it lives, and records the job's end before it releases the lock. A job that is not locked and has no
+recorded end is lost: its supervisor was killed, or the sandbox was stopped.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def exists(jobs: int, name: str) -> bool:
 
 
 def is_held(jobs: int, name: str) -> bool:
-    """Return whether the supervisor is alive, by its exclusive lock; shared locks of other calls do not count."""
+    """Return whether a job's supervisor is alive. It has an exclusive lock; other calls only try shared locks."""
     try:
         fd = os.open("%s/lock" % name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=jobs)
     except OSError:
@@ -95,7 +96,7 @@ def is_held(jobs: int, name: str) -> bool:
 
 
 def load(job: int, name: str) -> Row:
-    """Read a record of a job; a missing or damaged record reads as empty."""
+    """Return a record of a job; an empty one if it is missing or damaged."""
     import json  # takes 3 ms; a command that ends in time does not need it
 
     try:
@@ -115,7 +116,7 @@ def load(job: int, name: str) -> Row:
 
 
 def save(job: int, name: str, record: Row) -> None:
-    """Write a record to disk, into the existing file or a new file."""
+    """Write a record to disk, into the existing file or a new file. An existing file keeps its reserved space."""
     import json  # takes 3 ms; a command that ends in time does not need it
 
     fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600, dir_fd=job)
@@ -139,7 +140,7 @@ def save_end(
 ) -> None:
     """Record the end of a job atomically.
 
-    The file was created with reserved space when the job began, so a full disk cannot prevent the record.
+    The file was created with reserved space when the job began, so a full disk cannot prevent this record.
     """
     end = {
         "state": state,
@@ -159,7 +160,7 @@ def now_ms() -> int:
 
 
 def boot() -> str:
-    """Identify the current boot of the sandbox. Processes of an earlier boot are gone; their pids may be reused."""
+    """Return an identifier of the sandbox's current boot. Processes of earlier boots have ended; pids may be reused."""
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
             kernel = file.read().strip()
@@ -179,7 +180,7 @@ def number_of(record: Row, name: str) -> int:
 
 
 def prune(jobs: int) -> None:
-    """Remove ended jobs by age, number and size, never a running job. The caller holds the lock of the list."""
+    """Remove old jobs, by age, number and size; running jobs stay. The caller holds the lock of the list of jobs."""
     ended = []
     for name in os.listdir(jobs):
         is_half_made = name.startswith("new-") and is_id(name[4:])
@@ -197,7 +198,7 @@ def prune(jobs: int) -> None:
 
 
 def remove(jobs: int, name: str) -> None:
-    """Remove a job's directory; whatever cannot be removed stays."""
+    """Remove a job's directory; files that cannot be removed stay."""
     try:
         job = open_job(jobs, name)
         try:
@@ -211,7 +212,7 @@ def remove(jobs: int, name: str) -> None:
 
 
 def keep_alive(jobs: int, minutes: int) -> int:
-    """Record that a job needs an auto-stop interval of ``minutes``; return the longest interval of all jobs."""
+    """Record that a job needs an auto-stop interval of at least ``minutes``; return the longest recorded interval."""
     minutes = max(minutes, number_of(load(jobs, "keep_alive"), "minutes"))
     save(jobs, "keep_alive", {"minutes": minutes})
     return minutes

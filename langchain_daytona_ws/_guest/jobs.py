@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     Row = dict[str, Any]
 
-COMMAND_MAX = 2000  # shown characters of a command
+COMMAND_MAX = 2000  # most characters of a command in an answer
 STOP_WAIT_S = 10.0  # longer than a supervisor takes to kill its processes
 CANCEL = signal.SIGUSR2
 
@@ -55,7 +55,7 @@ def _job(jobs: int, request: Row) -> Row:
         _wait_for_end(jobs, name, request["wait_s"])
     elif op == "logs" and request.get("wait_s"):
         _wait_for_output(jobs, name, request["offset"], request["wait_s"])
-    # Before the log: if the job has ended, its log is complete.
+    # Read the state before the log: if the state says that the job has ended, the log is complete.
     answer["job"] = _row(jobs, name)
     if op == "logs":
         answer.update(_logs(jobs, request))
@@ -63,8 +63,8 @@ def _job(jobs: int, request: Row) -> Row:
 
 
 def _row(jobs: int, name: str) -> Row:
-    """Return a job's state; a lost job is first recorded as lost."""
-    # Before the end is read: it is recorded before the lock is released.
+    """Return a job's state. If the job is lost, first record this, and kill its remaining processes."""
+    # Check the lock before the end is read: a supervisor records the end before it releases the lock.
     is_held = job_store.is_held(jobs, name)
     job = job_store.open_job(jobs, name)
     try:
@@ -155,7 +155,10 @@ def _logs(jobs: int, request: Row) -> Row:
 
 
 def _stop(jobs: int, name: str) -> bool:
-    """Signal the supervisor to kill its processes, or kill them here; return whether the job was running."""
+    """Stop a job, and return whether it was running.
+
+    The supervisor is asked to kill the job's processes. If it does not within STOP_WAIT_S, kill it and them here.
+    """
     if not job_store.is_held(jobs, name):
         return False
     job = job_store.open_job(jobs, name)
@@ -182,11 +185,15 @@ def _stop(jobs: int, name: str) -> bool:
 
 
 def keep_alive(request: Row) -> Row:
-    """Return whether the sandbox's auto-stop interval is still raised for jobs, and whether it can be restored.
+    """Return the state of the sandbox's auto-stop interval, which is raised while jobs run.
 
     Args:
-        request: ``restored``: the host has restored the interval; its record is removed. ``watched``: jobs that the
-            session last knew as running; the answer has those that have ended.
+        request: ``restored``: if True, the host has restored the interval; then remove the record of the raised one.
+            ``watched``: ids of the jobs that were running when the session last knew.
+
+    Returns:
+        ``minutes``: the raised interval, 0 if it is not raised. ``over``: whether no job runs, so that the host should
+        restore the interval. ``ended``: the watched jobs that have ended. Empty if the state cannot be read.
     """
     try:
         jobs = job_store.directory()

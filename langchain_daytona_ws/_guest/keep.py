@@ -1,6 +1,6 @@
-"""Keep programs in files that `loader` reads: the compiled modules of a call, and the source of separate programs.
+"""Write programs to files that `loader` reads: the compiled modules of a call, and the source of separate programs.
 
-A request that carries the source of its modules carries this module as text.
+A request that carries the source of its modules also carries this module, as text.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ if TYPE_CHECKING:
 
 
 def run(call: Call, modules: list[tuple[str, str]]) -> None:
-    """Compile, keep and run modules, of which the first is `starter`. The answer contains the digest of their file.
+    """Compile the modules of a call, write them to a file, and run the call. Its answer has the digest of the file.
 
-    A process of the same user can forge this answer if it traces or replaces this process; it can do the same to every
-    other call.
+    A process of the same user can forge this answer if it traces or replaces this process. This holds for every call.
+
+    Args:
+        call: Arguments of `boot.run`.
+        modules: Name and source of each module; the first is `starter`.
     """
     take(b"PROGRAM", 1)
     take(b"SOURCE", 1)
@@ -48,12 +51,12 @@ def run(call: Call, modules: list[tuple[str, str]]) -> None:
     try:
         program = write(boot.dirs.state_directory(), head() + marshal.dumps(compiled))
     except boot.dirs.SetupError:
-        program = ""  # the call reports it
+        program = ""  # the call will report the same error
     boot.run(program=program, **call)
 
 
 def _refuse(call: Call, detail: str) -> NoReturn:
-    """Answer that this Python cannot run the modules: its version, or the name of the module that it lacks."""
+    """Answer that this Python cannot run the modules. ``detail`` is its version, or the module that it lacks."""
     frame = '\n%s {"error": "setup", "code": "python", "detail": "%s"}\n' % (call["nonce"], detail)
     posix.write(1, frame.encode("ascii", "replace"))
     posix._exit(0)
@@ -63,8 +66,8 @@ def source_of(directory: str, program: dict[str, Any]) -> bytes:
     """Return the source of a separate program; ``b""`` if neither the request nor a file contains it.
 
     Args:
-        directory: Where files are kept.
-        program: ``digest``, and ``source``, which is None in most requests.
+        directory: The directory of the files.
+        program: ``digest``, and ``source``, which is None if the sandbox should have the file.
     """
     source: bytes = program["source"] or read(directory, program["digest"])
     return source

@@ -1,8 +1,8 @@
 """Load the modules of a call from the file in which the sandbox keeps them. Each request carries this module as text.
 
-Any process of the user can change these files. So a file is named by the digest of its content, the host states the
-digest, and only bytes with this digest are used, from memory. Each call compiles this module: it has only what must run
-before the file is trusted.
+Any process of the user can change these files. So the host sends the digest of the file's content, which is also the
+file's name, and the content is used only if it has this digest. Each call compiles this module, so it contains only the
+code that must run before the file is trusted.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ MAX_BYTES = 1 << 20
 
 
 def digest_of(data: bytes) -> str:
-    """Return the digest of a file's content. ``hashlib`` takes 3 ms, and SHA-256 has no fixed name without it."""
+    """Return the digest of a file's content.
+
+    Importing ``hashlib`` takes 3 ms. BLAKE2 can be imported without it; the module of SHA-256 depends on the version.
+    """
     try:
         from _blake2 import blake2b
 
@@ -50,12 +53,12 @@ def read(directory: str, digest: str) -> bytes:
 
 
 def head() -> bytes:
-    """Return the first bytes of a file of compiled modules. Only the same version of Python can run them."""
+    """Return the first bytes of a file of compiled modules: the version of Python, as no other version can run them."""
     return sys.version.encode()
 
 
 def load(call: Call, directory: str, digest: str) -> None:
-    """Run the modules of a file. Without the file, ask the host for their source: nothing has run then."""
+    """Run a call with the modules in a file. If the file is missing or changed, run nothing, and ask for the source."""
     take(b"PROGRAM", 1)
     data = read(directory % posix.getuid(), digest)
     if data.startswith(head()):

@@ -1,8 +1,7 @@
-"""Locks of files: wait for a lock, and serialise changes of the workspace's files.
+"""Wait for the lock of a file, and serialise changes of the workspace's files.
 
-A change truncates and rewrites the file, since the workspace may be a bucket, which has no rename. Without the lock,
-two concurrent edits would read each other's half-written file, and so would reads and downloads. Commands do not take
-the lock.
+A change may truncate and rewrite a file, because the workspace may be an S3 mount, which has no rename. Without the
+lock, a concurrent edit, read or download could read a half-written file. Commands do not use the lock.
 """
 
 from __future__ import annotations
@@ -13,7 +12,10 @@ import time
 
 
 def lock_files(state_dir: str, is_change: bool, wait_s: float) -> bool:
-    """Lock the files for an operation, until this process ends; return False after ``wait_s`` seconds."""
+    """Lock the workspace's files until this process ends; return False if this is not possible within ``wait_s``.
+
+    A change excludes all other operations; operations that change nothing exclude only changes.
+    """
     fd = posix.open(state_dir + "/files.lock", posix.O_RDWR | posix.O_CREAT | posix.O_NOFOLLOW, 0o600)
     return lock_within(fd, wait_s, fcntl.LOCK_EX if is_change else fcntl.LOCK_SH)
 
@@ -23,7 +25,7 @@ def lock_within(fd: int, wait_s: float, kind: int = fcntl.LOCK_EX, longest_pause
 
     Args:
         fd: The open file.
-        wait_s: How long to wait, in seconds.
+        wait_s: Longest wait, in seconds.
         kind: ``LOCK_EX`` or ``LOCK_SH``.
         longest_pause_s: Longest pause between two attempts, in seconds.
     """
