@@ -103,11 +103,11 @@ class WorkspaceTool(BaseTool):
 
     async def _call(self, call: CallContext, arguments: dict[str, Any]) -> tuple[Content, dict[str, Any]]:
         """Carry out one call: ask for approval where the mode requires it, perform the operation, add the notices."""
-        session, conversation = call.session, call.conversation
+        state, conversation = call.state, call.conversation
         wanted: Any = self._input.model_construct(**arguments)  # LangChain has validated them
         action, shown = self._described(wanted)
         notes: list[str] = []
-        asks = needs_approval(session.config.permission_mode, self.name, action)
+        asks = needs_approval(state.config.permission_mode, self.name, action)
         if asks and not conversation.remembered.covers(self.name, action, shown):
             approval = await self._ask(call, wanted, action, shown)
             if isinstance(approval, Answered):
@@ -124,12 +124,11 @@ class WorkspaceTool(BaseTool):
         try:
             result = await self._perform(call, wanted)
         except WorkspaceError as error:
-            notices = session._state.drain_notices(conversation)
-            raise tool_exception(error, call.run_manager, notices) from error
+            raise tool_exception(error, call.run_manager, state.drain_notices(conversation)) from error
         if result.facts:
             add_to_run(call.run_manager, result.facts)
         if not result.has_notices:
-            notes = [*session._state.drain_notices(conversation), *notes]
+            notes = [*state.drain_notices(conversation), *notes]
         return _with_notices(result.content, notes), result.artifact
 
     async def _ask(
@@ -137,7 +136,7 @@ class WorkspaceTool(BaseTool):
     ) -> Approval[Any] | Answered:
         """Ask for approval; a call that cannot succeed is refused instead."""
         await self._refuse_early(call, wanted)
-        return await call.session._gate.check(
+        return await call.gate.check(
             self._request(call, action, shown),
             self._input.of_edit,
             remembered=call.conversation.remembered,
@@ -190,6 +189,8 @@ class CallContext:
 
     Attributes:
         session: Its session.
+        state: The state of the session.
+        gate: Asks for approval.
         conversation: The state of its thread.
         runtime: Performs operations, sync or async.
         approval_runtime: Makes the runtime that waits for an approval.
@@ -211,7 +212,8 @@ class CallContext:
         run_manager: RunManager | None,
     ) -> None:
         self.session = session
-        self.conversation = session._state.conversation(config)
+        self.state, self.gate = session._state, session._gate
+        self.conversation = self.state.conversation(config)
         self.runtime = runtime
         self.approval_runtime = approval_runtime
         self.config = config

@@ -198,7 +198,7 @@ class BashTool(WorkspaceTool, defer_build=False):
             on_output=_output_to(self.on_output, call.tool_call_id, lambda: call.session.sandbox_id),
             pty=wanted.pty,
         )
-        shown = call.session._state.with_notices(as_shown(result), call.conversation)
+        shown = call.state.with_notices(as_shown(result), call.conversation)
         raw = {"raw_output": result.output} if self.raw_output and result.screen is not None else {}
         return ToolResult(shown.text, {**asdict(shown), **raw}, _facts(result), has_notices=True)
 
