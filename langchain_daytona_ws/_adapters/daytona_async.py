@@ -41,8 +41,8 @@ logger = logging.getLogger("langchain_daytona_ws")
 
 
 @dataclass(slots=True)
-class _OnLoop:
-    """The client and sandboxes of one event loop: aiohttp's sessions cannot be used from another loop."""
+class _Connections:
+    """The connections of one event loop: aiohttp's sessions cannot be used from another loop."""
 
     client: AsyncDaytona
     guard: AsyncGenerator[None]
@@ -56,22 +56,23 @@ class AsyncDaytonaPort:
         self._account = account
         self._clock = clock
         self.now = clock.monotonic
-        self._loops: dict[asyncio.AbstractEventLoop, _OnLoop] = {}
+        self._loops: dict[asyncio.AbstractEventLoop, _Connections] = {}
         self._finishing: set[asyncio.Task[Any]] = set()
         self._leaving: dict[asyncio.AbstractEventLoop, asyncio.Task[None]] = {}
 
-    async def _here(self) -> _OnLoop:
+    async def _current(self) -> _Connections:
+        """Return the connections of the running loop."""
         loop = asyncio.get_running_loop()
-        here = self._loops.get(loop)
-        if here is None:
+        current = self._loops.get(loop)
+        if current is None:
             self._drop_dead_loops()
-            here = _OnLoop(await _join_client(self._account), self._joined_until_the_loop_ends())
-            if self._loops.setdefault(loop, here) is here:
-                await anext(here.guard)
+            current = _Connections(await _join_client(self._account), self._joined_until_the_loop_ends())
+            if self._loops.setdefault(loop, current) is current:
+                await anext(current.guard)
             else:
                 await _leave_client(self._account)  # another task has joined meanwhile
-                here = self._loops[loop]
-        return here
+                current = self._loops[loop]
+        return current
 
     async def _joined_until_the_loop_ends(self) -> AsyncGenerator[None]:
         """Leave the shared client when this generator is closed: a loop closes its generators before it ends.
@@ -92,29 +93,29 @@ class AsyncDaytonaPort:
                 self._loops.pop(loop, None)
 
     async def _sandbox(self, sandbox_id: str) -> AsyncSandbox:
-        here = await self._here()
-        sandbox = here.sandboxes.get(sandbox_id)
+        current = await self._current()
+        sandbox = current.sandboxes.get(sandbox_id)
         if sandbox is None:
-            sandbox = await here.client.get(sandbox_id, request_timeout=REQUEST_TIMEOUT_S)
-            here.sandboxes[sandbox.id] = sandbox
+            sandbox = await current.client.get(sandbox_id, request_timeout=REQUEST_TIMEOUT_S)
+            current.sandboxes[sandbox.id] = sandbox
         return sandbox
 
     @translating
     async def create(self, spec: SandboxSpec, *, timeout_s: float) -> SandboxInfo:
-        here = await self._here()
-        sandbox = await here.client.create(create_params(spec), timeout=timeout_s)
-        here.sandboxes[sandbox.id] = sandbox
+        current = await self._current()
+        sandbox = await current.client.create(create_params(spec), timeout=timeout_s)
+        current.sandboxes[sandbox.id] = sandbox
         return describe(sandbox)
 
     @translating
     async def get(self, id_or_name: str) -> SandboxInfo | None:
-        here = await self._here()
+        current = await self._current()
         try:
-            sandbox = await here.client.get(id_or_name, request_timeout=REQUEST_TIMEOUT_S)
+            sandbox = await current.client.get(id_or_name, request_timeout=REQUEST_TIMEOUT_S)
         except DaytonaNotFoundError:
-            here.sandboxes.pop(id_or_name, None)
+            current.sandboxes.pop(id_or_name, None)
             return None
-        here.sandboxes[sandbox.id] = sandbox
+        current.sandboxes[sandbox.id] = sandbox
         return describe(sandbox)
 
     @translating
@@ -152,13 +153,13 @@ class AsyncDaytonaPort:
 
     @translating
     async def delete(self, id_or_name: str) -> None:
-        here = await self._here()
+        current = await self._current()
         try:
-            await here.client.delete(await self._sandbox(id_or_name), timeout=REQUEST_TIMEOUT_S)
+            await current.client.delete(await self._sandbox(id_or_name), timeout=REQUEST_TIMEOUT_S)
         except DaytonaNotFoundError:
             return
         finally:
-            here.sandboxes.pop(id_or_name, None)
+            current.sandboxes.pop(id_or_name, None)
 
     @translating
     async def execute(
@@ -222,21 +223,21 @@ class AsyncDaytonaPort:
         loop = asyncio.get_running_loop()
         if loop in self._leaving:
             await asyncio.shield(self._leaving[loop])
-        here = self._loops.get(loop)
-        if here is None:
+        current = self._loops.get(loop)
+        if current is None:
             return
         if self._unfinished():  # their caller was cancelled, and must not wait here either
-            self._leaving[loop] = asyncio.ensure_future(self._leave_when_finished(here))
+            self._leaving[loop] = asyncio.ensure_future(self._leave_when_finished(current))
             self._leaving[loop].add_done_callback(lambda _: self._leaving.pop(loop))
         else:
-            await here.guard.aclose()
+            await current.guard.aclose()
 
-    async def _leave_when_finished(self, here: _OnLoop) -> None:
+    async def _leave_when_finished(self, current: _Connections) -> None:
         try:
             while unfinished := self._unfinished():
                 await asyncio.wait(unfinished)
         finally:
-            await here.guard.aclose()
+            await current.guard.aclose()
 
     def _unfinished(self) -> set[asyncio.Task[Any]]:
         loop = asyncio.get_running_loop()

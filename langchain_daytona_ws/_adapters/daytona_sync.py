@@ -46,30 +46,31 @@ class SyncDaytonaPort:
         self._account = account
         self._clock = clock
         self.now = clock.monotonic
-        self._opened = _Opened()
+        self._connections = _Connections()
 
-    def _here(self) -> _Opened:
-        if self._opened.made_in != os.getpid():
-            self._opened = _Opened()
-        return self._opened
+    def _current(self) -> _Connections:
+        """Return the connections of this process, which are new after a fork."""
+        if self._connections.made_in != os.getpid():
+            self._connections = _Connections()
+        return self._connections
 
     def _daytona(self) -> Daytona:
-        here = self._here()
-        with here.lock:
-            if here.shared is None:
-                here.shared = _shared_here().get(self._account)
-            return here.shared.client
+        current = self._current()
+        with current.lock:
+            if current.shared is None:
+                current.shared = _shared_clients().get(self._account)
+            return current.shared.client
 
     def close(self) -> None:
         """Close all connections, unless another session or process uses them. Later requests open new ones."""
-        self._opened = _Opened()
+        self._connections = _Connections()
 
     def _keep(self, sandbox: Sandbox) -> SandboxInfo:
-        self._here().sandboxes[sandbox.id] = sandbox
+        self._current().sandboxes[sandbox.id] = sandbox
         return describe(sandbox)
 
     def _sandbox(self, sandbox_id: str) -> Sandbox:
-        sandbox = self._here().sandboxes.get(sandbox_id)
+        sandbox = self._current().sandboxes.get(sandbox_id)
         if sandbox is None:
             sandbox = self._daytona().get(sandbox_id, request_timeout=REQUEST_TIMEOUT_S)
             self._keep(sandbox)
@@ -84,7 +85,7 @@ class SyncDaytonaPort:
         try:
             return self._keep(self._daytona().get(id_or_name, request_timeout=REQUEST_TIMEOUT_S))
         except DaytonaNotFoundError:
-            self._here().sandboxes.pop(id_or_name, None)
+            self._current().sandboxes.pop(id_or_name, None)
             return None
 
     @translating
@@ -126,7 +127,7 @@ class SyncDaytonaPort:
         except DaytonaNotFoundError:
             return
         finally:
-            self._here().sandboxes.pop(id_or_name, None)
+            self._current().sandboxes.pop(id_or_name, None)
 
     @translating
     async def execute(
@@ -172,7 +173,7 @@ class SyncDaytonaPort:
         return True
 
 
-class _Opened:
+class _Connections:
     """The connections of one process: after a fork, parent and child must not share one, or each other's lock."""
 
     def __init__(self) -> None:
@@ -201,7 +202,7 @@ class _SharedClients:
 _shared = {os.getpid(): _SharedClients()}
 
 
-def _shared_here() -> _SharedClients:
+def _shared_clients() -> _SharedClients:
     """Return the clients of this process: a forked child must not use a connection or a lock of its parent."""
     return _shared.setdefault(os.getpid(), _SharedClients())
 

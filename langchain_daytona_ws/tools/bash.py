@@ -20,7 +20,7 @@ from langchain_daytona_ws.pool import example_of, source_of
 from langchain_daytona_ws.tools.arguments import Problem, ToolInput, by_foreign_name
 from langchain_daytona_ws.tools.base import CallContext, ToolResult, WorkspaceTool
 
-# A longer one has to be asked for in hours: 60000 as a time-out may be a minute in milliseconds, or 16 hours.
+# Longer jobs are requested in hours: a time-out of 60000 may be a minute in milliseconds, or 16 hours.
 JOB_TIMEOUT_MAX_S = int(JOB_DEFAULT_S)
 HOURS_MAX = int(JOB_MAX_S / 3600)
 
@@ -100,7 +100,7 @@ class BashInput(ToolInput):
 
     @classmethod
     def problems(cls, operation: str, values: Mapping[str, Any]) -> Iterable[Problem]:
-        background = values.get("background") in (True, "true")  # as it was given, it may be anything
+        background = values.get("background") in (True, "true")  # the value as given, of any type
         timeout, hours = values.get("timeout"), values.get("hours")
         if _is_number(hours):
             if not 0 < hours <= HOURS_MAX:
@@ -183,7 +183,7 @@ class BashTool(WorkspaceTool, defer_build=False):
         check_command(wanted.command)
 
     def _identity(self, wanted: BashInput, arguments: dict[str, object]) -> dict[str, object]:
-        # Another description is the same call.
+        # A call with another description is the same call.
         background = {"background": True} if wanted.background else {}
         terminal = {"pty": True} if wanted.pty else {}
         return {"command": wanted.command, "timeout": _timeout_s(wanted), **background, **terminal}

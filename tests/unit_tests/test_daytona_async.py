@@ -32,7 +32,7 @@ def closed(monkeypatch: pytest.MonkeyPatch) -> list[AsyncDaytona]:
 
 
 async def client_of(port: AsyncDaytonaPort) -> AsyncDaytona:
-    return (await port._here()).client
+    return (await port._current()).client
 
 
 def test_a_client_is_shared_and_closed_by_its_last_port(closed: list[AsyncDaytona]) -> None:

@@ -58,7 +58,7 @@ def test_a_forked_child_uses_and_closes_no_client_of_its_parent() -> None:
     client = port._daytona()
     fork = multiprocessing.get_context("fork")
     results = fork.Queue()
-    with daytona_sync._shared_here()._lock, port._opened.lock:  # held at the moment of the fork
+    with daytona_sync._shared_clients()._lock, port._connections.lock:  # held at the moment of the fork
         child = fork.Process(target=_is_other_in_child, args=(port, client, results))
         child.start()
     assert [results.get(timeout=60), results.get(timeout=60)] == [True, True]

@@ -187,7 +187,7 @@ class GuestClient:
     ) -> list[tuple[str, str]]:
         """Upload contents to new files on the sandbox's own disk; to other new files after a fault.
 
-        A request that is still under way after a fault can so change no file that is used.
+        So a late request of a failed attempt changes no file that is used.
 
         Returns:
             The path of each file, and the SHA-256 of its content.

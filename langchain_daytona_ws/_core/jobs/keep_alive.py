@@ -53,7 +53,8 @@ class JobTracker:
         self._running: dict[str, dict[str, Job]] = {}  # by sandbox and id
         self._raised: dict[str, int] = {}  # sandbox → minutes; 0 if another session raised the interval
         self._restored: set[str] = set()  # sandboxes whose disk still records a raised interval
-        # Raised for a recorded answer: its job may have ended already, and the record on the disk be gone.
+        # Sandboxes whose interval was raised by a recorded answer: the job may have ended already, and the sandbox may
+        # have no record of the interval any more.
         self._doubted: set[str] = set()
         self._raises = 0
         self._ended: set[str] = set()
