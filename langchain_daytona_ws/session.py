@@ -40,26 +40,27 @@ logger = logging.getLogger("langchain_daytona_ws")
 class WorkspaceSession:
     """One workspace in a Daytona sandbox, for tools and for the program around them.
 
-    Nothing is requested until the first use. Then one sandbox is created for all callers. It is deleted by `close`, by
-    leaving a ``with`` block, when nothing refers to the session any more, or when the interpreter exits. SIGTERM ends
-    a process without deleting the sandbox, see `close_on_sigterm`. With ``persistent: true`` there is one sandbox per
-    workspace: any host finds it again, and it is kept until `release`. A session may be shared between threads and
+    No request is sent before the first use. Then one sandbox is created for all callers. It is deleted by `close`, by
+    leaving a ``with`` block, when nothing refers to the session any more, or when the interpreter exits. SIGTERM ends a
+    process without deleting the sandbox, see `close_on_sigterm`. With ``persistent: true`` there is one sandbox per
+    workspace: sessions on any host find it, and it is kept until `release`. A session may be shared between threads and
     event loops. Calls of your program need no approval; the model's calls, through the tools, do.
 
     Args:
         config: A `SandboxConfig`, or its JSON as a dict.
         namespace: Name of the workspace: one segment of 1 to 128 characters of ``A-Za-z0-9._-``, not starting with
             ``.`` or ``-``.
-        approver: Called before the model's calls that need approval, see `Approver`. Default: None, which denies them.
-        approval_timeout_s: Seconds to wait for an answer; the wait for earlier requests may take as long again. None
-            waits for ever. Default: an hour.
-        on_job_done: Called once with each `Job` that has ended, if this session has seen it running. It is called
-            before the call that finds the end returns, in that call's thread: a call of ``session.jobs``, or any other
-            call that uses the sandbox. There is no background thread. It must not block an event loop; its errors are
-            logged.
-        ids: Makes unique ids for calls, answers and ephemeral sandboxes: 32 hexadecimal digits, of which the last 12
-            must be unique too. Default: random ids. Others are for tests that replay a recording: with them, programs
-            in the sandbox could forge answers.
+        approver: Called before each of the model's calls that needs approval, see `Approver`. None: these calls are
+            denied. Default: None.
+        approval_timeout_s: Seconds to wait for the approver's answer. Before that, a request may wait as long for the
+            end of earlier requests. None: no limit. Default: an hour.
+        on_job_done: Called once with each `Job` that has ended, if this session has seen the job running. There is no
+            background thread: the next call that uses the sandbox finds that the job has ended. That call also calls
+            ``on_job_done``, in its own thread, before it returns. ``on_job_done`` must not block an event loop; its
+            errors are logged.
+        ids: Returns a new unique id of 32 hexadecimal digits, for a call, an answer or an ephemeral sandbox. The last
+            12 digits must be unique too. Default: random ids. Use other ids only in tests that replay a recording: if
+            ids can be predicted, programs in the sandbox can forge answers.
         clock: The session's time. Default: this machine's.
 
     Raises:
@@ -82,7 +83,7 @@ class WorkspaceSession:
         self.namespace = validate_namespace(namespace)
         self.id = first_of(ids)
         self._on_job_done = on_job_done
-        # State, gate and runtimes: the other modules of the package use them, programs must not.
+        # Other modules of the package use `_state`, `_gate`, `_sync` and `_async`; programs must not.
         self._state = SessionState(
             self.config, self.namespace, ids=ids, clock=clock, on_job_end=weak_method(self._on_job_end)
         )
@@ -114,11 +115,11 @@ class WorkspaceSession:
         return f"WorkspaceSession(namespace={self.namespace!r}, sandbox_id={self.sandbox_id!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle a session over a persistent sandbox: unpickled elsewhere, the session finds the same sandbox.
+        """Pickle a session with a persistent sandbox: a session that is unpickled elsewhere finds the same sandbox.
 
         The pickle contains no secret; the API key is read from ``DAYTONA_API_KEY`` at unpickling. The approver,
         ``on_job_done``, ``ids`` and ``clock`` are pickled too, functions by their names. Remembered approvals and the
-        hashes of read files are not: they belong to the threads of a process.
+        hashes of read files are not pickled: they belong to the conversations of a process.
         """
         if not self.config.persistent:
             raise TypeError(
@@ -156,7 +157,7 @@ class WorkspaceSession:
 
     @property
     def is_on_s3(self) -> bool:
-        """Whether the workspace's files are kept in S3; otherwise they are on the sandbox's own disk only."""
+        """Whether the workspace's files are kept in S3; otherwise they are only on the sandbox's own disk."""
         return self._state.storage is not None
 
     def guidance(self) -> str:
@@ -164,7 +165,7 @@ class WorkspaceSession:
         return self._state.guidance()
 
     def interrupt_on(self) -> dict[str, Any]:
-        """Return the calls that LangChain's ``HumanInTheLoopMiddleware`` must ask about, by the permission mode.
+        """Return for which calls LangChain's ``HumanInTheLoopMiddleware`` must ask; the permission mode decides.
 
         Pass the result to ``HumanInTheLoopMiddleware(interrupt_on=…)`` or ``create_deep_agent(interrupt_on=…)``. The
         session needs ``approver=MiddlewareApprover()``: the middleware asks, and the session runs exactly the approved
@@ -179,7 +180,7 @@ class WorkspaceSession:
         from langchain_daytona_ws.approvers import middleware_approver
 
         approver = middleware_approver(self._gate.approver)
-        namespace = self.namespace  # the result must not keep the session alive
+        namespace = self.namespace  # a reference to the session would keep it alive
         return approver.interrupt_on(self.config.permission_mode, lambda: namespace)
 
     @property
@@ -204,18 +205,20 @@ class WorkspaceSession:
                 becomes a background job; above 0 and at most 600. Default: the configuration's ``timeout``.
             idempotency_key: 1 to 64 letters and digits. For a day, a call with the same key returns the recorded
                 result and runs nothing. Default: none.
-            on_output: Called with pieces of the output while the command runs, in another thread, and with the rest at
-                the end, in this thread; a recorded result comes in one piece. The pieces together are the output, up to
-                1,048,576 bytes and a note if it is longer; before them come lines about a long copy of the workspace
-                (``s3Mode: sync``). It is never called twice at once, nor after this method has
-                returned. Its first error is logged and ends the calls; the command goes on.
-            pty: Whether the command gets a pseudo-terminal, of 80 columns and 24 rows or of the given pair. Then
+            on_output: Called with the pieces of the output. While the command runs, the calls come from another thread;
+                at the end, this thread calls it with the rest. A recorded result comes in one piece. If the output is
+                longer than 1,048,576 bytes, the rest is replaced by a note. If copying the workspace takes long
+                (``s3Mode: sync``), lines about the copy come first. Calls never overlap, and none comes after this
+                method has returned. After its first error, which is logged, it is not called again; the command goes
+                on.
+            pty: True: run the command in a pseudo-terminal of 80 columns and 24 rows; or (columns, rows). Then
                 ``output`` and ``on_output`` have the terminal's control codes, and the result's ``screen`` is the text
-                that it shows. Nothing is typed: a program that reads the terminal gets the end of its input. The
-                terminal is closed when the command ends; processes that it left in the background get a hang-up.
+                that the terminal shows. Nothing is typed: a program that reads from the terminal gets an end of file.
+                When the command ends, the terminal is closed, and background processes of the command get SIGHUP.
+                Default: False.
 
         Returns:
-            The result, with any exit code.
+            The result; an exit code other than 0 is not an error.
 
         Raises:
             CommandRefused: The command is empty, too large or has a NUL byte, or the time-out is out of range. Nothing
@@ -240,7 +243,7 @@ class WorkspaceSession:
     ) -> CommandResult:
         """Run a bash command as `run` does. Cancelling this call kills the command.
 
-        ``on_output`` is called on this loop. It may be a coroutine function, which is awaited.
+        ``on_output`` is called on this event loop. It may be a coroutine function.
         """
         call = self._async.run(
             command, timeout_s=timeout_s, idempotency_key=idempotency_key, on_output=on_output, pty=pty
@@ -251,11 +254,12 @@ class WorkspaceSession:
         """Return a link to a server in the sandbox, for a browser: Daytona's signed preview link.
 
         Anyone with the link can use the server until it expires. Requests to it keep the sandbox running. A link is
-        made whether or not a server listens on the port; the first visit in a browser may show a warning of Daytona's.
+        returned whether or not a server listens on the port. At the first visit, Daytona may show a warning in the
+        browser.
 
         Args:
             port: The port in the sandbox, from 3000 to 9999.
-            expires_s: Seconds after which the link ends, from 1 to 86,400. Default: an hour.
+            expires_s: Seconds after which the link expires: a whole number from 1 to 86,400. Default: an hour.
 
         Raises:
             CommandRefused: An argument is invalid, or there is no sandbox yet.
@@ -288,7 +292,7 @@ class WorkspaceSession:
             logger.warning("prewarming: %s", error.message)
 
     def _on_job_end(self, job: job_models.Job, about_jobs: bool) -> None:
-        if job.state != "lost":  # a lost sandbox has a notice of its own
+        if job.state != "lost":  # otherwise the model gets the notice about the lost sandbox
             seen_by = (current_conversation.get() or self._state.own) if about_jobs else None
             self._state.notices.add(f"{job.summary}; see its output with bash_job", but=seen_by)
         if self._on_job_done is None:
@@ -296,7 +300,7 @@ class WorkspaceSession:
         try:
             self._on_job_done(job)
         except Exception:
-            # The call that found the end has succeeded.
+            # The call that found the end has succeeded: it must not fail because of the callback.
             logger.exception("on_job_done failed for job %s", job.id)
 
     def close(self, *, discard_unpushed: bool = False) -> None:
@@ -309,9 +313,10 @@ class WorkspaceSession:
             discard_unpushed: Whether to end the session without saving these files.
 
         Raises:
-            UnpushedFiles: Files are not in S3; the message names them, the sandbox and the remedies. The session has
-                ended; this method may be called again.
-            SandboxUnavailable: The sandbox could not be deleted; its auto-stop and its TTL will end it.
+            UnpushedFiles: Some files could not be saved in S3; the message names the files, the sandbox and the
+                remedies. The session has ended. Call this method again to try again.
+            SandboxUnavailable: The sandbox could not be deleted; Daytona deletes it after its auto-stop, or at the end
+                of its TTL (time to live).
         """
         try:
             self._state.sandboxes.close(discard_unpushed=discard_unpushed)
@@ -329,14 +334,14 @@ class WorkspaceSession:
         """Delete the workspace's sandbox, even if this session has not used it, and end the session.
 
         The files on the sandbox's own disk are lost; the files of an S3 workspace stay. With ``s3Mode: sync``, files
-        that are not in S3 yet are saved first; the sandbox is started for that if it is stopped.
+        that are not in S3 yet are saved first. If the sandbox is stopped, it is started to save them.
 
         Args:
             discard_unpushed: Whether to delete the sandbox without saving these files.
 
         Raises:
             ProvisionError: A sandbox of this name exists that was not created by this package.
-            UnpushedFiles: Files are not in S3, see `close`; the sandbox was not deleted.
+            UnpushedFiles: Some files could not be saved in S3, see `close`; the sandbox was not deleted.
             SandboxUnavailable: The sandbox could not be deleted.
         """
         forget_conversations(self._state.identity)
@@ -376,7 +381,7 @@ class WorkspaceSession:
             self._raise_unless(error, failure)
 
     def _raise_unless(self, error: BaseException | None, failure: WorkspaceError) -> None:
-        """Raise a failure to close, unless it would replace the program's own exception."""
+        """Raise ``failure``; if the ``with`` block has raised ``error``, only log ``failure``."""
         if error is None:
             raise failure
         logger.warning("closing the session: %s", failure.message)

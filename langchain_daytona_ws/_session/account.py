@@ -54,7 +54,7 @@ class AccountSandboxes:
         return sorted(found, key=lambda sandbox: (sandbox.created_at or 0.0, sandbox.name))
 
     def find(self, id_or_name: str) -> SandboxSummary | None:
-        """Return a sandbox, regardless of its creator; None if it does not exist.
+        """Return a sandbox, even if this package did not create it; None if it does not exist.
 
         Raises:
             SandboxError: The request to Daytona failed.
@@ -68,7 +68,7 @@ class AccountSandboxes:
         """Refuse a sandbox whose files cannot be saved in S3 with this configuration.
 
         Raises:
-            ConfigError: The configuration has another S3 workspace, or none that is synchronised.
+            ConfigError: The configuration has another S3 workspace, no S3 workspace, or one that is not synchronised.
             SandboxError: The workspace of the sandbox is not synchronised (``code="not_synchronised"``).
         """
         label = sandbox.labels.get(SYNC_LABEL)
@@ -93,7 +93,7 @@ class AccountSandboxes:
         """Delete a sandbox, and wait until it is gone.
 
         Raises:
-            SandboxUnavailable: It could not be deleted, or still exists a minute later.
+            SandboxUnavailable: The sandbox could not be deleted, or still exists a minute later.
         """
         run_sync(remove(self._port, sandbox.id))
 

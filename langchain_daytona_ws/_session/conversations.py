@@ -26,11 +26,11 @@ HASHES_MAX = 5_000
 
 
 class Conversation:
-    """The state of one thread in one workspace. All calls of a session that have no thread share one state.
+    """The state of one thread in one workspace. All calls of a session that belong to no thread share one state.
 
     Attributes:
-        remembered: The approvals of calls that need no further question.
-        read_hashes: Path → SHA-256 of the content that this thread last read or wrote there.
+        remembered: The approvals that hold for later calls too.
+        read_hashes: Path → SHA-256 of the content that this thread last read from the file or wrote to it.
         outside_hashes: The same for files outside the workspace.
         sandbox_id: The sandbox of the thread's last result; empty if it is unknown.
         has_begun: Whether the thread has had a result in this process.
@@ -61,13 +61,13 @@ class Conversation:
                 self.sandbox_id = sandbox_id or ""
 
     def forget_files(self, *, all_of_them: bool) -> None:
-        """Forget the hashes of files that are gone: those outside the workspace, or all."""
+        """Forget the hashes of files that are gone: files outside the workspace or, if ``all_of_them``, all files."""
         self.outside_hashes.clear()
         if all_of_them:
             self.read_hashes.clear()
 
     def limit_hashes(self) -> None:
-        """Forget the hashes if there are too many; their files must be read again before they are overwritten."""
+        """Forget the hashes if there are too many. Then a file must be read again before it is overwritten."""
         for hashes in (self.read_hashes, self.outside_hashes):
             if len(hashes) > HASHES_MAX:
                 hashes.clear()
@@ -96,8 +96,8 @@ _conversations: OrderedDict[tuple[str, str], Conversation] = OrderedDict()  # th
 def conversation_of(workspace: str, thread: str, first_turn: str | None) -> Conversation:
     """Return the state of a thread, which all sessions of the workspace in this process share.
 
-    Programs use one id for several conversations, such as "1" after each start of a notebook. A conversation that
-    begins now gets a new state, also if an earlier conversation had the same id.
+    Programs use one id for several conversations, such as "1" after each start of a notebook. So a conversation that
+    begins now gets a new state even if an earlier conversation had the same id.
 
     Args:
         workspace: The result of `identity_of`.

@@ -13,9 +13,10 @@ from langchain_daytona_ws.errors import CredentialsRefused
 
 logger = logging.getLogger("langchain_daytona_ws")
 
-# This share of the credentials' whole life always suffices: otherwise each long call would fetch new ones.
+# Credentials that have at least this share of their life left are never renewed: a call that needs them for longer than
+# their whole life would otherwise fetch new credentials each time.
 SHARE_OF_LIFE = 0.9
-# Credentials that cannot be renewed are used while they live at least this long: a request needs time to arrive.
+# If credentials cannot be renewed, they are used until this many seconds before they expire: a request needs time to arrive.
 LAST_USE_S = 60.0
 # Back-off after a failed refresh: otherwise each call would wait for one more refusal.
 PAUSE_S = 30.0
@@ -24,7 +25,7 @@ PAUSE_S = 30.0
 @dataclass(frozen=True, slots=True)
 class _Cached:
     credentials: Credentials
-    life_s: float | None  # remaining life when they were fetched
+    life_s: float | None  # remaining life when they were fetched; None: no expiry
     no_refresh_until: float = 0.0  # Unix time until which no refresh is tried
 
     def remaining_s(self, now: float) -> float:
@@ -50,13 +51,14 @@ class CredentialCache:
         self._latest: _Cached | None = None
 
     async def get(self, run_once: RunOnce, port: CredentialsPort, min_life_s: float) -> Credentials:
-        """Return credentials that live long enough; fetch new credentials otherwise.
+        """Return credentials that are valid long enough; fetch new credentials if necessary.
 
         Args:
-            run_once: Waits in the way of the runtime.
-            port: Fetches credentials in the way of the runtime.
-            min_life_s: Seconds for which credentials are needed. Nine tenths of their whole life always suffice. If a
-                refresh fails, credentials with one more minute suffice.
+            run_once: Creates a value once for all callers, see `RunOnce`.
+            port: Fetches credentials.
+            min_life_s: Seconds for which the credentials must be valid. Credentials that have nine tenths of their life
+                left are returned in any case. If fetching new credentials fails, the present ones are returned if they
+                are valid for one more minute.
 
         Raises:
             CredentialsRefused: No usable credentials could be fetched.
@@ -69,9 +71,9 @@ class CredentialCache:
         return (await run_once(self._flight, lambda: self._fetched(port))).credentials
 
     def forget(self, credentials: Credentials) -> None:
-        """Drop credentials that S3 called expired or invalid; credentials fetched since are kept."""
+        """Drop credentials that S3 called expired or invalid; keep credentials that were fetched later."""
         cached, latest = self._flight.value, self._latest
-        # The fallback first: the next fetch must not return it.
+        # First drop the fallback, so that a fetch that fails meanwhile does not return it.
         if latest is not None and latest.credentials == credentials:
             self._latest = None
         if cached is not None and cached.credentials == credentials:

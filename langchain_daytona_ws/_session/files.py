@@ -33,9 +33,11 @@ Local = str | os.PathLike[str]
 class WorkspaceFiles:
     """Read, write, edit, list, glob, grep and delete files of the workspace; upload and download files of this host.
 
-    Paths are relative to the workspace. Each call is one request to a warm sandbox, or two if more than 256 KiB are
-    written or downloaded. All methods raise `FileError` (`PathRefused`, `FileMissing`, `FileUnsuitable`, `EditRefused`,
-    `WriteConflict`) if nothing was changed, and the errors of `WorkspaceSession.run` if the sandbox failed.
+    Paths are relative to the workspace. If the sandbox runs already, a call is one request to it, or two if it writes
+    or returns more than 256 KiB. Files on S3 are read and written without a sandbox, unless ``fileAccess`` is
+    ``sandbox``. A `FileError` (`PathRefused`, `FileMissing`, `FileUnsuitable`, `EditRefused`, `WriteConflict`) means
+    that no file was changed, except by `upload` and `download`. If the sandbox failed, the methods raise the errors of
+    `WorkspaceSession.run`.
     """
 
     def __init__(
@@ -45,7 +47,7 @@ class WorkspaceFiles:
         *,
         session: object,
     ) -> None:
-        self._session = session  # kept alive: an unreferenced session ends
+        self._session = session  # keeps the session alive: a session without references is closed
         self._sync_ops, self._async_ops = sync_runtime.files, async_runtime.files
         self._sync_transfers, self._async_transfers = sync_runtime.transfers, async_runtime.transfers
 
@@ -55,7 +57,8 @@ class WorkspaceFiles:
         Args:
             path: The file.
             offset: The first line, from 1.
-            limit: Most lines; fewer if they would exceed the configuration's ``outputLimitBytes``.
+            limit: Maximum number of lines; there are fewer if they would exceed the configuration's
+                ``outputLimitBytes``.
         """
         return run_sync(self._sync_ops.read(path, offset=offset, limit=limit))
 
@@ -68,24 +71,25 @@ class WorkspaceFiles:
     ) -> transfers.Transferred:
         """Upload a file of this host, or a directory with all files below it.
 
-        Contents are streamed and hashed on the way; memory use does not depend on their size. Each file replaces an
-        existing one when it is complete; other files in an existing directory are kept. A file that its owner may
-        execute stays executable. Below a directory, a symbolic link to a file inside that directory is uploaded as a
-        file; other links, and special files, are not read, but reported as ``skipped``.
+        Contents are streamed and hashed at the same time; memory use does not depend on their size. An existing file is
+        replaced only when the new content is complete; other files in an existing directory are kept. A file that its
+        owner may execute stays executable. If ``local`` is a directory: a symbolic link to a file inside it is uploaded
+        as a file; other links and special files are not read, and are reported as ``skipped``.
 
         Args:
-            local: The file or directory; it may be, or lead through, a symbolic link.
+            local: The file or directory. It, or a directory above it, may be a symbolic link.
             path: The path of the copy in the workspace. A path that ends with ``/`` is a directory to upload into,
                 under the same name. Default: the workspace directory.
-            on_progress: Called with the `TransferProgress` after each piece, in this thread; if files go straight to
-                S3, also in others, one call at a time. Its first error is logged, and ends the calls.
+            on_progress: Called with the `TransferProgress` after each piece. Calls never overlap. They come from this
+                thread and, if files are uploaded directly to S3, from other threads too. After its first error, which
+                is logged, it is not called again.
 
         Returns:
-            The files, with their hashes, and the entries that were left out.
+            The uploaded files with their hashes, and the entries that were skipped.
 
         Raises:
-            FileError: Reading ``local`` failed (codes ``local_…``), or the workspace refused a file. The files before
-                it are uploaded.
+            FileError: Reading ``local`` failed (codes ``local_…``), or the workspace refused a file. Files that came
+                before the failed file may have been uploaded.
             PathRefused: The path leaves the workspace.
         """
         return run_sync(self._sync_transfers().upload(local, path, on_progress))
@@ -119,26 +123,27 @@ class WorkspaceFiles:
     ) -> bytes | transfers.Transferred:
         """Download a file, or a directory with all files below it, to this host; or return a file's content.
 
-        Contents are streamed and hashed on the way; memory use does not depend on their size. Each file gets its name,
-        and replaces an existing file, when it is complete; other files in an existing directory are kept. Nothing is
-        written outside of ``local``, whatever the workspace contains: below a directory, a symbolic link to a file of
-        the workspace is downloaded as a file, no link is created, and no existing link is followed.
+        Contents are streamed and hashed at the same time; memory use does not depend on their size. A file is written
+        under a temporary name, and renamed when it is complete; it then replaces an existing file. Other files in an
+        existing directory are kept. Nothing is written outside of ``local``, whatever the workspace contains: no link
+        is created, and below ``local`` no existing link is followed. In a downloaded directory, a symbolic link to a
+        file of the workspace is downloaded as a file.
 
         Args:
             path: The file or directory in the workspace.
             local: The path of the copy on this host; missing directories above it are created. A path that ends with
                 ``/`` is a directory to download into, under the same name. Default: return the content of a file of at
-                most 128 MiB; this counts as a read, so that the file may be overwritten.
+                most 128 MiB; afterwards `write` may replace the file.
             on_progress: Called as by `upload`.
-            max_bytes: Limit of the size of all files together. Default: no limit.
+            max_bytes: Maximum size of all files together, in bytes. Default: no limit.
 
         Returns:
-            The content; or, with ``local``, the files with their hashes, and the entries that were left out: links,
-            special files, and names that this host can't have.
+            The content. With ``local``: the downloaded files with their hashes, and the entries that were skipped
+            (links, special files, and names that this host can't have).
 
         Raises:
             FileMissing: The file does not exist.
-            FileUnsuitable: Without ``local``: it is a directory, or larger than 128 MiB.
+            FileUnsuitable: Without ``local``: the path is a directory, or a file larger than 128 MiB.
             FileError: Writing ``local`` failed (codes ``local_…``), or the files are larger than ``max_bytes``.
             WriteConflict: The file changed during each of several downloads.
         """
@@ -187,7 +192,7 @@ class WorkspaceFiles:
         return await self._async_ops.write(path, content, overwrite=overwrite)
 
     def edit(self, path: str, old_string: str, new_string: str, *, replace_all: bool = False) -> FileEdited:
-        """Replace a string in a file, byte for byte; line ends follow the file's style.
+        """Replace a string in a file. It must match exactly; the inserted text gets the file's line ends.
 
         Args:
             path: The file.
@@ -208,7 +213,7 @@ class WorkspaceFiles:
 
         Args:
             path: The directory.
-            limit: Most entries to return.
+            limit: Maximum number of entries to return.
         """
         return run_sync(self._sync_ops.list(path, limit=limit))
 
@@ -222,7 +227,7 @@ class WorkspaceFiles:
         Args:
             pattern: A glob pattern such as ``**/*.py``.
             path: Directory in which to search.
-            limit: Most paths to return.
+            limit: Maximum number of paths to return.
         """
         return run_sync(self._sync_ops.glob(pattern, path=path, limit=limit))
 
@@ -247,12 +252,12 @@ class WorkspaceFiles:
         Args:
             pattern: The expression.
             path: File or directory to search.
-            glob: Only files whose name matches.
+            glob: Search only files whose name matches this pattern.
             output_mode: ``files_with_matches``, ``content`` or ``count``.
             before: Lines of context before each match, in mode ``content``.
             after: Lines of context after each match, in mode ``content``.
             ignore_case: Match without regard to case.
-            limit: Most files or lines to return.
+            limit: Maximum number of files or lines to return.
         """
         operation = self._sync_ops.grep(
             pattern, path=path, glob=glob, output_mode=output_mode, before=before, after=after,
@@ -279,7 +284,7 @@ class WorkspaceFiles:
         )  # fmt: skip
 
     def delete(self, path: str) -> FileDeleted:
-        """Delete a file, a symbolic link itself, or an empty directory.
+        """Delete a file, a symbolic link (not its target), or an empty directory.
 
         Args:
             path: The file, link or directory.

@@ -26,9 +26,9 @@ def messages_of(settings: Mapping[str, Any]) -> Sequence[object]:
 def open_message(messages: Sequence[object], tool_call_id: str) -> str | None:
     """Return the id of the model's message that contains a call; None if no message does, or the call has a result.
 
-    Message ids identify a call because a model server may use the same call ids in each turn. Message ids are unique in
-    a conversation: LangGraph replaces a message by a later one with the same id. If a human rejects a call or responds
-    to it, LangChain's middleware adds a tool message, so the call has a result.
+    A model server may use the same call ids in each turn, so the id of the message is needed to identify a call.
+    Message ids are unique in a conversation: if LangGraph gets a second message with an id, it replaces the first. If a
+    human rejects a call or responds to it, LangChain's middleware adds a tool message, so the call has a result.
     """
     from langchain_core.messages import AIMessage, ToolMessage
 
@@ -41,7 +41,7 @@ def open_message(messages: Sequence[object], tool_call_id: str) -> str | None:
 
 
 def tool_of(messages: Sequence[object], tool_call_id: str) -> str | None:
-    """Return the name of the called tool, from the last message that contains the call; None if there is none."""
+    """Return the name of the called tool, from the last message that contains the call; None if no message does."""
     from langchain_core.messages import AIMessage
 
     for message in reversed(messages):
@@ -52,11 +52,11 @@ def tool_of(messages: Sequence[object], tool_call_id: str) -> str | None:
 
 
 def sandbox_of(messages: Sequence[object], tools: Collection[str]) -> str | None:
-    """Return the id of the sandbox that the last result of some tools came from; None if no result names one.
+    """Return the sandbox id in the latest tool result that has one; None if there is no such result.
 
     Args:
         messages: The messages, which a client may have forged.
-        tools: Names of the tools.
+        tools: Names of the tools whose results are read.
     """
     from langchain_core.messages import ToolMessage
 
@@ -71,8 +71,8 @@ def sandbox_of(messages: Sequence[object], tools: Collection[str]) -> str | None
 def first_turn(settings: Mapping[str, Any]) -> str | None:
     """Return the id of the message with the first tool calls of a conversation; None in a later turn.
 
-    None also if that can't be known: outside of a graph, in a graph inside another, and if the graph's state lacks the
-    message with the calls.
+    The result is also None if the turn is unknown: outside of a graph, in a graph inside another graph, and if the
+    graph's state lacks the message with the calls.
 
     Args:
         settings: The ``configurable`` of the task's config.

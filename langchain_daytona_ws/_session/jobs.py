@@ -13,21 +13,21 @@ from langchain_daytona_ws._core.run_sync import run_sync
 class WorkspaceJobs:
     """Start, poll and stop background jobs: commands that outlive the call, and this process.
 
-    A job runs until its command has ended and no process of the job holds its output, at most for its
+    A job runs until its command has ended and no process of the job has the output open, but at most for
     ``max_duration_s``. At most 10 jobs run at once. A job's log keeps the first 4 MiB and the last 8 to 12 MiB of
-    output. Ended jobs are listed for 7 days, at most the latest 50. Jobs and logs are on the sandbox's own disk: in an
-    ephemeral session, they end with the session.
+    output. Ended jobs are listed for 7 days, but only the latest 50. Jobs and logs are on the sandbox's own disk: if
+    the sandbox is ephemeral, they end with the session.
 
-    While jobs run, the sandbox's auto-stop interval covers them. The session's next call after the last job has ended
-    restores the interval. Any command or file operation in the sandbox is such a call: each also renews an S3
-    workspace's credentials, and calls ``on_job_done`` for jobs that have ended. There is no background thread; `join`
-    makes calls until a job has ended.
+    While jobs run, the sandbox's auto-stop interval is raised, so that it does not stop the sandbox. There is no
+    background thread: the interval is restored by the session's first call after the last job has ended. This can be
+    any command, or any file operation in the sandbox. Each of these calls also renews the credentials of an S3
+    workspace, and calls ``on_job_done`` for jobs that have ended. `join` sends requests until a job has ended.
 
     All methods raise `JobError` for an unknown job, and the errors of `WorkspaceSession.run`.
     """
 
     def __init__(self, sync_ops: JobOps, async_ops: JobOps, *, session: object) -> None:
-        self._session = session  # kept alive: an unreferenced session ends
+        self._session = session  # keeps the session alive: a session without references is closed
         self._sync_ops = sync_ops  # coroutines that do not suspend
         self._async_ops = async_ops
 
@@ -79,8 +79,10 @@ class WorkspaceJobs:
         Args:
             job_id: The job.
             tail_lines: Number of last lines, at most 10,000. Default, without an offset: 100.
-            offset: First byte, counted in the whole output; the result's ``next_offset`` is the next one.
-            limit_bytes: Most bytes to return. Default and maximum: the configuration's ``outputLimitBytes``.
+            offset: Position of the first byte in the whole output. To continue, pass the ``next_offset`` of the last
+                result.
+            limit_bytes: Maximum number of bytes to return. Default and maximum: the configuration's
+                ``outputLimitBytes``.
         """
         return run_sync(
             self._sync_ops.logs(job_id, tail_lines=tail_lines, offset=offset, limit_bytes=limit_bytes)
@@ -102,17 +104,17 @@ class WorkspaceJobs:
     def follow(
         self, job_id: str, *, offset: int | None = None, tail_lines: int | None = None
     ) -> Iterator[JobLine]:
-        """Return an iterator over the lines of a job's output, which waits for each line, until the job's end.
+        """Return an iterator over the lines of a job's output. It waits for new lines until the job has ended.
 
         Each request waits up to 20 seconds in the sandbox and returns when there is output. A line is yielded when it
-        is complete, or longer than 65,536 bytes. The last item has the kind ``"end"`` and states how the job has ended:
-        it is ``lost`` if the sandbox was stopped. A restart of the sandbox and bytes that the log has not kept are
-        items of the kind ``"notice"``. The requests keep the sandbox running.
+        is complete, or longer than 65,536 bytes. The last item has the kind ``"end"`` and states how the job has ended;
+        a job is ``lost`` if the sandbox was stopped. An item of the kind ``"notice"`` reports a restart of the sandbox,
+        or bytes that the log has not kept. The requests keep the sandbox running.
 
         Args:
             job_id: The job.
-            offset: First byte, see `logs`. Default: the beginning of the output.
-            tail_lines: Begin with this number of last lines instead, at most 10,000.
+            offset: Position of the first byte, see `logs`. Default: the beginning of the output.
+            tail_lines: Begin with the last lines instead: their number, at most 10,000.
         """
         follower = LogFollower(self._sync_ops, job_id, offset=offset, tail_lines=tail_lines)
         while (lines := run_sync(follower.lines())) is not None:
@@ -128,7 +130,7 @@ class WorkspaceJobs:
                 yield line
 
     def stop(self, job_id: str) -> Job:
-        """Stop a job and all its processes: TERM, and KILL a second later. An ended job is returned unchanged."""
+        """Stop a job and all its processes: SIGTERM, and SIGKILL a second later. An ended job is not changed."""
         return run_sync(self._sync_ops.stop(job_id))[0]
 
     async def astop(self, job_id: str) -> Job:
@@ -136,7 +138,7 @@ class WorkspaceJobs:
         return (await self._async_ops.stop(job_id))[0]
 
     def list(self) -> tuple[Job, ...]:
-        """Return all known jobs, latest start first."""
+        """Return all known jobs, the latest first."""
         return run_sync(self._sync_ops.list())
 
     async def alist(self) -> tuple[Job, ...]:
@@ -150,7 +152,7 @@ class WorkspaceJobs:
 
         Args:
             job_id: The job.
-            timeout_s: Most seconds to wait. Default: until the job has ended, at the latest after its
+            timeout_s: Maximum number of seconds to wait. Default: wait until the job has ended; it is stopped after its
                 ``max_duration_s``.
         """
         return run_sync(self._sync_ops.join(job_id, timeout_s=timeout_s))

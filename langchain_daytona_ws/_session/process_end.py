@@ -23,7 +23,7 @@ Arguments = TypeVarTuple("Arguments")
 
 logger = logging.getLogger("langchain_daytona_ws")
 
-EXIT_WITHIN_S = 30.0  # for all deletions at exit, with the last pushes of synchronised workspaces
+EXIT_WITHIN_S = 30.0  # for all deletions at exit, including the last pushes of synchronised workspaces
 SIGTERM_WITHIN_S = 8.0  # Docker kills a container 10 s after SIGTERM
 AT_ONCE = 20  # deletions at a time
 
@@ -43,7 +43,7 @@ class OpenSandbox(Protocol):
 
     @property
     def is_kept(self) -> bool:
-        """Whether it must be kept, because it has files that could not be saved."""
+        """Whether the sandbox must not be deleted, because it has files that could not be saved."""
 
     async def end(self, within_s: float) -> None:
         """Save the files of a synchronised workspace, and delete the sandbox."""
@@ -70,7 +70,7 @@ def remove(sandbox: OpenSandbox) -> None:
 
 
 def is_open(sandbox: OpenSandbox) -> bool:
-    """Return whether this process must delete the sandbox: it has created it, and not its parent process."""
+    """Return whether this process must delete the sandbox: this process, and not its parent, has created it."""
     return _open.get(sandbox) == os.getpid()
 
 
@@ -87,15 +87,16 @@ def _at_exit() -> None:
 
 
 def end_unreferenced(sandbox: OpenSandbox) -> None:
-    """Delete the sandbox of a session that was garbage-collected, in a thread that lives until then.
+    """Start a thread that deletes the sandbox of a session that was garbage-collected.
 
-    The collector may run in any thread at any time, also while that thread holds locks. So this takes no lock and does
-    not wait: ``Thread.start`` would wait for a thread that needs locks of `threading`, and is not used.
+    The collector may run in any thread at any time, also while that thread holds locks. So this function takes no lock
+    and does not wait. It cannot use ``Thread.start``, which waits until the new thread runs and takes locks of
+    `threading`.
     """
     if not is_open(sandbox) or sandbox.is_kept:
         return
     _unreferenced.put(sandbox)
-    with suppress(RuntimeError):  # the interpreter exits, and its exit handler deletes the sandbox
+    with suppress(RuntimeError):  # the interpreter is exiting: the exit handler deletes the sandbox
         _thread.start_new_thread(_start_ending_unreferenced, ())
 
 
@@ -106,12 +107,12 @@ def _start_ending_unreferenced() -> None:
 
 
 def _end_unreferenced() -> None:
-    """Delete all waiting sandboxes; other threads that were started for them find none."""
+    """Delete all sandboxes in the queue. If several threads were started, the others find an empty queue."""
     sandboxes = []
     with suppress(queue.Empty):
         while True:
             sandboxes.append(_unreferenced.get_nowait())
-    # A forked child inherits what its parent had put here.
+    # A forked child inherits the queue of its parent.
     sandboxes = [sandbox for sandbox in sandboxes if is_open(sandbox)]
     end(sandboxes, within_s=EXIT_WITHIN_S, when="after the last reference to its session")
 
@@ -120,7 +121,7 @@ def _end_unreferenced() -> None:
 
 
 def close_on_sigterm(*, within_s: float = SIGTERM_WITHIN_S) -> None:
-    """Delete this process's ephemeral sandboxes at SIGTERM, and then do what SIGTERM did before.
+    """Delete this process's ephemeral sandboxes at SIGTERM; then handle the signal as before.
 
     By default SIGTERM ends a process without running exit handlers: its ephemeral sandboxes stay until their auto-stop.
     After this call they are deleted in parallel, and all sessions that use them are closed. Then the earlier handler is
@@ -131,8 +132,9 @@ def close_on_sigterm(*, within_s: float = SIGTERM_WITHIN_S) -> None:
     in its lifespan instead, which also lets running requests end first.
 
     Args:
-        within_s: Seconds to wait for all deletions, with the last pushes of synchronised workspaces; afterwards
-            auto-stop ends the sandboxes. Default: 8, since Docker kills a container 10 seconds after SIGTERM.
+        within_s: Maximum number of seconds for all deletions, including the last pushes of synchronised workspaces.
+            Sandboxes that are not deleted by then are ended by their auto-stop. Default: 8, since Docker kills a
+            container 10 seconds after SIGTERM.
 
     Raises:
         RuntimeError: This is not the main thread, or SIGTERM has a handler that was not installed by Python.
@@ -160,7 +162,7 @@ class _SigtermHandler:
         self.within_s = within_s
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        signal.signal(number, self.earlier)  # for a second SIGTERM
+        signal.signal(number, self.earlier)  # a second SIGTERM has its earlier effect at once
         if not _end_all_in_a_thread(self.within_s):
             return
         if callable(self.earlier):
@@ -172,7 +174,7 @@ class _SigtermHandler:
 
 
 def _end_all_in_a_thread(within_s: float) -> bool:
-    """Delete all sandboxes; return False if the interpreter is exiting, whose exit handler deletes them.
+    """Delete all sandboxes; return False if the interpreter is exiting: then the exit handler deletes them.
 
     The signal may have interrupted the main thread while it ran an event loop, or held a lock. So another thread does
     the work, and this thread waits for it for a limited time.
@@ -205,8 +207,8 @@ def end(sandboxes: Iterable[OpenSandbox], *, within_s: float, when: str) -> None
 
     Args:
         sandboxes: The sandboxes.
-        within_s: Seconds for all of it.
-        when: When this happens, for the log.
+        within_s: Maximum number of seconds for all deletions together.
+        when: The occasion, for the log, such as "at exit".
     """
     if sandboxes := list(sandboxes):
         with asyncio.Runner(loop_factory=_LoopWithoutThreads) as runner:
@@ -226,7 +228,7 @@ async def _end_all(sandboxes: list[OpenSandbox], within_s: float, when: str) -> 
             except WorkspaceError as error:
                 logger.warning("%s, sandbox %s: %s", when, name, error.message)
             except Exception:
-                # The other sandboxes must be deleted all the same.
+                # The other sandboxes must still be deleted.
                 logger.exception("%s, sandbox %s was not deleted", when, name)
 
     await asyncio.gather(*map(end_one, sandboxes))
@@ -241,6 +243,6 @@ class _LoopWithoutThreads(asyncio.SelectorEventLoop):
         future: asyncio.Future[T] = self.create_future()
         try:
             future.set_result(func(*args))
-        except Exception as error:  # noqa: BLE001 - of the function, for the coroutine that waits for it
+        except Exception as error:  # noqa: BLE001 - raised in the coroutine that waits for the function
             future.set_exception(error)
         return future

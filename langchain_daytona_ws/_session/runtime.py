@@ -51,8 +51,9 @@ class _Runtime:
 
     Args:
         state: The state that the runtimes of the session share.
-        run_once: Waits, in the way of this runtime, for a value that another caller creates.
-        port: Returns the Daytona API. Importing the SDK takes a second, so it is called only when a sandbox is needed.
+        run_once: Creates a value once for all callers, see `RunOnce`.
+        port: Returns the Daytona API. It is called only when a sandbox is needed, because importing the SDK takes a
+            second.
         s3: The S3 workspace; None for a workspace on the sandbox's own disk.
     """
 
@@ -80,7 +81,7 @@ class _Runtime:
 
     @cached_property
     def files(self) -> FileOperations:
-        """The file operations of calls without a thread."""
+        """The file operations for calls that belong to no conversation."""
         return self.file_operations(self._state.own)
 
     @cached_property
@@ -116,7 +117,7 @@ class _Runtime:
         )
 
     async def client(self) -> GuestClient:
-        """Return the client for the sandbox's guest programs. Nothing is provisioned yet."""
+        """Return the client for calls to the sandbox. This does not create the sandbox."""
         if self._client is None:
             self._client = self._new_client(
                 await self._port(),
@@ -158,14 +159,14 @@ class _Runtime:
         except OutcomeUnknown as error:
             if error.code != LOST_WHILE_RUNNING or (await self._acquire()).id == info.id:
                 raise
-            # The interrupted hooks are lost with the sandbox; the new sandbox starts with the first hook.
+            # The sandbox was replaced while the hooks ran. In the new sandbox, all hooks run again.
 
     async def last_push(self, info: SandboxInfo, *, limit_s: float, revives: bool) -> SyncReport | None:
         """Push the files of a sandbox before the session ends; return None if there is nothing to push.
 
         Args:
             info: The sandbox.
-            limit_s: How long to wait.
+            limit_s: Maximum number of seconds to wait.
             revives: Whether to start the sandbox if it is stopped.
         """
         storage = self._state.storage
@@ -173,7 +174,7 @@ class _Runtime:
             return None
         known = storage.sync_state.reports.get(info.id)
         if known is None and info is self._state.sandboxes.info:
-            return None  # the workspace was never there
+            return None  # no call has copied the workspace to this sandbox
         sandbox = OneSandbox(info, is_persistent=self._state.config.persistent)
         client = self._new_client(
             await self._port(), sandbox, sandbox.acquire, self._storage_attachments, revives=revives
@@ -184,7 +185,7 @@ class _Runtime:
                 logger.warning("sandbox %s has ended: %s", info.name, "; ".join(known.notices))
             return None
         if not revives and report.failure == NO_ANSWER and (known is None or known.is_saved):
-            return None  # a persistent sandbox that does not run; its next session pushes
+            return None  # the persistent sandbox is stopped; its next session pushes
         return report
 
     # --- commands ---
@@ -199,7 +200,7 @@ class _Runtime:
         limit_bytes: int | None = None,
         pty: bool | tuple[int, int] = False,
     ) -> CommandResult:
-        """Run a command, and add a hint and remarks to its result. The caller adds the notices of its thread."""
+        """Run a command; add a hint, and notices about its processes. The caller adds the session's notices."""
         state, config = self._state, self._state.config
         if on_output is not None:
             on_output = self._callback(on_output)
@@ -238,7 +239,7 @@ class _Runtime:
         return replace(result, notices=(*result.notices, *remarks), hint=hint)
 
     def _callback(self, on_output: OnOutput) -> OnOutput:
-        """Return a callback for output that this runtime can call.
+        """Return a form of ``on_output`` that this runtime can call.
 
         Raises:
             TypeError: This runtime cannot call it.
@@ -248,7 +249,7 @@ class _Runtime:
     async def run_quietly(
         self, command: str, *, idempotency_key: str | None, limit_bytes: int
     ) -> CommandResult:
-        """Run a command of this package itself: without notices, hints or the workspace's variables."""
+        """Run a command for this package itself: no notices, no hint, no default variables for S3 workspaces."""
         return await run_command(
             await self.client(),
             self._state.root,
@@ -266,7 +267,7 @@ class _Runtime:
         )
 
     def _hint(self, command: str, output: str, exit_code: int) -> str | None:
-        """Return the hint for a failure that is typical of a mount of S3; None for any other."""
+        """Return a hint if a failure is typical of a mounted S3 workspace; otherwise None."""
         if not self._is_mounted:
             return None
         # Sessions without a mount do not import the hints.
@@ -275,12 +276,12 @@ class _Runtime:
         return hint(command, output, exit_code, root=self._state.root)
 
     def _job_remarks(self, command: str, within_s: float) -> tuple[str, ...]:
-        """Return notices about a job that may take ``within_s`` seconds from now."""
+        """Return notices about a job that may run for ``within_s`` seconds from now."""
         lifetime = () if self._state.config.persistent else ("it ends with this session",)
         return (*lifetime, *self._output_at_risk(command), *self._end_of_writing(within_s))
 
     def _output_at_risk(self, command: str) -> tuple[str, ...]:
-        """Warn of output that goes to a file of an S3 mount: opening the file while it is written cuts it off."""
+        """Return a notice if a job writes its output to a file on an S3 mount."""
         if not self._is_mounted:
             return ()
         from langchain_daytona_ws._core.hints.hint import written_here
@@ -295,7 +296,7 @@ class _Runtime:
         )
 
     def _end_of_writing(self, within_s: float = math.inf) -> tuple[str, ...]:
-        """Return a notice if writes to S3 will fail within ``within_s`` seconds: only calls renew credentials."""
+        """Return a notice if the credentials for S3 end within ``within_s`` seconds: only calls renew them."""
         storage = self._s3.attachment if self._s3 else None
         until = self._state.clock.time() + within_s
         if storage is None or storage.expires_at is None or storage.expires_at >= until:
@@ -314,9 +315,9 @@ class _Runtime:
         """Return the operations on the workspace's files.
 
         Args:
-            conversation: The thread, which must have read a file to overwrite it.
-            limit_bytes: Most bytes of text in a result. Default: the configuration's.
-            suggests_similar: Whether to name paths that are similar to a missing one. Default: True.
+            conversation: The conversation; it may overwrite only files that it has read.
+            limit_bytes: Maximum number of bytes of text in a result. Default: the configuration's.
+            suggests_similar: Whether the error for a missing file names similar paths. Default: True.
         """
         from langchain_daytona_ws._core.files.operations import FileOperations
 
@@ -338,9 +339,9 @@ class _Runtime:
         """Return the operations on all of the sandbox's files, by their absolute paths.
 
         Args:
-            conversation: The thread, which must have read a file to overwrite it.
-            limit_bytes: Most bytes of text in a result.
-            made: Directories that are created, with sudo if necessary, before a file is written there.
+            conversation: The conversation; it may overwrite only files that it has read.
+            limit_bytes: Maximum number of bytes of text in a result.
+            made: Directories that are created, with sudo if necessary, before a file is written in them.
         """
         from langchain_daytona_ws._core.files.operations import FileOperations
 
@@ -370,7 +371,7 @@ class _Runtime:
         )
 
     async def offload(self, work: Callable[[], T]) -> T:
-        """Run work that blocks on the host's files."""
+        """Run work that reads or writes the host's files; do not block an event loop."""
         raise NotImplementedError
 
     @cached_property
@@ -397,7 +398,7 @@ class _Runtime:
 
 
 async def _port_for_creation(port: Callable[[], Awaitable[SandboxPort]], s3: S3Access | None) -> SandboxPort:
-    """Return the Daytona API, for the creation of a sandbox that can reach its S3 workspace."""
+    """Fetch credentials and check the S3 store before a sandbox is created; return the Daytona API."""
     if s3 is not None:
         await s3.attachment.prepare()
     return await port()

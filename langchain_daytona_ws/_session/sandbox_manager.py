@@ -26,15 +26,17 @@ from langchain_daytona_ws.errors import SandboxUnavailable, SessionClosed, Unpus
 
 logger = logging.getLogger("langchain_daytona_ws")
 
-# Longer than all attempts of a deletion, including request time-outs.
+# All attempts to delete a sandbox take less, including request time-outs.
 CLOSE_WAITS_S = 120.0
-# How often the hooks start because the sandbox was stopped or lost while they ran.
+# Maximum number of times that the hooks run: they run again if the sandbox was stopped or lost meanwhile.
 SET_UPS_MAX = 4
 
-# Seconds at the end of the process: to wait for a creation in another thread, and for the requests after the last push.
+# At the end of the process: seconds to wait until another thread has created the sandbox, and seconds that remain for
+# requests after the last push.
 END_CREATION_S = 2.0
 END_AFTER_PUSH_S = 3.0
-KEEP_MINUTES = 24 * 60  # of a stopped sandbox with unpushed files; its time to live may end it sooner
+# Auto-delete interval of a sandbox with unpushed files. Its time to live may be shorter.
+KEEP_MINUTES = 24 * 60
 
 Work = Callable[[], Coroutine[Any, Any, None]]
 
@@ -73,19 +75,19 @@ class SandboxManager:
         self._set_up: SingleFlight[int] = SingleFlight("setting up the sandbox", "create")
         self.starts = 0  # known starts of the sandbox
         self._reached = False  # whether Daytona has ever answered this session
-        self._last_id = ""  # of a persistent sandbox
-        self._namespace = ""  # of an ephemeral sandbox
+        self._last_id = ""  # id of the persistent sandbox that was acquired last
+        self._namespace = ""  # set when an ephemeral sandbox is created
         self._creating = ""  # name of the sandbox that is being created
         self._undeleted: list[str] = []  # ids and names of sandboxes that must still be deleted
         self._closed = False
         self._released = False
-        self._push: LastPush | None = None  # of a synchronised workspace
+        self._push: LastPush | None = None  # None unless the workspace is synchronised
         self._apush: LastPush | None = None
         self._is_saved = False  # the last push has succeeded
         self.is_persistent = config.persistent
-        self.is_kept = False  # the sandbox has unpushed files, which was reported
+        self.is_kept = False  # the sandbox has unpushed files, and the caller got `UnpushedFiles`
         self._lock = threading.Lock()
-        self.on_created: Callable[[SandboxInfo, float], object] | None = None  # gets the seconds that it took
+        self.on_created: Callable[[SandboxInfo, float], object] | None = None  # gets the seconds too
         self.clients = DaytonaClients(config, clock)
 
     def push_with(self, push: LastPush, apush: LastPush) -> None:
@@ -105,13 +107,13 @@ class SandboxManager:
 
     @property
     def name(self) -> str:
-        """Name of the sandbox, also while it is created; of several, the latest. It is for the log."""
+        """Name of the sandbox, also while it is being created; otherwise the sandboxes to delete. For the log."""
         info = self.info
         return info.name if info else self._creating or ", ".join(self._undeleted)
 
     @property
     def is_closed(self) -> bool:
-        """Whether the session was closed, or has no reference any more."""
+        """Whether the session was closed or garbage-collected."""
         return self._closed
 
     @property
@@ -120,18 +122,18 @@ class SandboxManager:
         return self._namespace, self.clients.account()
 
     def may_exist(self) -> bool:
-        """Return whether the sandbox may exist without being created now."""
+        """Return whether the sandbox may exist already."""
         return self.info is not None or self.is_persistent
 
     async def acquire(self, run_once: RunOnce, api: Callable[[], Awaitable[SandboxPort]]) -> SandboxInfo:
         """Return the sandbox; create, find or start it first if necessary.
 
         Args:
-            run_once: Waits in the way of the runtime.
+            run_once: Creates a value once for all callers, see `RunOnce`.
             api: Returns the runtime's Daytona API.
         """
         self.check_open()
-        ready = self._flight.value  # usually: then no request is needed, and no client
+        ready = self._flight.value  # if it is set, neither a request nor a client is needed
         return await run_once(self._flight, lambda: self._provision(api)) if ready is None else ready
 
     async def set_up(self, run_once: RunOnce, work: Work) -> None:
@@ -190,11 +192,11 @@ class SandboxManager:
         self._reached = True
         await lifecycle.check_organization(port, acquired.info, organization_id, made_here=acquired.created)
         if self._released:
-            # A release on the thread of an event loop could not wait for this sandbox.
+            # `release` was called in the thread of an event loop, and could not wait for this sandbox.
             await port.finish(lifecycle.discard_quietly(port, acquired.info.id), within_s=CLOSE_WAITS_S)
             self.check_open()
         if self._last_id not in ("", acquired.info.id):
-            self._on_lost()  # also if another session has replaced it
+            self._on_lost()  # this session or another session has replaced it
         elif acquired.notice is not None:
             self._add_notice(acquired.notice)
         self._last_id = acquired.info.id
@@ -240,7 +242,7 @@ class SandboxManager:
     def failed(self, info: SandboxInfo) -> None:
         """Record that the sandbox is unusable. It is deleted when a new one is created, or when the session closes.
 
-        Daytona auto-deletes only stopped sandboxes. A persistent sandbox is repaired by the next `acquire`.
+        Daytona's auto-delete applies only to stopped sandboxes. A persistent sandbox is repaired by the next `acquire`.
         """
         self.lost(info)
         if not self.is_persistent:
@@ -288,8 +290,8 @@ class SandboxManager:
     def close(self, *, discard_unpushed: bool = False) -> None:
         """Delete an ephemeral sandbox, even if another thread is creating it, and close the sync connections.
 
-        Files of a synchronised workspace are pushed first. It can be called again after a failure. A forked child does
-        not delete its parent's sandbox.
+        Files of a synchronised workspace are pushed first. This method can be called again after a failure. A forked
+        child does not delete its parent's sandbox.
 
         Args:
             discard_unpushed: Whether to delete without a push.
@@ -301,7 +303,7 @@ class SandboxManager:
         self._closed = True
         pending = self._flight.pending
         if pending is not None and not on_a_loop():
-            # The thread that creates it checks the flag and deletes it.
+            # The thread that creates the sandbox then finds `_closed`, and deletes the sandbox.
             futures.wait([pending], timeout=CLOSE_WAITS_S)
         push = None if discard_unpushed else self._push
         try:
@@ -320,12 +322,12 @@ class SandboxManager:
         await self._aclose(push, within_s=CLOSE_WAITS_S, push_s=0.0 if push is None else PUSH_LIMIT_S)
 
     def abandon(self) -> None:
-        """Delete an ephemeral sandbox soon: its session has no reference. The garbage collector may call this."""
+        """Delete an ephemeral sandbox soon. The garbage collector calls this when it removes the session."""
         self._closed = True
         process_end.end_unreferenced(self)
 
     async def end(self, within_s: float) -> None:
-        """Close as `aclose` does, in a limited time, also if the thread that creates the sandbox is blocked."""
+        """Close as `aclose` does, within ``within_s`` seconds, even if another thread creates the sandbox and hangs."""
         until = time.monotonic() + within_s
         self._closed = True
         await self._flight.settled(min(END_CREATION_S, within_s))
@@ -346,7 +348,7 @@ class SandboxManager:
             within_s: Seconds for the deletion.
             push_s: Seconds for the push.
         """
-        # The last failed request ends before the time is over: its error has the cause.
+        # The deletion ends a second early: then the error has the cause, and not only "no answer".
         delete_s = min(lifecycle.DELETE_WITHIN_S, max(within_s - 1, 0.0))
         try:
             if (info := self._to_end(push)) is not None:
@@ -385,11 +387,11 @@ class SandboxManager:
             await self.aclose(discard_unpushed=discard_unpushed or self.is_persistent)
 
     def recover(self, info: SandboxInfo, *, deletes: bool) -> SyncReport | None:
-        """Push the files of a sandbox of another session, which is started if it is stopped.
+        """Push the files of another session's sandbox; start the sandbox first if it is stopped.
 
         Args:
             info: The sandbox.
-            deletes: Whether to delete it if all files are in S3.
+            deletes: Whether to delete the sandbox if all files are in S3.
 
         Returns:
             The report; None if the sandbox is gone.
@@ -401,7 +403,7 @@ class SandboxManager:
         return run_sync(self._end(self.clients.sync_port(), info, self._push, deletes=deletes, revives=True))
 
     def _to_end(self, push: LastPush | None) -> SandboxInfo | None:
-        """Return the sandbox, if closing must push from it or delete it."""
+        """Return the sandbox if closing must push its files or delete it; otherwise None."""
         if self.is_persistent:
             return None if push is None or self._is_saved else self.info
         return self.info if process_end.is_open(self) else None
@@ -423,10 +425,10 @@ class SandboxManager:
             port: The API.
             info: The sandbox.
             push: The last push; None to delete without a push.
-            deletes: Whether to delete it. Default: if it is ephemeral.
-            revives: Whether to start it if it is stopped. Default: if it is deleted afterwards.
-            limit_s: How long to wait for the push.
-            delete_s: How long a failed deletion is repeated.
+            deletes: Whether to delete the sandbox. Default: only an ephemeral sandbox.
+            revives: Whether to start a stopped sandbox for the push. Default: only if it is deleted afterwards.
+            limit_s: Maximum number of seconds to wait for the push.
+            delete_s: Seconds for which a failed deletion is repeated.
 
         Returns:
             The report of the push; None if there was nothing to push.
@@ -450,7 +452,7 @@ class SandboxManager:
         return report
 
     async def _kept(self, port: SandboxPort, info: SandboxInfo, report: SyncReport) -> UnpushedFiles:
-        """Keep a sandbox with unpushed files when it stops; return the error."""
+        """Delay the auto-deletion of an ephemeral sandbox with unpushed files; return the error to raise."""
         self.is_kept = True
         fate = "It stays, and the next session saves the files."
         if not self.is_persistent:

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class _MakerCancelled(Exception):
-    """The caller that creates the value was cancelled; one of the waiting callers creates it instead."""
+    """The caller that was creating the value was cancelled; one of the waiting callers creates it instead."""
 
 
 class WouldDeadlock(SandboxUnavailable):
@@ -46,7 +46,7 @@ class SingleFlight(Generic[T]):
     callers wait for a ``concurrent.futures.Future``, for which both threads and event loops can wait.
 
     Args:
-        making: The creation of the value, for errors: "provisioning the sandbox".
+        making: A name of the creation, for errors, such as "provisioning the sandbox".
         op: The operation that errors name.
     """
 
@@ -145,14 +145,14 @@ class SingleFlight(Generic[T]):
 
 
 def _quietly_wrapped(future: Future[T]) -> asyncio.Future[T]:
-    """Wrap for this loop, without a warning about an error that a cancelled waiter did not retrieve."""
+    """Wrap a future for this loop; prevent asyncio's warning if a cancelled waiter does not retrieve its error."""
     wrapped = asyncio.wrap_future(future)
     wrapped.add_done_callback(lambda done: done.cancelled() or done.exception())
     return wrapped
 
 
 class RunOnce(Protocol):
-    """A runtime's way to wait for a value that is created once: `once_blocking` or `once_on_loop`."""
+    """Return the value of a flight; create it if necessary. See `once_blocking` and `once_on_loop`."""
 
     async def __call__(self, flight: SingleFlight[T], make: Callable[[], Coroutine[Any, Any, T]]) -> T: ...
 
@@ -168,7 +168,7 @@ async def once_on_loop(flight: SingleFlight[T], make: Callable[[], Coroutine[Any
 
 
 class Wait(Protocol):
-    """A way to wait until a future is done, at most ``timeout_s`` seconds: `wait_blocking` or `wait_on_loop`."""
+    """Wait until a future is done, at most ``timeout_s`` seconds. See `wait_blocking`, `wait_on_loop`."""
 
     async def __call__(self, future: Future[None], timeout_s: float) -> None: ...
 

@@ -1,4 +1,4 @@
-"""The state that both runtimes of a session share, and its notices for the threads that use it."""
+"""The state that both runtimes of a session share, and the session's notices. A thread is a conversation here."""
 
 from __future__ import annotations
 
@@ -52,21 +52,22 @@ class SessionState:
     """The state that both runtimes of a session share. It does not refer to the session.
 
     Args:
-        config: The session's configuration; envVars are read with each call.
+        config: The session's configuration.
         namespace: Name of the workspace.
-        ids: Returns the names of calls and uploads.
+        ids: Returns a new unique id, for a call, an upload or a sandbox.
         clock: The session's time.
-        on_job_end: Called once for each job that has ended, with whether the call that found it was about jobs.
+        on_job_end: Called once for each job that has ended. Its second argument is True if a call about jobs has found
+            the end.
 
     Attributes:
         root: The workspace directory.
         identity: The same text for all sessions of the workspace, see `identity_of`.
         notices: The notices of all threads.
-        own: The state of the calls without a thread.
+        own: The state that all calls without a thread share.
         sandboxes: Manages the session's sandbox.
         storage: The S3 workspace; None for a workspace on the sandbox's own disk.
         tracker: The jobs that this session knows.
-        programs: The guest programs that the sandbox keeps.
+        programs: The guest programs that the sandbox is known to have on its disk.
 
     Raises:
         ConfigError: The configuration contradicts itself, or the namespace is invalid.
@@ -119,7 +120,7 @@ class SessionState:
         )
 
     def conversation(self, run: Mapping[str, Any] | None) -> Conversation:
-        """Return the state of the thread of a run, which gets the session's notices from now on.
+        """Return the state of a run's thread. From now on, the thread gets the session's notices.
 
         Args:
             run: The config of the run; without a thread, the result is `own`.
@@ -133,18 +134,19 @@ class SessionState:
         return conversation
 
     def with_notices(self, result: CommandResult, conversation: Conversation) -> CommandResult:
-        """Return a command's result with the notices that a thread has not seen yet."""
+        """Add the notices that a thread has not seen yet to a command's result; record that it has seen them."""
         return replace(result, notices=(*self.drain_notices(conversation), *result.notices))
 
     def drain_notices(self, conversation: Conversation) -> tuple[str, ...]:
-        """Return the notices that a thread has not seen yet, for its next result."""
+        """Return the notices that a thread has not seen yet, and record that it has seen them."""
         return self.notices.drain(conversation, lambda: self.sandboxes.sandbox_id)
 
     def guidance(self, *, deep_agent_in: str | None = None) -> str:
         """Return the facts about the workspace for a system prompt.
 
         Args:
-            deep_agent_in: The workspace directory, for a Deep Agent; ``""`` with a pool. Default: for the tools.
+            deep_agent_in: For a Deep Agent: the workspace directory, or ``""`` with a pool. None: facts for this
+                package's tools.
         """
         options, is_on_s3 = self.config.options, self.storage is not None
         return guidance(
@@ -166,7 +168,7 @@ class SessionState:
         self._forget_files()
 
     def _forget_files(self) -> None:
-        """Forget what the threads have read: the files of the next sandbox are not those of this one."""
+        """Forget which files the threads have read: the next sandbox has other files."""
         for conversation in self.notices.conversations():
             conversation.forget_files(all_of_them=self.storage is None)
 
@@ -181,8 +183,8 @@ class SessionState:
 class Notices:
     """The notices of a session about its sandbox; each thread gets each of them once, in its next result.
 
-    A thread that begins later does not get earlier notices. Of the notices that a thread has not seen, the latest
-    `NOTICES_MAX` are kept.
+    A thread that begins later does not get earlier notices. If there are more than `NOTICES_MAX` notices that a thread
+    has not seen, it gets only the latest of them.
 
     Args:
         lost: The notice for a thread whose sandbox was lost or replaced.
@@ -191,7 +193,7 @@ class Notices:
     def __init__(self, lost: str) -> None:
         self.lost = lost
         self._lock = threading.Lock()
-        # Each with the thread that must not get it.
+        # Each notice, with the thread that must not get it.
         self._kept: deque[tuple[str, Conversation | None]] = deque(maxlen=NOTICES_MAX)
         self._count = 0
         self._positions: WeakKeyDictionary[Conversation, int] = WeakKeyDictionary()
@@ -201,7 +203,8 @@ class Notices:
 
         Args:
             notice: The text.
-            but: The thread that has the same facts in its result. Default: none.
+            but: A thread that must not get the notice, because its result has the same facts. Default: None, all
+                threads get the notice.
         """
         with self._lock:
             self._kept.append((notice, but))
@@ -210,7 +213,7 @@ class Notices:
     def join(self, conversation: Conversation) -> None:
         """Record that a thread uses the session: it gets the notices from now on.
 
-        A thread that used the workspace through an earlier session gets all notices of this one.
+        A thread that used the workspace through an earlier session gets all notices of this session.
         """
         with self._lock:
             self._positions.setdefault(conversation, 0 if conversation.has_begun else self._count)
@@ -221,17 +224,18 @@ class Notices:
             return list(self._positions)
 
     def drain(self, conversation: Conversation, sandbox: Callable[[], str | None]) -> tuple[str, ...]:
-        """Return the notices that a thread has not seen yet, each text once, for its next result.
+        """Return the notices that a thread has not seen yet, each text once; record that it has seen them.
 
-        They include `lost` if the thread's last result came from another sandbox.
+        If the thread's last result came from another sandbox, `lost` is among them.
 
         Args:
             conversation: The thread.
             sandbox: Returns the id of the present sandbox; None if there is none.
         """
         with conversation.lock:
-            # First the id, because the notice of a loss is added before the next sandbox has an id. With the lock,
-            # because an id from before another call has reported the loss would be that of the lost sandbox.
+            # The id is read before the notices, because the notice of a loss is added before the next sandbox has an
+            # id. The lock is held meanwhile: otherwise a parallel call of this thread could return the notice of a loss
+            # after this call has read the id of the lost sandbox.
             sandbox_id = sandbox()
             with self._lock:
                 missed = self._count - self._positions.get(conversation, self._count)
@@ -239,7 +243,7 @@ class Notices:
                 new = list(self._kept)[-missed:] if missed else []
             notices = list(dict.fromkeys(notice for notice, but in new if but is not conversation))
             if self.lost in notices:
-                conversation.sandbox_id = ""  # `sandbox_id` may be that of the lost one
+                conversation.sandbox_id = ""  # `sandbox_id` may be the lost sandbox's
             elif sandbox_id is not None:
                 if conversation.sandbox_id not in ("", sandbox_id):
                     notices = [self.lost, *(notice for notice in notices if notice != REPLACED_NOTICE)]
@@ -249,7 +253,7 @@ class Notices:
 
 
 def weak_method(method: Callable[P, None]) -> Callable[P, None]:
-    """Return a function that calls a bound method, and does nothing once the method's object is gone."""
+    """Return a function that calls a bound method. It does nothing after the method's object is gone."""
     reference = weakref.WeakMethod(method)
 
     def call(*args: P.args, **kwargs: P.kwargs) -> None:

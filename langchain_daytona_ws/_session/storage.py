@@ -30,7 +30,7 @@ from langchain_daytona_ws._guest.ignore import Ignore
 from langchain_daytona_ws._session.credential_cache import CredentialCache
 from langchain_daytona_ws._session.single_flight import RunOnce, SingleFlight, once_blocking, once_on_loop
 
-# Longest file operation; most take milliseconds.
+# Credentials must be valid for this long when a file operation begins. Most operations take milliseconds.
 FILE_LIFE_S = 120.0
 
 
@@ -40,10 +40,10 @@ class S3Access:
 
     Attributes:
         attachment: Mounts or synchronises the workspace in each call.
-        is_mounted: Whether it is mounted.
-        files: The workspace's files without a sandbox; None if all access goes through the sandbox.
-        late: How long S3 may lack files of the latest command.
-        transfers: Transfers without a sandbox; None as for `files`.
+        is_mounted: Whether the S3 mode is ``mount``; otherwise it is ``sync``.
+        files: Accesses the workspace's files directly on S3; None if all access goes through the sandbox.
+        late: Waits until S3 has the files that the latest command wrote.
+        transfers: Transfers files directly from and to S3; None if all access goes through the sandbox.
     """
 
     attachment: MountManager | SyncManager
@@ -59,11 +59,11 @@ class Storage:
     Args:
         workspace: The buckets, prefixes and directories.
         direct: Whether file operations go straight to S3.
-        check_open: Refuses file operations after the session was closed.
+        check_open: Raises an error after the session was closed; called before each file operation.
         add_notice: Adds a notice to the next result.
-        caution: A sentence about a setting that may block S3 in the sandbox.
+        caution: Text added to mount errors if a network setting may block S3 in the sandbox; else ``""``.
         clock: The session's time.
-        ids: Returns the names of scratch keys.
+        ids: Returns a new unique id.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Storage:
 
 
 class _NotRefused(Exception):
-    """The store did not refuse a rename; the next call probes the store again."""
+    """Raised with the result of a probe that found no refusal, so that `SingleFlight` does not keep the result."""
 
     def __init__(self, probed: Probed) -> None:
         super().__init__(probed.renames.value)
@@ -136,10 +136,10 @@ class _NotRefused(Exception):
 
 
 class RenameProbe:
-    """Probe once, for all threads and loops, whether a store refuses renames; only a refusal is cached.
+    """Probe for all threads and loops whether a store refuses renames. After a refusal, reuse that result.
 
     Args:
-        ids: Returns the names of scratch keys.
+        ids: Returns a new unique id.
     """
 
     def __init__(self, ids: Ids) -> None:

@@ -1,4 +1,4 @@
-"""Run all checks of ``doctor`` in order, and yield each finding at once; the first check is the configuration's."""
+"""Run all checks of ``doctor`` in order, first the configuration's, and yield each finding at once."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def diagnose(
 
 
 def all_skipped(reason: str) -> Iterator[Finding]:
-    """Yield all checks except those of the configuration as skipped."""
+    """Yield a finding of status "skipped" for each check, except for the checks of the configuration."""
     yield from skipped(reason, *account.CHECKS, *storage.CHECKS, *sandbox.CHECKS)
 
 

@@ -40,13 +40,13 @@ OpenSession = Callable[[SandboxConfig, str], Session]
 
 
 def ephemeral(config: SandboxConfig) -> SandboxConfig:
-    """Return the configuration of an ephemeral sandbox that runs no hooks."""
+    """Return the configuration, changed to an ephemeral sandbox that runs no hooks."""
     changes = {"persistent": False, "lifecycle": None, "on_create": None, "on_resume": None}
     return config.model_copy(update=changes)
 
 
 def without_s3(config: SandboxConfig) -> SandboxConfig:
-    """Return the configuration of a sandbox without mounts."""
+    """Return the configuration, changed to a workspace on the sandbox's own disk."""
     options = config.options.model_copy(update={"mount_aws_s3_buckets": False})
     return config.model_copy(update={"options": options})
 
@@ -60,7 +60,7 @@ def sandbox_findings(
         config: The configuration of the session.
         namespace: The workspace's name.
         open_session: Creates the session.
-        storage: The S3 workspace; None without S3. If it cannot be mounted, the sandbox is created without the mount.
+        storage: The S3 workspace; None without S3. If `storage.obstacle` is set, the sandbox is created without S3.
     """
     obstacle = "" if storage is None else storage.obstacle
     config = ephemeral(config if storage is not None and not obstacle else without_s3(config))
@@ -117,7 +117,7 @@ def _examined(
 
 
 def _workspace(session: Session, storage: StorageDiagnosis | None) -> list[Finding]:
-    """Write a file with a command of the session; on S3, read it from there."""
+    """Write a file with a command of the session. If the workspace is on S3, read the file from S3."""
     name, text = PROBE + secrets.token_hex(6), secrets.token_hex(8)
     ran, report = True, None
     try:

@@ -58,7 +58,7 @@ class StorageDiagnosis:
 
     @property
     def obstacle(self) -> str:
-        """The reason to create the sandbox without the mount; ``""`` without an obstacle."""
+        """Why the sandbox must be created without the S3 workspace; ``""`` if nothing prevents it."""
         if self.credentials is None:
             return "there are no credentials to mount it with"
         return "a mount of this store would lose files that are renamed" if self._is_unsafe else ""
@@ -74,7 +74,7 @@ class StorageDiagnosis:
         self._probe.close()
 
     def findings(self) -> Iterator[Finding]:
-        """Run the checks; skip those that need a failed one."""
+        """Run the checks; skip checks that depend on a failed check."""
         yield self._clock()
         yield self._check_credentials()
         if self.credentials is None:
@@ -101,7 +101,7 @@ class StorageDiagnosis:
         return run_sync(self._store.get(key, max_bytes=1024)).data
 
     def remove(self, key: str) -> Finding | None:
-        """Delete an object below the prefix; return a finding when that failed."""
+        """Delete an object below the prefix; return a finding if the deletion failed."""
         try:
             run_sync(self._store.delete(key))
         except StoreFault as fault:
