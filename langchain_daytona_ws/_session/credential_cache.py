@@ -16,7 +16,8 @@ logger = logging.getLogger("langchain_daytona_ws")
 # Credentials that have at least this share of their life left are never renewed: a call that needs them for longer than
 # their whole life would otherwise fetch new credentials each time.
 SHARE_OF_LIFE = 0.9
-# If credentials cannot be renewed, they are used until this many seconds before they expire: a request needs time to arrive.
+# If credentials cannot be renewed, they are used until this many seconds before they expire, because a request needs
+# time to arrive.
 LAST_USE_S = 60.0
 # Back-off after a failed refresh: otherwise each call would wait for one more refusal.
 PAUSE_S = 30.0
