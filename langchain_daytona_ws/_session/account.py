@@ -68,7 +68,7 @@ class AccountSandboxes:
         """Refuse a sandbox whose files cannot be saved in S3 with this configuration.
 
         Raises:
-            ConfigError: The configuration has another S3 workspace, no S3 workspace, or one that is not synchronised.
+            ConfigError: The configuration has another S3 workspace or none, or its S3 workspace is not synchronised.
             SandboxError: The workspace of the sandbox is not synchronised (``code="not_synchronised"``).
         """
         label = sandbox.labels.get(SYNC_LABEL)

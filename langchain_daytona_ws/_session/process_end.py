@@ -121,7 +121,7 @@ def _end_unreferenced() -> None:
 
 
 def close_on_sigterm(*, within_s: float = SIGTERM_WITHIN_S) -> None:
-    """Delete this process's ephemeral sandboxes at SIGTERM; then handle the signal as before.
+    """Delete this process's ephemeral sandboxes at SIGTERM; then run the earlier signal handler.
 
     By default SIGTERM ends a process without running exit handlers: its ephemeral sandboxes stay until their auto-stop.
     After this call they are deleted in parallel, and all sessions that use them are closed. Then the earlier handler is
