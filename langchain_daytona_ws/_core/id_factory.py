@@ -1,4 +1,4 @@
-"""A session's sources of ids and time; tests inject their own."""
+"""The ids and the clock of a session. Tests pass their own."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ Ids = Callable[[], str]
 
 
 class Clock(Protocol):
-    """The clock of a session, and its way to wait.
+    """Provides the time to a session, and waits for it.
 
-    Pass your own clock to a `WorkspaceSession` to replay a recording without waiting and with the recorded dates.
-    Requests still end at the time-outs of the clients that send them.
+    Pass your own clock to a `WorkspaceSession` to replay a recording without waiting and with the recorded dates. The
+    time-outs of HTTP requests do not use this clock.
     """
 
     def time(self) -> float:
-        """Return Unix time in seconds; it decides when credentials and jobs end."""
+        """Return the Unix time in seconds, with which the ends of credentials and jobs are compared."""
         ...
 
     def monotonic(self) -> float:
-        """Return seconds on a monotonic clock; it limits the time of retries."""
+        """Return seconds on a monotonic clock, which limits the time of retries."""
         ...
 
     def sleep(self, seconds: float) -> None:
-        """Wait, for the sync methods and for threads."""
+        """Block the calling thread. Used by the sync methods and by background threads."""
         ...
 
     async def asleep(self, seconds: float) -> None:
-        """Wait, for the async methods."""
+        """Wait without blocking the event loop. Used by the async methods."""
         ...
 
 
@@ -40,7 +40,7 @@ def random_id() -> str:
 
 
 def first_of(ids: Ids) -> str:
-    """Return an id, and check its form: a short nonce could occur in the output of a command.
+    """Return the next id after checking its form: a short id could occur in the output of a command.
 
     Raises:
         ValueError: The id is not 32 hexadecimal digits.

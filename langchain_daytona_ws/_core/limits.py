@@ -1,18 +1,18 @@
-"""Limits and defaults that the tools describe, apart from the models, which the tools are built without."""
+"""Limits and defaults that the tools' descriptions mention. The tools can import this module without any models."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-# Rows of a result, if the caller passes no limit.
+# Maximum number of rows in a result, if the caller passes no limit.
 LIST_LIMIT = 1000
 GLOB_LIMIT = 200
 GREP_LIMIT = 250
 
 JOB_DEFAULT_S = 3600.0
 JOB_MAX_S = 24 * 3600.0
-TAIL_LINES_MAX = 10_000  # of a job's log
-OFFSET_MAX = 1 << 52  # in a job's log
+TAIL_LINES_MAX = 10_000  # last lines of a job's log
+OFFSET_MAX = 1 << 52  # bytes, in a job's log
 
 
 def check_range(name: str, value: int, lowest: int, highest: int, error: Callable[[str], Exception]) -> None:

@@ -1,4 +1,4 @@
-"""The interface to Daytona's API that the core needs, its data, and its faults."""
+"""The interface through which the core uses Daytona's API, with its data types and errors."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class SandboxSpec:
-    """The sandbox to create; intervals in minutes (Daytona API)."""
+    """The specification of a sandbox to create. A field with None is not sent."""
 
     name: str
     snapshot: str | None = None
     image: Any = None  # an image reference, or a daytona.Image
     resources: Resources | None = None  # only with an image
-    user: str | None = None  # None: the image's
+    user: str | None = None  # None: the user of the image
     target: str | None = None
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -31,7 +31,7 @@ class SandboxSpec:
 
 
 class Resources(NamedTuple):
-    """Size of a sandbox; None: Daytona's default."""
+    """Size of a sandbox. None means Daytona's default."""
 
     cpu: int | None = None
     memory_gib: int | None = None
@@ -39,7 +39,7 @@ class Resources(NamedTuple):
 
 
 class NetworkRules(NamedTuple):
-    """Limits on a sandbox's network access (Daytona API); a field with None is not sent."""
+    """Limits on a sandbox's network access (Daytona API). A field with None is not sent."""
 
     block_all: bool | None = None
     allow_cidrs: str | None = None  # separated by commas
@@ -47,31 +47,31 @@ class NetworkRules(NamedTuple):
 
 
 class SandboxInfo(NamedTuple):
-    """One sandbox as the control plane describes it."""
+    """A sandbox as Daytona's control plane (its central API) describes it."""
 
     id: str
     name: str
     state: str
     organization_id: str
     labels: Mapping[str, str]
-    recoverable: bool = False  # if the state is an error
+    recoverable: bool = False  # in an error state: whether Daytona can recover the sandbox
 
 
 class ExecReply(NamedTuple):
-    """The daemon's answer to one execute request."""
+    """The answer of the sandbox's daemon, Daytona's program in the sandbox, to one execute request."""
 
     exit_code: int
     output: str
 
 
 class UploadSource(Protocol):
-    """The content of a file to upload. It is opened again if the upload is repeated."""
+    """The content of a file to upload. Each attempt to upload it opens it again."""
 
     @property
     def size_bytes(self) -> int: ...
 
     def open(self) -> BinaryIO:
-        """Open the content at its start. Reading raises a `FileError` if the content is no longer ``size_bytes``."""
+        """Open the content at its start; if it is shorter than ``size_bytes``, this or reading raises a `FileError`."""
         ...
 
 
@@ -86,15 +86,15 @@ class BytesSource:
         return len(self.data)
 
     def open(self) -> BinaryIO:
-        return io.BytesIO(self.data)  # shares the bytes
+        return io.BytesIO(self.data)  # without a copy
 
 
 OnBytes = Callable[[int], object]
-"""Called with the number of bytes that have just been transferred, in the caller's thread."""
+"""Called with the size of each transferred piece, in bytes, in the caller's thread or event loop."""
 
 
 class FaultKind(enum.Enum):
-    """Kinds of failed requests, by the possible reaction."""
+    """Kinds of failed requests: one for each way to handle them."""
 
     NOT_SENT = "could not connect; nothing was sent"
     UNTRUSTED = "the server's certificate was not accepted; nothing was sent"
@@ -112,14 +112,14 @@ class FaultKind(enum.Enum):
 
 
 class PortFault(Exception):
-    """A request failed. Only adapters raise it, and the core translates it.
+    """A request failed. Only adapters raise this error; the core translates it into errors of this package.
 
     Args:
         kind: The kind of failure.
-        message: The message of the API or the transport, without secrets.
-        status: HTTP status, if there was an answer.
-        retry_after_s: The answer's Retry-After, in seconds.
-        sandbox_id: The sandbox that a failed create left behind.
+        message: The message of the API or of the transport, without secrets.
+        status: HTTP status of the answer; None if there was no answer.
+        retry_after_s: The answer's Retry-After, in seconds; None if the answer has no such header.
+        sandbox_id: The sandbox that a failed create left behind; None if no sandbox is known.
     """
 
     def __init__(
@@ -155,35 +155,42 @@ _PASSING = {
 
 
 class BackgroundTask(Protocol):
-    """Work that runs concurrently with its starter: a thread in the sync runtime, a task in the async runtime.
+    """Work that runs concurrently with the code that started it: in a thread (sync) or in an asyncio task (async).
 
-    The work calls `pause` and `abandonable`. Its starter calls `end` or `cancel`, which stop the work.
+    The work calls `pause` and `abandonable`. The code that started it calls `end` or `cancel`.
     """
 
     async def pause(self, seconds: float) -> bool:
-        """Wait; called by the work. Return False at once if the work must end."""
+        """Wait, and return True; return False at once when the work must end. Called by the work."""
         ...
 
     async def abandonable(self, request: Awaitable[T]) -> T:
-        """Await a request; called by the work. If the starter abandons the request, this does not return."""
+        """Await a request for which `end` does not wait long; if `end` gives up, raise, and so end the work.
+
+        Called by the work.
+        """
         ...
 
     async def end(self) -> None:
-        """Request the end of the work and wait for it; wait only briefly for an abandonable request."""
+        """Ask the work to end, and wait until it has ended; an `abandonable` request is given up after a second."""
         ...
 
     async def cancel(self) -> None:
-        """End the work as `end` does, and interrupt its current wait if possible."""
+        """End the work as `end` does. An asyncio task is also interrupted where it waits."""
         ...
 
 
 class SandboxPort(Protocol):
-    """Daytona's API. Coroutines of the sync implementation never suspend. All methods raise only PortFault."""
+    """Daytona's API. Coroutines of the sync implementation never suspend.
+
+    All requests raise only PortFault, except for errors of the caller's own content and callbacks (`upload`,
+    `download`).
+    """
 
     async def create(self, spec: SandboxSpec, *, timeout_s: float) -> SandboxInfo: ...
 
     async def get(self, id_or_name: str) -> SandboxInfo | None:
-        """Return the sandbox; None if the control plane reports that it does not exist."""
+        """Return a sandbox; None if the control plane reports that the sandbox does not exist."""
         ...
 
     async def start(self, sandbox_id: str, *, timeout_s: float) -> None: ...
@@ -191,19 +198,19 @@ class SandboxPort(Protocol):
     async def stop(self, sandbox_id: str, *, timeout_s: float) -> None: ...
 
     async def recover(self, sandbox_id: str, *, timeout_s: float) -> None:
-        """Recover a sandbox from a recoverable error."""
+        """Ask Daytona to recover a sandbox from an error state."""
         ...
 
     async def set_autostop(self, sandbox_id: str, minutes: int) -> None:
-        """Set the time without a request after which the sandbox is stopped; repeatable."""
+        """Set the minutes without a request after which Daytona stops the sandbox; repeatable."""
         ...
 
     async def set_autodelete(self, sandbox_id: str, minutes: int) -> None:
-        """Set the time for which the sandbox is stopped before it is deleted; repeatable."""
+        """Set the minutes after a stop of the sandbox after which Daytona deletes it; repeatable."""
         ...
 
     async def preview_url(self, sandbox_id: str, port: int, *, expires_s: int) -> str:
-        """Return a signed link to a port of the sandbox. The link is a secret."""
+        """Return a signed link to a port of the sandbox. The link is a secret: it needs no other password."""
         ...
 
     async def set_labels(self, sandbox_id: str, labels: Mapping[str, str]) -> None:
@@ -211,7 +218,7 @@ class SandboxPort(Protocol):
         ...
 
     async def delete(self, id_or_name: str) -> None:
-        """Request deletion; succeeds if the sandbox is gone already."""
+        """Request the deletion of a sandbox; return without an error if the sandbox is gone already."""
         ...
 
     async def execute(
@@ -219,13 +226,20 @@ class SandboxPort(Protocol):
     ) -> ExecReply: ...
 
     async def ping(self, sandbox_id: str) -> None:
-        """Send the sandbox's daemon a request that changes nothing; return if it answers."""
+        """Send a request that changes nothing to the sandbox's daemon, and return when it has answered."""
         ...
 
     async def upload(
         self, sandbox_id: str, files: Sequence[tuple[str, UploadSource]], on_bytes: OnBytes | None = None
     ) -> list[str]:
-        """Write files and their directories in one request; return the hashes, computed while they are sent."""
+        """Write files, and create their directories, in one request.
+
+        Returns:
+            The SHA-256 of each file, computed while the file is sent.
+
+        Raises:
+            FileError: A content could not be read, or has changed.
+        """
         ...
 
     async def download(
@@ -235,11 +249,14 @@ class SandboxPort(Protocol):
         write: Callable[[bytes], object],
         on_bytes: OnBytes | None = None,
     ) -> None:
-        """Pass a file's pieces to ``write``, in order; its errors end the download. ``write`` may block."""
+        """Download a file, and pass its pieces to ``write`` in order. ``write`` may block.
+
+        If ``write`` raises, the download ends, and its error is raised.
+        """
         ...
 
     async def version(self, sandbox_id: str, path: str) -> str:
-        """Return a text that differs after each change of the file's content."""
+        """Return a text that changes when the file's content changes: its size and time of modification."""
         ...
 
     async def sleep(self, seconds: float) -> None: ...
@@ -249,9 +266,13 @@ class SandboxPort(Protocol):
         ...
 
     async def finish(self, work: Coroutine[Any, Any, object], *, within_s: float) -> bool:
-        """Run clean-up to its end even if the caller is cancelled; return False if it took too long."""
+        """Run clean-up to its end, even if the caller is cancelled.
+
+        Returns:
+            False if an async clean-up was cancelled after ``within_s`` seconds. A sync clean-up has no time limit.
+        """
         ...
 
     def background(self, work: Callable[[BackgroundTask], Coroutine[Any, Any, None]]) -> BackgroundTask:
-        """Start work that runs concurrently. It must not raise."""
+        """Start work that runs concurrently. The work must not raise."""
         ...

@@ -9,10 +9,10 @@ T = TypeVar("T")
 
 
 def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine whose awaits all complete at once, such as coroutines over sync ports.
+    """Run a coroutine that never suspends, such as a coroutine over sync ports, and return its result.
 
     Raises:
-        RuntimeError: The coroutine suspended: an async port was given to a sync call. Nothing is left running.
+        RuntimeError: The coroutine suspended, because a sync call used an async port. The coroutine was closed.
     """
     try:
         coroutine.send(None)

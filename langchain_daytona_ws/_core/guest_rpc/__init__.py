@@ -1,1 +1,1 @@
-"""Calls to the guest, the program that runs inside the sandbox."""
+"""Calls to the guest: the programs of this package that run inside the sandbox."""

@@ -1,4 +1,4 @@
-"""The protocol of attachments: parts that a workspace adds to each guest request, such as mount credentials."""
+"""The interface of attachments. An attachment adds a part to each request to the guest, such as mount credentials."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from langchain_daytona_ws.errors import WorkspaceError
 
 OnProgress = Callable[[str], Awaitable[None]]
 
-SENDS_MAX = 3  # by an attachment: without credentials, with credentials, with new credentials
+# Number of times that an attachment may send one request: without credentials, with them, and with new credentials.
+SENDS_MAX = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +23,11 @@ class GuestRequest:
     Args:
         port: The Daytona API.
         sandbox_id: The sandbox that the request is sent to.
-        entry: The guest module.
+        entry: The guest module whose ``main`` is called.
         fields: The fields of the request.
-        life_s: Seconds for which processes of the request will use the workspace.
-        on_progress: Receives lines about long preparations in the sandbox; None without a listener.
-        secret: Bytes that are sent so that no other process can read them; None without a secret.
+        life_s: Seconds for which processes of the request need the workspace, and so valid credentials.
+        on_progress: Receives lines about long preparations in the sandbox; None to report no progress.
+        secret: Bytes that no other process in the sandbox can read; None if there is no secret.
     """
 
     port: SandboxPort
@@ -38,7 +39,7 @@ class GuestRequest:
     secret: bytes | None = field(default=None, repr=False)
 
     def extended(self, fields: Mapping[str, object], *, secret: bytes | None = None) -> GuestRequest:
-        """Return this request with further fields, and with a secret if one is given."""
+        """Return a copy of this request with further fields; a secret that is not None replaces the present secret."""
         return replace(
             self, fields={**self.fields, **fields}, secret=self.secret if secret is None else secret
         )
@@ -48,24 +49,25 @@ Send: TypeAlias = Callable[[GuestRequest], Awaitable[Answer]]
 
 
 class Attachment(Protocol):
-    """A part of each request to the guest, such as the specification of the workspace's mounts."""
+    """Adds a part to each request to the guest, such as the specification of the workspace's mounts."""
 
     @property
     def margin_s(self) -> float:
-        """Seconds that the attachment may take in the sandbox, in addition to the request's own time."""
+        """Seconds that the work for this part may take in the sandbox, in addition to the request's own time."""
         ...
 
     async def send(self, send: Send, request: GuestRequest) -> Answer:
         """Send a request with this part, and return its answer.
 
-        The request may be sent again if nothing of it ran, for example with credentials that the sandbox lacked.
+        If the guest refuses the request before anything runs, for example because it lacks credentials, the attachment
+        may send the request again.
 
         Args:
-            send: Sends the request; it returns the answer unchecked.
+            send: Sends a request, and returns its answer unchecked.
             request: The request without this part.
         """
         ...
 
     def error(self, code: str, detail: str) -> WorkspaceError | None:
-        """Return the error for a failed set-up that the guest reported; None if another part of the guest failed."""
+        """Return the error for a failed set-up that the guest reported; None if the code is not of this attachment."""
         ...

@@ -29,7 +29,7 @@ logger = logging.getLogger("langchain_daytona_ws")
 
 T = TypeVar("T")
 
-# The guest's own limits end a call long before this margin, which only bounds the wait for a silent sandbox.
+# Added to the guest's own time limit. It matters only if the sandbox never answers.
 MARGIN_S = 25
 TRANSFER_WITHIN_S = 900.0
 KILL_CALL_S = 20
@@ -41,7 +41,7 @@ class DownloadTarget(Protocol):
     """Receives the content of a download."""
 
     def restart(self) -> None:
-        """Discard what was received."""
+        """Discard the content that was received: the download begins again."""
 
     def write(self, piece: bytes) -> object:
         """Receive the next piece."""
@@ -51,14 +51,14 @@ class Meter(Protocol):
     """Counts the bytes of a transfer."""
 
     def restart(self) -> None:
-        """Begin again, after a fault."""
+        """Subtract the bytes counted so far: the transfer begins, or begins again after a fault."""
 
     def add(self, count: int) -> None:
-        """Count bytes that were transferred."""
+        """Add a number of transferred bytes."""
 
 
 class _Variables(dict[str, str]):
-    """The environment of a request, with a repr that hides envVars: tracebacks may show local variables."""
+    """The environment of a request. Its repr hides the values, because tracebacks may show local variables."""
 
     def __repr__(self) -> str:
         return f"<{len(self)} variables>"
@@ -70,14 +70,14 @@ class GuestClient:
     Args:
         port: The Daytona API.
         sandbox: The state of the session's sandbox.
-        acquire: Returns the sandbox, creating or starting it if necessary.
-        variables: The environment variables that each request sets. Sandboxes do not store them, so a changed
-            configuration applies at the next call.
+        acquire: Returns the sandbox; creates or starts it first if necessary.
+        variables: The environment variables of each request. Sandboxes do not store them, so a changed configuration
+            applies from the next call on.
         new_key: Returns random names for calls and answers.
-        attachments: Parts that every request carries.
+        attachments: Each adds a part to each call.
         programs: The programs that sandboxes keep; shared by the clients of a session.
-        set_up: Runs the hooks that have not run yet, before a request is sent.
-        revives: Whether to start the sandbox if it is stopped.
+        set_up: Runs the hooks that have not run yet. It is called before each attempt to send a call.
+        revives: Whether to start the sandbox again if it is found stopped.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class GuestClient:
         self._attachments = attachments
         self._programs = KeptPrograms() if programs is None else programs
         self._set_up = set_up
-        self._only_sandbox_id = ""  # any, see `only_for`
+        self._only_sandbox_id = ""  # the only sandbox to send to (`only_for`); "" for any
         self._revives = revives
         self._margin_s = MARGIN_S + sum(attachment.margin_s for attachment in attachments)
         self.variables = _Variables(variables)
@@ -119,24 +119,26 @@ class GuestClient:
         on_send: Callable[[SandboxInfo], object] | None = None,
         on_progress: OnProgress | None = None,
     ) -> tuple[Answer, str]:
-        """Send a request until it is answered; return the answer, and the id of the sandbox that has answered.
+        """Send a call until it is answered; return the answer, and the id of the sandbox that answered.
 
         Args:
-            entry: The guest module.
-            fields: The request. With a ``key`` it runs at most once; without a ``key`` it must be repeatable.
-            timeout_s: Longest time that the guest may take.
-            life_s: Seconds for which processes of the request will use the workspace. Default: ``timeout_s``.
-            within_s: Seconds after which no further request is sent. Default: enough for the guest's time and retries.
-            killable: Whether to end the command in the sandbox when this call is cancelled.
-            on_send: Called with the sandbox, each time before the request is sent.
+            entry: The guest module whose ``main`` is called.
+            fields: The fields of the call. With a ``key`` the call runs at most once; without a ``key`` it may run
+                several times.
+            timeout_s: Maximum time for the guest, in seconds.
+            life_s: Seconds for which its processes need the workspace, and so valid credentials. Default:
+                ``timeout_s``.
+            within_s: Seconds after which the call is not sent again. Default: enough for the guest's time and retries.
+            killable: Whether to kill the command in the sandbox when this call is cancelled.
+            on_send: Called with the sandbox before each attempt.
             on_progress: Receives lines about long preparations in the sandbox.
 
         Raises:
-            OutcomeUnknown: The request may or may not have run.
+            OutcomeUnknown: The call may or may not have run.
             SandboxUnavailable: The sandbox could not be reached; nothing ran.
-            SandboxError: The sandbox refused the request, or its answer was unreadable.
+            SandboxError: The sandbox refused the call, or its answer was unreadable.
             ProvisionError: There was no sandbox, and none could be created.
-            CredentialsRefused: There were no credentials for the S3 workspace; nothing ran.
+            CredentialsRefused: No credentials for the S3 workspace could be obtained; nothing ran.
         """
         info = await self._acquire()
         attempts = self._new_attempts(min(timeout_s + self._margin_s + RETRY_WITHIN_S, within_s))
@@ -158,36 +160,39 @@ class GuestClient:
                 await self._port.finish(self._kill(info, fields), within_s=KILL_CALL_S)
             raise
         if answer.get("outcome") == "running":
-            # Another process sent this call earlier; it runs longer than its own limit.
+            # An earlier attempt with this key still runs, longer than its own limit.
             raise unknown("It was still running when its time was up.", code="still_running")
         return self._checked(answer), info.id
 
     def only_for(self, sandbox_id: str) -> GuestClient:
-        """Return a client that sends only to a sandbox, and runs no hooks there."""
+        """Return a client that runs no hooks and sends to this sandbox only.
+
+        If the session uses another sandbox by then, a call raises `OutcomeUnknown`.
+        """
         only = copy.copy(self)
         only._only_sandbox_id, only._set_up = sandbox_id, None
         return only
 
     async def poll(self, info: SandboxInfo, entry: str, request: Answer, *, within_s: float) -> Answer:
-        """Send a request that only reads, once, without attachments.
+        """Send a request that changes nothing, once and without attachments, and return its answer.
 
         Raises:
-            PortFault, SandboxError: The request got no answer.
+            PortFault, WorkspaceError: The request got no answer or an unreadable answer, or the guest refused it.
         """
         return self._checked(
             await self._send(GuestRequest(self._port, info.id, entry, request, within_s), within_s)
         )
 
     def background(self, work: Callable[[BackgroundTask], Coroutine[Any, Any, None]]) -> BackgroundTask:
-        """Start work that runs during a call."""
+        """Start work that runs concurrently with a call."""
         return self._port.background(work)
 
     async def upload(
         self, directory: str, contents: Sequence[UploadSource], meter: Meter | None = None
     ) -> list[tuple[str, str]]:
-        """Upload contents to new files on the sandbox's own disk; to other new files after a fault.
+        """Upload contents to new files on the sandbox's own disk, with retries.
 
-        So a late request of a failed attempt changes no file that is used.
+        Each attempt uses new names, so that a late request of an earlier attempt cannot change a file that is in use.
 
         Returns:
             The path of each file, and the SHA-256 of its content.
@@ -204,10 +209,10 @@ class GuestClient:
         return await self._transfer(upload)
 
     async def download(self, path: str, target: DownloadTarget, meter: Meter | None = None) -> bool:
-        """Download a file from the sandbox; again from its start after a fault.
+        """Download a file from the sandbox. After a fault, download it again from its start.
 
         Returns:
-            Whether the file stayed unchanged meanwhile.
+            Whether the file stayed unchanged during the download.
         """
 
         async def download(sandbox_id: str) -> bool:
@@ -249,7 +254,7 @@ class GuestClient:
         timeout_s: float,
         on_send: Callable[[SandboxInfo], object] | None,
     ) -> tuple[SandboxInfo, Answer | None]:
-        """Send once; return the sandbox and its answer, or the sandbox to send to next and None."""
+        """Make one attempt. Return the sandbox and its answer; or, to try again, the next sandbox and None."""
         is_repeatable = "key" not in request.fields
         if self._set_up is not None:
             await attempts.uncharged(self._run_set_up(self._set_up, attempts, is_repeatable=is_repeatable))
@@ -275,12 +280,12 @@ class GuestClient:
             await set_up()
         except HookFailed as error:
             if attempts.maybe_ran and not is_repeatable:
-                # The error says "was not run", which holds only for a call that was never sent.
+                # HookFailed states that the command was not run, but an earlier attempt may have run it.
                 raise unknown("Then the machine could not be set up again.") from error
             raise
 
     async def _send_attached(self, request: GuestRequest, within_s: float) -> Answer:
-        """Send through all attachments; each adds its part, and may send again."""
+        """Send a request through all attachments: each adds its part, and may send the request several times."""
         send: Send = partial(self._send, within_s=within_s)
         for attachment in self._attachments:
             send = partial(attachment.send, send)
@@ -289,11 +294,11 @@ class GuestClient:
     async def _send(self, request: GuestRequest, within_s: float) -> Answer:
         """Send a request, and return its answer unchecked.
 
-        It carries the digest of a program that the sandbox keeps. If the sandbox does not have the program, nothing has
-        run, and the request is sent again with the source.
+        If the sandbox should have the program already, only the digest of the program is sent. If the sandbox lacks the
+        program after all, nothing has run, and the request is sent again with the source.
 
         Raises:
-            PortFault, SandboxError: There was no answer, or it was unreadable.
+            PortFault, SandboxError: There was no answer, or the answer was unreadable.
         """
         until, with_source = self._port.now() + within_s, False
         while True:
@@ -309,7 +314,8 @@ class GuestClient:
                 answer = await self._execute(request, call, until - self._port.now())
             except (PortFault, SandboxError) as error:
                 if call.digest and (not isinstance(error, PortFault) or error.kind in MAYBE_RAN):
-                    self._programs.forget(request.sandbox_id, call.program)  # its file may be the cause
+                    # The file of the program may be the cause of the failure.
+                    self._programs.forget(request.sandbox_id, call.program)
                 raise
             if not self._programs.lacks(request.sandbox_id, call, answer):
                 return answer
@@ -328,13 +334,13 @@ class GuestClient:
         except PortFault as fault:
             if request.secret is None:
                 raise
-            # The traceback's frames hold the secret, and tracebacks may show local variables.
+            # Drop the traceback: its frames contain the secret, and tracebacks may show local variables.
             fault.__cause__ = fault.__context__ = None
             raise fault.with_traceback(None) from None
         return read_frame(reply.output, call.nonce)
 
     async def _kill(self, info: SandboxInfo, fields: Answer) -> None:
-        """Kill a cancelled command, or prevent its start if the request has not arrived yet."""
+        """Kill a cancelled command. If its request has not arrived yet, the guest will refuse to start it."""
         kill: Answer = {"mode": "kill", "key": fields["key"], "keep": fields.get("keep", False)}
         try:
             await self._send(GuestRequest(self._port, info.id, "command", kill, KILL_CALL_S), KILL_CALL_S)
@@ -344,10 +350,10 @@ class GuestClient:
     # --- answers ---
 
     def _checked(self, answer: Answer) -> Answer:
-        """Return an answer that reports no failure.
+        """Return the answer unchanged if it does not report a failure of the guest.
 
         Raises:
-            WorkspaceError: The answer reports a failure.
+            WorkspaceError: The answer reports a failure, or that the outcome is unknown.
         """
         if answer.get("outcome") == "unknown":
             raise unknown("The process that ran it died without reporting.", code="runner_died")
@@ -378,6 +384,9 @@ class GuestClient:
 
 
 def _raise_if_unknown(error: WorkspaceError) -> None:
-    """Replace a "nothing ran" error by OutcomeUnknown, because an earlier attempt may have run."""
+    """Raise OutcomeUnknown in place of an error that states that nothing ran: an earlier attempt may have run.
+
+    An error with the code ``unreadable_answer`` states already that the call may have run.
+    """
     if not isinstance(error, OutcomeUnknown) and error.code != "unreadable_answer":
         raise unknown("Then the machine could not be reached again.", detail=error.message) from error

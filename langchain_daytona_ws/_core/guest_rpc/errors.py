@@ -14,7 +14,7 @@ _PYTHON_REMEDY = (
 
 
 def setup_error(code: str, detail: str) -> WorkspaceError:
-    """Return the error for a failed set-up that the guest reported, and that is not the failure of an attachment."""
+    """Return the error for a failed set-up that the guest reported, if no attachment has an error for the code."""
     if code in ("jobs_full", "job_damaged"):
         # Sessions without jobs do not import their models.
         from langchain_daytona_ws._core.jobs.models import damaged_job, too_many_jobs
@@ -87,12 +87,12 @@ def setup_error(code: str, detail: str) -> WorkspaceError:
 
 
 def unknown(event: str, code: str | None = None, *, detail: str = "") -> OutcomeUnknown:
-    """Return the error of a call that may have been carried out.
+    """Return the error for a call that may have run.
 
     Args:
-        event: The event that made the outcome unknown, for the engineer and the model.
-        code: The code of the cause, if it has its own.
-        detail: The failure that kept the outcome from being determined, for the engineer.
+        event: A sentence about the event that made the outcome unknown, for the engineer and the model.
+        code: The code of the error; None for the default code.
+        detail: A sentence about the failure that followed, for the engineer only.
     """
     return OutcomeUnknown(
         f"The call was sent and its outcome is unknown. {event} {detail + ' ' if detail else ''}It was not sent again "
@@ -106,7 +106,7 @@ def unknown(event: str, code: str | None = None, *, detail: str = "") -> Outcome
 
 
 def unreachable(fault: PortFault, info: SandboxInfo, tried: int) -> SandboxUnavailable:
-    """Return the error for a sandbox that no request has reached, after a number of tries."""
+    """Return the error for a sandbox that could not be reached in ``tried`` attempts; nothing ran."""
     return SandboxUnavailable(
         f"The sandbox {info.id} could not be reached: {fault.message}. Tried {tried} times; "
         "nothing ran. Check the network, options.apiUrl and Daytona's status, then try again.",
@@ -129,7 +129,7 @@ def untrusted(fault: PortFault) -> SandboxUnavailable:
 
 
 def refused(fault: PortFault) -> SandboxError:
-    """Return the error for a request that Daytona refused; another try would be refused too."""
+    """Return the error for a request that Daytona refused, and would refuse again."""
     if fault.kind is FaultKind.UNTRUSTED:
         return untrusted(fault)
     if "no space left on device" in fault.message.lower():

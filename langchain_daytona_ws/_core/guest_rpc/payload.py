@@ -1,14 +1,14 @@
-"""Pack a guest program and its request: one line of shell, and environment variables.
+"""Pack a guest program and its request into one line of shell and environment variables.
 
-The program is a set of guest modules. The first request for a set carries their source. The sandbox keeps them compiled
-in a file, and its answer contains the digest of this file; later requests carry only the digest. `KeptPrograms`
-remembers the digests for a session.
+A program is a set of guest modules. The first request that needs the program carries its source. The sandbox keeps the
+compiled modules in a file, and its answer contains the digest of this file. Later requests carry only the digest.
+`KeptPrograms` stores the digests for a session.
 
-The daemon feeds a script on standard input to the first of zsh, bash and sh that it finds (Daytona API). zsh and bash
-read such a script one byte per system call: 8 KiB cost 10 ms (measured). So the script is one short line that all of
-these shells run alike. Program and request are in the environment variables of the call, which the guest removes again.
-Source is compressed, and encoded in base64. The same holds for a request that goes with source, is long or is not
-ASCII. The shell parses no text that the model wrote.
+Daytona's daemon starts the first of zsh, bash and sh that it finds, and sends the script to the shell's standard input
+(Daytona API). zsh and bash read such a script one byte per system call: 8 KiB cost 10 ms (measured). So the script is
+one short line, which means the same in all these shells. Program and request are in environment variables of the call;
+the guest removes these variables. The source is compressed and encoded in base64, and so is a request that is sent with
+source, is long, or is not ASCII. The shell parses no text of the model.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from langchain_daytona_ws._guest.dirs import STATE_NAME, STATE_PARENT
 from langchain_daytona_ws._guest.loader import digest_of
 from langchain_daytona_ws._guest.starter import PACKAGE
 
-# execve refuses a variable of 128 KiB (MAX_ARG_STRLEN), and variables of 2 MiB in total.
+# Linux refuses a variable of 128 KiB (MAX_ARG_STRLEN), and variables of 2 MiB in total.
 VARIABLE_BYTES = 96 * 1024
-TEXT_BYTES = 1024  # longer requests are compressed; to decompress them costs the guest 0.5 ms
+TEXT_BYTES = 1024  # longer requests are compressed; decompressing takes 0.5 ms in the guest
 
 _IMPORT = rf"(?m)^from {re.escape(PACKAGE)}(?:\.(\w+))? import (?:\(([\w,\s]+)\)|([\w, ]+))"
 
 _IMPORT_LINE = rf"(?m)^from {re.escape(PACKAGE)}(?:\.\w+)? import (?:\([^)]*\)|[^\n]*)\n"
-# A string, which is kept; or an operator with the spaces around it, which are removed.
+# A string, which is kept, or an operator with the spaces around it: the spaces are removed.
 _SPACED = r"""("(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')|(?<=\S) ?([-+*/%|&<>=!,:]+) ?"""
 _INDENT = r"(?m)^(?: {4})+"
 # Docstrings and comments of guest modules, which contain no other multi-line strings.
@@ -50,9 +50,8 @@ _FOR_TYPES = r"(?m)^TYPE_CHECKING = False\nif TYPE_CHECKING:.*\n(?:(?: .*)?\n)+"
 _FUTURE = "from __future__ import annotations\n"
 
 ENV_PREFIX = "LANGCHAIN_DAYTONA_WS_"
-Program = tuple[str, ...]  # guest modules; their imports and ``boot`` belong to the program too
-# Field of a request → the additional guest module that it needs.
-# The modules that start their work early come first.
+Program = tuple[str, ...]  # names of guest modules; the modules that they import, and ``boot``, are sent too
+# Field of a request → the additional guest module that the field needs. Modules with early work come first.
 _FIELD_MODULES = {
     "mount": "mount",
     "sync": "sync",
@@ -62,9 +61,9 @@ _FIELD_MODULES = {
     "editors": "editors",
     "pty": "pty_run",
 }
-_END = "END-OF-SECRET"  # no base64 has a hyphen
-MISSING = "program"  # the error of a guest that has the digest, but not the program
-MISSING_MAX = 3  # misses in a row; then the sandbox is assumed to keep no files
+_END = "END-OF-SECRET"  # with hyphens, which base64 does not contain
+MISSING = "program"  # the error code of a guest that received a digest, but lacks the program
+MISSING_MAX = 3  # if a program is missing this often in a row, each later request carries its source
 _DIGEST = r"[0-9a-f]{64}"
 
 _DIRECTORY = f"{STATE_PARENT}/{STATE_NAME}"
@@ -79,10 +78,10 @@ class GuestCall:
     """A request to the daemon's execute endpoint.
 
     Attributes:
-        script: What the shell reads.
-        env: The environment variables that it needs.
-        nonce: The mark of its answer.
-        program: The program that runs it.
+        script: The text for the shell.
+        env: The environment variables that contain program and request.
+        nonce: The random text that begins the answer's line.
+        program: The guest modules that run the request.
         digest: Digest of the program's file in the sandbox; "" if the source is sent.
     """
 
@@ -94,9 +93,10 @@ class GuestCall:
 
 
 class KeptPrograms:
-    """The digests that a session has learned from answers to its own calls; shared by its clients and threads.
+    """The digests of the program files in the sandboxes; shared by the clients and threads of a session.
 
-    Nothing in a sandbox is trusted: the guest uses a file only if its content has the digest that the host sends.
+    A digest comes from the answer to a call of this session. The guest uses a file only if its content has the digest
+    that the host sends, because other processes can change the file.
     """
 
     def __init__(self) -> None:
@@ -113,20 +113,21 @@ class KeptPrograms:
         secret: bytes | None = None,
         with_source: bool = False,
     ) -> GuestCall:
-        """Wrap a request with the digest of its program; with the source if none is known or ``with_source`` is true.
+        """Pack a request with the digest of its program.
 
-        The other arguments are those of `guest_call`.
+        The source is sent instead if the digest is not known, or if ``with_source`` is true. The other arguments are
+        those of `guest_call`.
         """
         digest = "" if with_source else self._digests.get((sandbox_id, _program_of(entry, request)), "")
         return guest_call(entry, request, nonce, digest=digest, secret=secret)
 
     def lacks(self, sandbox_id: str, call: GuestCall, answer: dict[str, object]) -> bool:
-        """Return whether the sandbox lacks the program of a call: then nothing ran. Record the digest in the answer.
+        """Record the digest that an answer contains; return whether the sandbox lacks the program, so that nothing ran.
 
         Args:
-            sandbox_id: The sandbox that has answered.
+            sandbox_id: The sandbox that answered.
             call: The call.
-            answer: Its answer; the digest of a program is removed.
+            answer: The answer to the call. The digest is removed from it.
         """
         if answer.get("error") == MISSING:
             self._missing[sandbox_id] = self._missing.get(sandbox_id, 0) + 1
@@ -145,21 +146,22 @@ class KeptPrograms:
         return False
 
     def forget(self, sandbox_id: str, program: Program) -> None:
-        """Send the source of a program with its next request."""
+        """Forget the digest of a program: the next request that needs the program carries its source."""
         self._digests.pop((sandbox_id, program), None)
 
 
 def guest_call(
     entry: str, request: Mapping[str, object], nonce: str, *, digest: str = "", secret: bytes | None = None
 ) -> GuestCall:
-    """Wrap a request for ``_guest/<entry>.py``.
+    """Pack a request for ``_guest/<entry>.py``.
 
     Args:
         entry: Name of the guest module whose ``main`` is called.
         request: Plain values only: None, bool, int, float, str, bytes, list, dict.
         nonce: Prefix of the answer's line; 16 or more random characters.
-        digest: Digest of the file that contains the program in the sandbox; "" to send its source.
-        secret: Bytes for file descriptor 3 of the guest. An environment is readable by all processes of the user.
+        digest: Digest of the program's file in the sandbox; "" to send the source.
+        secret: Bytes that the guest reads from file descriptor 3. They are not in the environment, which all processes
+            of the same user can read.
     """
     env: dict[str, str] = {}
     call = repr({"entry": entry, "request": request, "nonce": nonce})
@@ -195,7 +197,7 @@ def _loading(env: dict[str, str], call: str, digest: str) -> str:
 
 
 def _compiling(env: dict[str, str], call: str, program: Program) -> str:
-    """Add a call and its modules to the variables; return the program that compiles, keeps and runs them."""
+    """Add a call and its modules to the variables; return the program that compiles, stores and runs the modules."""
     _add(env, "SOURCE", _source(program))
     taken = _add(env, "REQUEST", _packed(call, level=1))
     return f"{_UNPACKING}\nrun(eval(unpack({taken})),modules)"
@@ -203,7 +205,7 @@ def _compiling(env: dict[str, str], call: str, program: Program) -> str:
 
 @functools.cache
 def _source(program: Program) -> str:
-    # In a raw string, the end of a line takes one byte.
+    # In a raw string, a line break takes one byte instead of the two of ``\n``.
     modules = "".join(
         f"({name!r},r'''{_bare(guest_source(name))}'''),"
         for name in ("starter", *_load_order(*program, "boot"))
@@ -213,36 +215,37 @@ def _source(program: Program) -> str:
 
 @functools.cache
 def _text(*names: str) -> str:
-    """Return guest modules as they are sent as text, without empty lines."""
+    """Return guest modules as one text without empty lines, for a request that sends them uncompiled."""
     return re.sub(r"\n\n+", "\n", joined_source(*names, bare=True).lstrip())
 
 
 def joined_source(*names: str, bare: bool = False) -> str:
-    """Return guest modules as one module, in which they share their names."""
+    """Return guest modules as one module with one namespace; ``bare`` removes docstrings, comments and types."""
     text = "\n\n".join(re.sub(_IMPORT_LINE, "", guest_source(name)) for name in names)
-    # Python accepts it at the beginning only.
+    # Python accepts ``from __future__`` only at the beginning.
     before, future, after = text.partition(_FUTURE)
     text = before + future + after.replace(_FUTURE, "")
     return _bare(text) if bare else text
 
 
 def separate_program(source: bytes, *, with_source: bool) -> dict[str, object]:
-    """Return the field of a request that names a program which runs apart from the call.
+    """Return the request field for a program that runs in its own process, such as the program that mounts.
 
-    The sandbox keeps the source in a file, like the modules of a call. The host knows its digest.
+    The sandbox keeps the source in a file. The request always contains the digest of the source, and the source itself
+    only if ``with_source`` is true.
     """
     return {"digest": digest_of(source), "source": source if with_source else None}
 
 
 def _bare(source: str) -> str:
-    """Remove docstrings, comments, types, and most of the spaces; each line keeps its number.
+    """Remove docstrings, comments, types and most of the spaces; each line keeps its number.
 
-    An idle connection sends about 14 KB at once (RFC 6928); a larger request waits for one more round trip. Types need
-    the import of ``__future__``, which would read a file in each call.
+    A short request is faster: an idle connection sends about 14 KB at once (RFC 6928), and the rest one round trip
+    later. With types, each call would have to import ``__future__``, which reads a file.
     """
 
     def replacement(prose: re.Match[str]) -> str:
-        # A class body may consist of its docstring.
+        # If a class body consists of a docstring only, keep an empty string in its place.
         rest = "" if prose[3] or not prose[2] else f'{prose[1]}""'
         return rest + "\n" * (prose[2] or "").count("\n")
 
@@ -255,7 +258,7 @@ def _bare(source: str) -> str:
 
 
 def _load_order(*names: str) -> list[str]:
-    """Return guest modules in an order in which each module follows its imports."""
+    """Return guest modules and all modules that they import; each module comes after the modules that it imports."""
     order: list[str] = []
 
     def visit(name: str) -> None:

@@ -1,4 +1,4 @@
-"""Recovery of a call whose request got no answer: whether it is sent again, when, and to which sandbox."""
+"""Recovery of a call whose request got no answer: decide whether to send the call again, when, and to which sandbox."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ LONGEST_PAUSE_S = 5.0
 UNREADABLE_MAX = 2
 SANDBOXES_LOST_MAX = 2
 LONG_REQUEST_S = 10.0
-# Up to this time, 502 answers are attributed to the gateway. The control plane reports an ended sandbox within about
-# 10 seconds (Daytona API). If it still reports "started" later, the sandbox's daemon is dead.
+# Within about 10 seconds, the control plane reports that a sandbox has ended (Daytona API). If the answers have been
+# 502 for longer, and the control plane still reports "started", the sandbox's daemon is assumed to be dead.
 DEAD_AFTER_S = 10.0
 
 MAYBE_RAN = {FaultKind.DROPPED, FaultKind.UNREADABLE}
 """Faults after which the request may have run."""
+# Faults after which the control plane is asked for the sandbox's state at once.
 _CHECK_STATE = {FaultKind.NOT_STARTED, FaultKind.NOT_FOUND, FaultKind.UNAUTHORIZED}
 
 
@@ -35,9 +36,9 @@ class Attempts:
     Attributes:
         port: The Daytona API.
         sandbox: The state of the session's sandbox.
-        until: Time on the port's clock, in seconds, after which no further request is sent.
-        revives: Whether to start the sandbox if it is stopped.
-        maybe_ran: Whether an attempt may have run.
+        until: Time on the port's clock, in seconds, after which the call is not sent again.
+        revives: Whether to start the sandbox again if it is found stopped.
+        maybe_ran: Whether the call may have run in an attempt.
     """
 
     port: SandboxPort
@@ -52,39 +53,44 @@ class Attempts:
     _bad_gateway_since: float | None = None
 
     async def uncharged(self, work: Awaitable[T]) -> T:
-        """Run set-up work without charging it to the call's deadline."""
+        """Run set-up work, and move the call's deadline by the time that the work took; return the work's result."""
         began = self.port.now()
         done = await work
         self.until += self.port.now() - began
         return done
 
     def record_duration(self, duration_s: float) -> None:
-        """Record the duration of a request that got no answer."""
-        # After a long request, the cause is a proxy that gave up while the command kept running.
+        """Add the duration of a request that got no answer to the time without success, unless the request was long."""
+        # A long request was probably ended by a proxy while the command kept running.
         self._fruitless_s += duration_s if duration_s < LONG_REQUEST_S else 0.0
 
     def may_resend_after(self, error: SandboxError) -> bool:
-        """Record an unreadable answer; return whether to send again."""
-        if not error.retryable:  # the sandbox has no program that could have run the request
+        """Record an unreadable answer; return whether to send the call again."""
+        if not error.retryable:  # the sandbox has no Python: nothing ran
             return False
         self._unreadable += 1
         self.maybe_ran = True
         return self._unreadable <= UNREADABLE_MAX
 
     async def recover(self, fault: PortFault, info: SandboxInfo, starts: int, *, repeatable: bool) -> None:
-        """Return if the call should be sent again; raise otherwise.
+        """Prepare another attempt after a fault: restart the sandbox if necessary, wait, and return.
 
         Args:
-            fault: Why the request got no answer.
-            info: The sandbox that it was sent to.
+            fault: The fault of the last request.
+            info: The sandbox that the request was sent to.
             starts: The number of known starts of the sandbox before the request.
-            repeatable: Whether the request may run twice.
+            repeatable: Whether the call may run twice.
+
+        Raises:
+            SandboxError: Daytona refuses the request.
+            SandboxUnavailable: The time or the number of attempts is used up, and nothing ran.
+            OutcomeUnknown: The call cannot be sent again, and may have run.
         """
         self._record(fault)
         if not fault.passing and fault.kind not in _CHECK_STATE:
             raise refused(fault)
         if fault.kind in _CHECK_STATE or self._failures > 1:
-            # A gateway's answer about a sandbox is not reliable; the control plane's is.
+            # A gateway's answer about the sandbox is not reliable. The control plane's answer is.
             revival = await self.uncharged(self._revived(info))
             if revival is lifecycle.Revival.RESTARTED:
                 self._bad_gateway_since = None
@@ -102,7 +108,7 @@ class Attempts:
                     )
                 self._sandboxes_lost += 1
                 if self._sandboxes_lost > SANDBOXES_LOST_MAX:
-                    # New sandboxes keep vanishing: stop creating them.
+                    # The replacements were lost too: stop creating sandboxes.
                     raise unreachable(fault, info, self._failures)
                 return
         if self._fruitless_s >= RETRY_WITHIN_S or self.port.now() >= self.until:
@@ -123,7 +129,7 @@ class Attempts:
             self._bad_gateway_since = self.port.now()
 
     async def _revived(self, info: SandboxInfo) -> lifecycle.Revival:
-        """Read the sandbox's state from the control plane, and restart it if it is stopped or its daemon is dead."""
+        """Return the sandbox's state after restarting the sandbox if it was stopped or its daemon is dead."""
         revival = await lifecycle.revive(self.port, info, starts=self.revives)
         if revival is not lifecycle.Revival.READY or not self._found_only_a_gateway():
             return revival
@@ -134,7 +140,7 @@ class Attempts:
         return lifecycle.Revival.UNUSABLE
 
     def _found_only_a_gateway(self) -> bool:
-        """Return whether all answers have been 502 long enough to suspect a dead daemon behind the gateway."""
+        """Return whether all answers have been 502 for `DEAD_AFTER_S`: the sandbox's daemon may be dead."""
         return (
             self._bad_gateway_since is not None and self.port.now() - self._bad_gateway_since >= DEAD_AFTER_S
         )
