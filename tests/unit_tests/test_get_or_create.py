@@ -25,7 +25,7 @@ from langchain_daytona_ws._core.sandbox.reservation import (
     specification,
 )
 from langchain_daytona_ws.errors import ConfigError, ProvisionError
-from tests.unit_tests.test_guest_client import ScriptedPort
+from tests.unit_tests.scripted_port import ScriptedPort
 
 CONFIG = SandboxConfig.model_validate({"persistent": True})
 SPEC = specification(CONFIG, "demo", None, unique="x")

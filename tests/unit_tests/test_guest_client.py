@@ -2,131 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from langchain_daytona_ws._core.guest_rpc.client import MARGIN_S, GuestClient
 from langchain_daytona_ws._core.guest_rpc.recovery import RETRY_WITHIN_S
-from langchain_daytona_ws._core.ports import ExecReply, FaultKind, PortFault, SandboxInfo, SandboxSpec
+from langchain_daytona_ws._core.ports import ExecReply, FaultKind, PortFault, SandboxInfo
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.sandbox import lifecycle
 from langchain_daytona_ws.errors import (
     HookFailed,
     OutcomeUnknown,
-    ProvisionError,
     SandboxError,
     SandboxUnavailable,
     WorkspaceError,
 )
-
-NONCE = "n" * 16
-INFO = SandboxInfo("id", "name", "started", "org", {})
-
-
-def info(state: str) -> SandboxInfo:
-    return SandboxInfo("id", "name", state, "org", {})
-
-
-class ScriptedPort:
-    """Answers each kind of request with the next of what it was given; the last one is repeated."""
-
-    def __init__(self, **answers: list[Any]) -> None:
-        self.answers = answers
-        self.asked: list[str] = []
-        self.slept_s = 0.0
-        self.labels: Mapping[str, str] = {}  # the last that were set
-
-    def _next(self, name: str) -> Any:
-        self.asked.append(name)
-        queue = self.answers[name]
-        answer = queue.pop(0) if len(queue) > 1 else queue[0]
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer
-
-    async def execute(
-        self, sandbox_id: str, script: str, *, env: Mapping[str, str], timeout_s: int
-    ) -> ExecReply:
-        answer = self._next("execute")
-        return ExecReply(0, answer if isinstance(answer, str) else f"\n{NONCE} {json.dumps(answer)}\n")
-
-    async def get(self, id_or_name: str) -> SandboxInfo | None:
-        answer = self._next("get")
-        assert answer is None or isinstance(answer, SandboxInfo)
-        return answer
-
-    async def create(self, spec: SandboxSpec, *, timeout_s: float) -> SandboxInfo:
-        answer = self._next("create")
-        assert isinstance(answer, SandboxInfo)
-        return answer
-
-    async def start(self, sandbox_id: str, *, timeout_s: float) -> None:
-        self._next("start")
-
-    async def stop(self, sandbox_id: str, *, timeout_s: float) -> None:
-        self._next("stop")
-
-    async def recover(self, sandbox_id: str, *, timeout_s: float) -> None:
-        self._next("recover")
-
-    async def ping(self, sandbox_id: str) -> None:
-        self._next("ping")
-
-    async def preview_url(self, sandbox_id: str, port: int, *, expires_s: int) -> str:
-        return str(self._next("preview_url"))
-
-    async def set_labels(self, sandbox_id: str, labels: Mapping[str, str]) -> None:
-        self.labels = labels
-        self._next("set_labels")
-
-    async def delete(self, id_or_name: str) -> None:
-        self._next("delete")
-
-    async def upload(self, sandbox_id: str, files: Sequence[tuple[str, bytes]]) -> list[str]:
-        self._next("upload")
-        return [hashlib.sha256(data).hexdigest() for _, data in files]
-
-    async def sleep(self, seconds: float) -> None:
-        self.slept_s += seconds
-
-    def now(self) -> float:
-        return self.slept_s
-
-    async def finish(self, work: Coroutine[Any, Any, None], *, within_s: float) -> bool:
-        self.asked.append("finish")
-        await work
-        return True
-
-
-class Record:
-    """The `SandboxRecord` of a session whose sandbox is always there."""
-
-    def __init__(self, *, is_persistent: bool = False) -> None:
-        self.is_persistent = is_persistent
-        self.lost_ones: list[SandboxInfo] = []
-        self.failed_ones: list[SandboxInfo] = []
-        self.restarts = 0
-
-    async def acquire(self) -> SandboxInfo:
-        return INFO
-
-    @property
-    def starts(self) -> int:
-        return self.restarts
-
-    def restarted(self, since: int) -> None:
-        assert since == self.restarts
-        self.restarts += 1
-
-    def lost(self, lost: SandboxInfo) -> None:
-        self.lost_ones.append(lost)
-
-    def failed(self, failed: SandboxInfo) -> None:
-        self.failed_ones.append(failed)
+from tests.unit_tests.scripted_port import INFO, NONCE, Record, ScriptedPort, fault, info
 
 
 def client_of(port: ScriptedPort, record: Record | None = None, **settings: Any) -> GuestClient:
@@ -138,10 +31,6 @@ def call(port: ScriptedPort, *, key: str | None = "k", record: Record | None = N
     guest_client = client_of(port, record)
     request: dict[str, object] = {"op": "x"} if key is None else {"op": "x", "key": key}
     return run_sync(guest_client.call("command", request, timeout_s=10, killable=key is not None))[0]
-
-
-def fault(kind: FaultKind, **facts: Any) -> PortFault:
-    return PortFault(kind, f"it said {kind.name}", **facts)
 
 
 PASSING = [FaultKind.NOT_SENT, FaultKind.DROPPED, FaultKind.THROTTLED, FaultKind.UNAVAILABLE, FaultKind.BUSY]
@@ -436,151 +325,6 @@ def test_a_proxy_that_drops_long_requests_is_outlasted() -> None:
     port = Proxy(execute=[*[fault(FaultKind.DROPPED)] * 8, {"ok": True}], get=[info("started")])
     guest_client = client_of(port)
     assert run_sync(guest_client.call("command", {"key": "k"}, timeout_s=600)) == ({"ok": True}, INFO.id)
-
-
-class TestProvision:
-    SPEC = SandboxSpec(name="mine")
-
-    def provision(self, port: ScriptedPort, organization_id: str | None = None) -> SandboxInfo:
-        return run_sync(lifecycle.provision(port, self.SPEC, organization_id=organization_id))
-
-    @pytest.mark.parametrize("reached_before", [True, False])
-    def test_a_first_connection_that_fails_is_an_error_soon(self, reached_before: bool) -> None:
-        port = ScriptedPort(create=[fault(FaultKind.NOT_SENT)], get=[None])
-        with pytest.raises(ProvisionError) as caught:
-            run_sync(
-                lifecycle.provision(port, self.SPEC, organization_id=None, reached_before=reached_before)
-            )
-        assert caught.value.code == "unreachable"
-        assert (port.slept_s <= lifecycle.FIRST_REACH_S) is not reached_before
-
-    def test_a_connection_that_fails_after_an_answer_is_retried_longer(self) -> None:
-        port = ScriptedPort(create=[fault(FaultKind.UNAVAILABLE), fault(FaultKind.NOT_SENT)], get=[None])
-        with pytest.raises(ProvisionError):
-            run_sync(lifecycle.provision(port, self.SPEC, organization_id=None, reached_before=False))
-        assert port.slept_s > lifecycle.FIRST_REACH_S
-
-    def test_a_refused_certificate_is_not_retried(self) -> None:
-        port = ScriptedPort(create=[fault(FaultKind.UNTRUSTED)])
-        with pytest.raises(ProvisionError) as caught:
-            self.provision(port)
-        assert (caught.value.code, port.asked, port.slept_s) == ("certificate", ["create"], 0)
-
-    def test_a_sandbox_that_is_not_started_yet_is_waited_for(self) -> None:
-        port = ScriptedPort(
-            create=[info("creating")], get=[info("creating"), info("starting"), info("started")]
-        )
-        assert self.provision(port) == info("started")
-
-    def test_a_sandbox_that_never_starts_is_deleted(self) -> None:
-        port = ScriptedPort(create=[info("creating")], get=[info("creating")], delete=[None])
-        with pytest.raises(ProvisionError) as caught:
-            self.provision(port)
-        assert caught.value.code == "create_timeout"
-        assert port.asked[-1] == "delete"
-
-    @pytest.mark.parametrize("state", ["error", "build_failed", "destroyed"])
-    def test_a_sandbox_that_fails_to_start_is_deleted(self, state: str) -> None:
-        port = ScriptedPort(create=[info("creating")], get=[info(state)], delete=[None])
-        with pytest.raises(ProvisionError) as caught:
-            self.provision(port)
-        assert caught.value.code == "create_failed"
-        assert port.asked[-1] == "delete"
-
-    def test_the_sandbox_of_an_interrupted_create_is_deleted(self) -> None:
-        port = ScriptedPort(create=[KeyboardInterrupt()], get=[None, info("creating")], delete=[None])
-        with pytest.raises(KeyboardInterrupt):
-            self.provision(port)
-        assert port.asked == ["create", "finish", "get", "get", "delete"]
-
-    def test_the_search_after_an_interrupted_create_outlasts_a_fault(self) -> None:
-        port = ScriptedPort(
-            create=[KeyboardInterrupt()], get=[fault(FaultKind.UNAVAILABLE), info("started")], delete=[None]
-        )
-        with pytest.raises(KeyboardInterrupt):
-            self.provision(port)
-        assert port.asked[-1] == "delete"
-
-    @pytest.mark.parametrize(
-        ("get", "delete", "left"),
-        [
-            ([fault(FaultKind.NOT_SENT)], [], ["mine"]),
-            ([fault(FaultKind.NOT_SENT), None], [], []),
-            ([info("started")], [fault(FaultKind.FORBIDDEN)], ["mine"]),
-            ([info("started")], [None], []),
-        ],
-    )
-    def test_a_sandbox_that_may_be_left_is_named(
-        self, get: list[object], delete: list[object], left: list[str]
-    ) -> None:
-        port, named = ScriptedPort(create=[KeyboardInterrupt()], get=get, delete=delete), list[str]()
-        with pytest.raises(KeyboardInterrupt):
-            run_sync(lifecycle.provision(port, self.SPEC, organization_id=None, left=named.append))
-        assert named == left
-
-    def test_the_sandbox_of_a_lost_answer_is_found_by_name(self) -> None:
-        port = ScriptedPort(create=[fault(FaultKind.DROPPED)], get=[info("started")])
-        assert self.provision(port) == info("started")
-        assert port.asked == ["create", "get"]
-
-    def test_a_sandbox_whose_name_is_taken_is_ours(self) -> None:
-        port = ScriptedPort(create=[fault(FaultKind.NAME_TAKEN)], get=[info("started")])
-        assert self.provision(port) == info("started")
-
-    def test_a_missing_runner_is_retried_and_then_explained(self) -> None:
-        no_runner = PortFault(FaultKind.REFUSED, "No available runners", status=400)
-        assert self.provision(ScriptedPort(create=[no_runner, info("started")])) == info("started")
-        with pytest.raises(ProvisionError, match="general snapshot") as caught:
-            self.provision(ScriptedPort(create=[no_runner]))
-        assert caught.value.code == "no_runner"
-
-    @pytest.mark.parametrize(
-        ("message", "code", "remedy"),
-        [
-            ("Region not found", "region_not_found", r"Omit options\.target"),
-            ("Snapshot x not found. Did you", "snapshot_not_found", r"options\.snapshot"),
-            ("Snapshot x is building", "snapshot_not_ready", "active"),
-            ("Total CPU limit exceeded. Maximum", "quota", "limits"),
-            ("Organization is suspended: x", "organization_suspended", "dashboard"),
-            ("This API key has expired", "api_key_expired", "DAYTONA_API_KEY"),
-            ("something else", "create_refused", "something else"),
-        ],
-    )
-    def test_refusals_name_their_remedy(self, message: str, code: str, remedy: str) -> None:
-        with pytest.raises(ProvisionError, match=remedy) as caught:
-            self.provision(ScriptedPort(create=[PortFault(FaultKind.REFUSED, message, status=400)]))
-        assert caught.value.code == code
-
-    def test_no_sandbox_is_searched_for_after_a_refused_create(self) -> None:
-        port = ScriptedPort(create=[PortFault(FaultKind.REFUSED, "no", status=400)])
-        with pytest.raises(ProvisionError):
-            self.provision(port)
-        assert port.asked == ["create"]
-
-    def test_a_sandbox_of_another_organization_is_reported_if_it_cannot_be_deleted(self) -> None:
-        port = ScriptedPort(create=[info("started")], delete=[fault(FaultKind.FORBIDDEN)])
-        with pytest.raises(ProvisionError, match="organizationId"):
-            self.provision(port, organization_id="other")
-
-    def test_a_sandbox_of_another_organization_is_deleted(self) -> None:
-        port = ScriptedPort(create=[info("started")], delete=[None])
-        with pytest.raises(ProvisionError, match="organizationId"):
-            self.provision(port, organization_id="other")
-        assert port.asked == ["create", "delete"]
-
-
-class TestDiscard:
-    def test_a_deletion_waits_for_a_state_change(self) -> None:
-        port = ScriptedPort(delete=[fault(FaultKind.BUSY), fault(FaultKind.BUSY), None])
-        run_sync(lifecycle.discard(port, "id"))
-        assert port.asked == ["delete"] * 3
-
-    def test_a_deletion_waits_a_limited_time(self) -> None:
-        port = ScriptedPort(delete=[fault(FaultKind.BUSY)])
-        with pytest.raises(SandboxUnavailable) as caught:
-            run_sync(lifecycle.discard(port, "id"))
-        assert caught.value.code == "not_deleted"
-        assert port.slept_s < 120
 
 
 BAD_GATEWAY = fault(FaultKind.DROPPED, status=502)

@@ -21,7 +21,7 @@ from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._guest import keep, loader, record
 from langchain_daytona_ws.errors import OutcomeUnknown, SandboxError
 from tests.unit_tests.daemon import INFO, SANDBOX_PATH, Workspace, guest_client, program_in
-from tests.unit_tests.test_guest_client import NONCE, ScriptedPort
+from tests.unit_tests.scripted_port import NONCE, ScriptedPort
 
 DIGEST = "ab" * 32
 

@@ -12,7 +12,7 @@ from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.sandbox.preview import PreviewUrl, preview_url
 from langchain_daytona_ws.errors import CommandRefused, SandboxError, SandboxUnavailable
 from langchain_daytona_ws.permissions import PermissionRequest
-from tests.unit_tests.test_guest_client import INFO, Record, ScriptedPort, info
+from tests.unit_tests.scripted_port import INFO, Record, ScriptedPort, info
 
 LINK = "https://3000-t0ken.proxy.example"
 BUSY = PortFault(FaultKind.THROTTLED, "too many", status=429, retry_after_s=2.0)

@@ -1,0 +1,156 @@
+"""Creating and deleting a sandbox when requests fail."""
+
+from __future__ import annotations
+
+import pytest
+
+from langchain_daytona_ws._core.ports import FaultKind, PortFault, SandboxInfo, SandboxSpec
+from langchain_daytona_ws._core.run_sync import run_sync
+from langchain_daytona_ws._core.sandbox import lifecycle
+from langchain_daytona_ws.errors import ProvisionError, SandboxUnavailable
+from tests.unit_tests.scripted_port import ScriptedPort, fault, info
+
+
+class TestProvision:
+    SPEC = SandboxSpec(name="mine")
+
+    def provision(self, port: ScriptedPort, organization_id: str | None = None) -> SandboxInfo:
+        return run_sync(lifecycle.provision(port, self.SPEC, organization_id=organization_id))
+
+    @pytest.mark.parametrize("reached_before", [True, False])
+    def test_a_first_connection_that_fails_is_an_error_soon(self, reached_before: bool) -> None:
+        port = ScriptedPort(create=[fault(FaultKind.NOT_SENT)], get=[None])
+        with pytest.raises(ProvisionError) as caught:
+            run_sync(
+                lifecycle.provision(port, self.SPEC, organization_id=None, reached_before=reached_before)
+            )
+        assert caught.value.code == "unreachable"
+        assert (port.slept_s <= lifecycle.FIRST_REACH_S) is not reached_before
+
+    def test_a_connection_that_fails_after_an_answer_is_retried_longer(self) -> None:
+        port = ScriptedPort(create=[fault(FaultKind.UNAVAILABLE), fault(FaultKind.NOT_SENT)], get=[None])
+        with pytest.raises(ProvisionError):
+            run_sync(lifecycle.provision(port, self.SPEC, organization_id=None, reached_before=False))
+        assert port.slept_s > lifecycle.FIRST_REACH_S
+
+    def test_a_refused_certificate_is_not_retried(self) -> None:
+        port = ScriptedPort(create=[fault(FaultKind.UNTRUSTED)])
+        with pytest.raises(ProvisionError) as caught:
+            self.provision(port)
+        assert (caught.value.code, port.asked, port.slept_s) == ("certificate", ["create"], 0)
+
+    def test_a_sandbox_that_is_not_started_yet_is_waited_for(self) -> None:
+        port = ScriptedPort(
+            create=[info("creating")], get=[info("creating"), info("starting"), info("started")]
+        )
+        assert self.provision(port) == info("started")
+
+    def test_a_sandbox_that_never_starts_is_deleted(self) -> None:
+        port = ScriptedPort(create=[info("creating")], get=[info("creating")], delete=[None])
+        with pytest.raises(ProvisionError) as caught:
+            self.provision(port)
+        assert caught.value.code == "create_timeout"
+        assert port.asked[-1] == "delete"
+
+    @pytest.mark.parametrize("state", ["error", "build_failed", "destroyed"])
+    def test_a_sandbox_that_fails_to_start_is_deleted(self, state: str) -> None:
+        port = ScriptedPort(create=[info("creating")], get=[info(state)], delete=[None])
+        with pytest.raises(ProvisionError) as caught:
+            self.provision(port)
+        assert caught.value.code == "create_failed"
+        assert port.asked[-1] == "delete"
+
+    def test_the_sandbox_of_an_interrupted_create_is_deleted(self) -> None:
+        port = ScriptedPort(create=[KeyboardInterrupt()], get=[None, info("creating")], delete=[None])
+        with pytest.raises(KeyboardInterrupt):
+            self.provision(port)
+        assert port.asked == ["create", "finish", "get", "get", "delete"]
+
+    def test_the_search_after_an_interrupted_create_outlasts_a_fault(self) -> None:
+        port = ScriptedPort(
+            create=[KeyboardInterrupt()], get=[fault(FaultKind.UNAVAILABLE), info("started")], delete=[None]
+        )
+        with pytest.raises(KeyboardInterrupt):
+            self.provision(port)
+        assert port.asked[-1] == "delete"
+
+    @pytest.mark.parametrize(
+        ("get", "delete", "left"),
+        [
+            ([fault(FaultKind.NOT_SENT)], [], ["mine"]),
+            ([fault(FaultKind.NOT_SENT), None], [], []),
+            ([info("started")], [fault(FaultKind.FORBIDDEN)], ["mine"]),
+            ([info("started")], [None], []),
+        ],
+    )
+    def test_a_sandbox_that_may_be_left_is_named(
+        self, get: list[object], delete: list[object], left: list[str]
+    ) -> None:
+        port, named = ScriptedPort(create=[KeyboardInterrupt()], get=get, delete=delete), list[str]()
+        with pytest.raises(KeyboardInterrupt):
+            run_sync(lifecycle.provision(port, self.SPEC, organization_id=None, left=named.append))
+        assert named == left
+
+    def test_the_sandbox_of_a_lost_answer_is_found_by_name(self) -> None:
+        port = ScriptedPort(create=[fault(FaultKind.DROPPED)], get=[info("started")])
+        assert self.provision(port) == info("started")
+        assert port.asked == ["create", "get"]
+
+    def test_a_sandbox_whose_name_is_taken_is_ours(self) -> None:
+        port = ScriptedPort(create=[fault(FaultKind.NAME_TAKEN)], get=[info("started")])
+        assert self.provision(port) == info("started")
+
+    def test_a_missing_runner_is_retried_and_then_explained(self) -> None:
+        no_runner = PortFault(FaultKind.REFUSED, "No available runners", status=400)
+        assert self.provision(ScriptedPort(create=[no_runner, info("started")])) == info("started")
+        with pytest.raises(ProvisionError, match="general snapshot") as caught:
+            self.provision(ScriptedPort(create=[no_runner]))
+        assert caught.value.code == "no_runner"
+
+    @pytest.mark.parametrize(
+        ("message", "code", "remedy"),
+        [
+            ("Region not found", "region_not_found", r"Omit options\.target"),
+            ("Snapshot x not found. Did you", "snapshot_not_found", r"options\.snapshot"),
+            ("Snapshot x is building", "snapshot_not_ready", "active"),
+            ("Total CPU limit exceeded. Maximum", "quota", "limits"),
+            ("Organization is suspended: x", "organization_suspended", "dashboard"),
+            ("This API key has expired", "api_key_expired", "DAYTONA_API_KEY"),
+            ("something else", "create_refused", "something else"),
+        ],
+    )
+    def test_refusals_name_their_remedy(self, message: str, code: str, remedy: str) -> None:
+        with pytest.raises(ProvisionError, match=remedy) as caught:
+            self.provision(ScriptedPort(create=[PortFault(FaultKind.REFUSED, message, status=400)]))
+        assert caught.value.code == code
+
+    def test_no_sandbox_is_searched_for_after_a_refused_create(self) -> None:
+        port = ScriptedPort(create=[PortFault(FaultKind.REFUSED, "no", status=400)])
+        with pytest.raises(ProvisionError):
+            self.provision(port)
+        assert port.asked == ["create"]
+
+    def test_a_sandbox_of_another_organization_is_reported_if_it_cannot_be_deleted(self) -> None:
+        port = ScriptedPort(create=[info("started")], delete=[fault(FaultKind.FORBIDDEN)])
+        with pytest.raises(ProvisionError, match="organizationId"):
+            self.provision(port, organization_id="other")
+
+    def test_a_sandbox_of_another_organization_is_deleted(self) -> None:
+        port = ScriptedPort(create=[info("started")], delete=[None])
+        with pytest.raises(ProvisionError, match="organizationId"):
+            self.provision(port, organization_id="other")
+        assert port.asked == ["create", "delete"]
+
+
+class TestDiscard:
+    def test_a_deletion_waits_for_a_state_change(self) -> None:
+        port = ScriptedPort(delete=[fault(FaultKind.BUSY), fault(FaultKind.BUSY), None])
+        run_sync(lifecycle.discard(port, "id"))
+        assert port.asked == ["delete"] * 3
+
+    def test_a_deletion_waits_a_limited_time(self) -> None:
+        port = ScriptedPort(delete=[fault(FaultKind.BUSY)])
+        with pytest.raises(SandboxUnavailable) as caught:
+            run_sync(lifecycle.discard(port, "id"))
+        assert caught.value.code == "not_deleted"
+        assert port.slept_s < 120
