@@ -32,15 +32,16 @@ _OWN_SHELL = "bash"
 def file_error(
     path: str, op: str, code: str, facts: Mapping[str, object], similar: Sequence[str] = ()
 ) -> WorkspaceError:
-    """Build the error for a refusal about ``path``.
+    """Build the error for a refused operation on ``path``.
 
-    Its ``context`` contains ``path`` as displayed and the facts of the refusal: ``bytes``, ``max_bytes``, ``errno`` …
+    The error's ``context`` contains ``path`` as it is displayed, and the facts of the refusal, such as ``bytes``,
+    ``max_bytes`` and ``errno``.
 
     Args:
         path: The path in the request, relative to the workspace.
         op: The operation.
         code: One of `REFUSALS`.
-        facts: The facts of the refusal; further ones are ignored.
+        facts: The facts of the refusal; facts that its code does not use are ignored.
         similar: Existing paths that are similar to a missing path.
 
     Raises:
@@ -254,7 +255,7 @@ def _reason(facts: Facts) -> str:
 
 
 def _line(text: str) -> str:
-    """Limit a text from the sandbox to printable characters and 1,000 of them."""
+    """Replace unprintable characters in a text from the sandbox, and cut it to 1,000 characters."""
     return "".join(char if char.isprintable() or char == "\n" else "?" for char in text)[:1000]
 
 

@@ -1,4 +1,4 @@
-"""File operations by the guest in the sandbox; every field of its answers, which may be hostile, is checked here."""
+"""File operations by the guest, this package's code in the sandbox. Answers may be forged: each field is checked."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from langchain_daytona_ws._guest.omitted import NAMED, REASONS
 from langchain_daytona_ws.errors import FileUnsuitable, WorkspaceError, WriteConflict
 
 CALL_TIMEOUT_S = 30.0
-INLINE_BYTES = 256 << 10  # of content inside a request or answer
+INLINE_BYTES = 256 << 10  # maximum of content inside a request or answer
 FETCH_TRIES = 3
-BATCH_FILES = 64  # in one request
-BATCH_INLINE_BYTES = 4 << 20  # of all content in one answer
+BATCH_FILES = 64  # maximum number of files in one request
+BATCH_INLINE_BYTES = 4 << 20  # maximum of all content in the answer to a batch
 KINDS = ("file", "dir", "link", "other")
 
 
@@ -34,14 +34,14 @@ class GuestFiles:
     """The `FileBackend` of a sandbox.
 
     Args:
-        client: Returns a client for the sandbox's guest programs, which may create the sandbox.
+        client: Returns the client that calls the guest. It may create the sandbox first.
         root: The workspace directory in the sandbox, as ``pwd`` prints it.
         base: The directory that paths are relative to. Default: ``root``.
-        made: Directories that are created, with sudo if necessary, before a file is written there.
-        staging_dir: Directory for uploads of large content; the guest deletes them.
-        is_provisioned: Returns whether there is a sandbox; without one, `exists` creates none.
+        made: Directories that are created, with sudo if necessary, before a file is written below them.
+        staging_dir: Directory in the sandbox for uploads of large content; the guest deletes them after use.
+        is_provisioned: Returns whether the session has a sandbox. If not, `exists` finds nothing, and creates none.
         on_report: Receives the report of the synchronisation with S3 after a change.
-        may_exist: Returns whether there may be a sandbox of an earlier session, and so its logs.
+        may_exist: Returns whether a sandbox of this or an earlier session may exist. If not, no command has a log.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class GuestFiles:
         return results
 
     async def _received(self, path: str, reply: FileReply, max_bytes: int) -> models.FileContent:
-        """Return the content in an answer, or download it."""
+        """Return the content of an answer; if the answer has none, download it, up to three times."""
         for turn in range(FETCH_TRIES):
             if turn:
                 reply = await self.call(
@@ -144,10 +144,10 @@ class GuestFiles:
         )
 
     def absolute(self, path: str) -> str:
-        """Return the absolute path of a file, if a request to the daemon can contain it.
+        """Return the absolute path of a file, for a request to Daytona's daemon.
 
         Raises:
-            FileUnsuitable: It is not UTF-8.
+            FileUnsuitable: The path is not UTF-8.
         """
         return f"{(self._base or self._root).rstrip('/')}/{_encodable_path(path)}"
 
@@ -176,7 +176,7 @@ class GuestFiles:
     async def _write_fields(
         self, queries: Sequence[models.WriteQuery], inline_bytes: int
     ) -> list[dict[str, Any]]:
-        """Return the fields of writes; content over ``inline_bytes`` in all is uploaded first, in one request."""
+        """Upload the content over ``inline_bytes`` in total, in one request; return the fields for each write."""
         found: list[dict[str, Any]] = []
         large: list[tuple[dict[str, Any], bytes]] = []
         for query in queries:
@@ -272,7 +272,7 @@ class GuestFiles:
         call_s: float = CALL_TIMEOUT_S,
         **fields: object,
     ) -> FileReply:
-        """Send the request of one operation, and return its answer if it is no refusal."""
+        """Send the request of one operation; return its answer, or raise the error of a refusal."""
         return accepted(path, await self._send(entry, op, self.request(op, path, **fields), key, call_s))
 
     async def batch(
@@ -283,7 +283,7 @@ class GuestFiles:
         key: str | None = None,
         call_s: float = CALL_TIMEOUT_S,
     ) -> Sequence[FileReply]:
-        """Send several requests as one; return their answers, accepted and refused."""
+        """Send several requests as one; return the answer to each, which may be a refusal."""
         request: Answer = {"root": self._root, "op": "batch", "requests": list(requests)}
         reply = await self._send(entry, "batch", request, key, call_s)
         return reply.answers([str(each["op"]) for each in requests])
@@ -296,18 +296,18 @@ class GuestFiles:
                 raise file_error(path, op, "missing", {})
             request["log"] = True
         if self._base is not None:
-            # Every call enters the workspace first, so that a mount on the path exists.
+            # ``root`` is sent too: each call first enters, and so mounts, the workspace. ``path`` may be in the mount.
             below = [made for made in self._made if op == "write" and f"/{path}".startswith(f"{made}/")]
             request |= {"base": self._base, "made": below}
         return request
 
     async def _send(self, entry: str, op: str, request: Answer, key: str | None, call_s: float) -> FileReply:
-        """Send a request; every change with a key, by which the guest recognises changes, and runs each only once."""
+        """Send a request; report the synchronisation after it. The guest applies a change once for each ``key``."""
         if key is not None:
             request["key"] = key
         client = await self.client()
         answer, sandbox_id = await client.call(entry, request, timeout_s=call_s)
-        reply = FileReply(op, answer)  # refuses an answer that is no object
+        reply = FileReply(op, answer)  # raises an error if the answer is not an object
         if answer.get("sync") is not None:
             report = read_report(answer["sync"])
             self._on_report(await finish_push(client.only_for(sandbox_id), self._root, report))
@@ -325,7 +325,7 @@ class FileReply(Reply):
         return [FileReply(op, each) for op, each in zip(ops, found, strict=True)]
 
     def content(self, name: str, max_bytes: int) -> bytes:
-        """Return bytes that are sent as base64."""
+        """Return the bytes of a field with base64."""
         try:
             value = binascii.a2b_base64(self.raw(name, 2 * max_bytes + 4), strict_mode=True)
         except ValueError:
@@ -412,7 +412,7 @@ class FileReply(Reply):
 
 
 def _refusal(path: str, reply: FileReply) -> WorkspaceError:
-    """Read the answer of a refused operation."""
+    """Return the error for the answer of a refused operation."""
     code = reply.raw("error", 64)
     if code not in REFUSALS:
         return reply.malformed("error")
@@ -431,11 +431,11 @@ _FACTS: Mapping[str, Callable[[FileReply, str], object]] = {
     "state": lambda reply, name: reply.raw(name, 32),
     "on_s3": lambda _reply, _name: True,
 }
-"""Each fact of a refusal, and how it is checked."""
+"""Name of a fact of a refusal → the function that reads and checks it."""
 
 
 def accepted(path: str, reply: FileReply) -> FileReply:
-    """Return an answer that is no refusal."""
+    """Return the answer; if it is a refusal, raise the error."""
     if not reply.flag("ok"):
         raise _refusal(path, reply)
     return reply
@@ -455,10 +455,10 @@ def written(reply: FileReply) -> models.FileWritten:
 
 
 def _encodable_path(path: str) -> str:
-    """Return a path that a link leads to, if a request can contain it.
+    """Return a path, which may be the target of a link; refuse a path that a request cannot contain.
 
     Raises:
-        FileUnsuitable: It is not UTF-8.
+        FileUnsuitable: The path is not UTF-8.
     """
     try:
         path.encode()

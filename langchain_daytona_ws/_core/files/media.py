@@ -1,7 +1,7 @@
 """Check images and PDF documents before a model receives them. Pure.
 
 A model's provider refuses an invalid image with an error that ends the graph. So this module checks the dimensions, and
-the parts that a truncated file lacks; it does not decode the pixels.
+that the end of the file is not missing; it does not decode the pixels.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def media_of(data: bytes) -> Media | None:
 
 
 def _png(data: bytes) -> _Size | None:
-    """Read the first chunk, the header, and find the last chunk."""
+    """Return the size in the header, the first chunk; None if the last chunk is missing."""
     if data[12:16] != b"IHDR" or b"IEND\xaeB`\x82" not in data[-1024:]:
         return None
     width, height = struct.unpack_from(">II", data, 16)
@@ -84,7 +84,7 @@ def _webp(data: bytes) -> _Size | None:
 
 
 def _jpeg(data: bytes) -> _Size | None:
-    """Walk the segments to the frame header, and find the end marker."""
+    """Return the size in the frame header, searched segment by segment; None if the end marker is missing."""
     if b"\xff\xd9" not in data[-1024:]:
         return None
     at = 2

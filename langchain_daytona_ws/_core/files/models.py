@@ -10,9 +10,9 @@ from langchain_daytona_ws._guest.text import footer
 from langchain_daytona_ws.errors import WorkspaceError
 
 OutputMode = Literal["files_with_matches", "content", "count"]
-"""What `grep` returns for each match."""
+"""The rows of a `grep` result: paths, lines, or the number of matching lines of each file."""
 
-VIEWED_BYTES = 32 << 20  # of a viewed text file
+VIEWED_BYTES = 32 << 20  # largest text file of a `ViewQuery`
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +24,10 @@ class FileText:
     first: int
     last: int
     lines: int
-    cut_lines: int
-    lossy: bool  # bytes that are not UTF-8 are shown as \xNN
+    cut_lines: int  # number of lines that are shown in part
+    lossy: bool  # some bytes are not UTF-8, and are shown as \xNN
     newline: str  # lf, crlf, mixed
-    bom: bool
+    bom: bool  # the file begins with a byte order mark
     size_bytes: int
     mtime_ns: int
     sha256: str
@@ -39,7 +39,7 @@ class FileText:
 
 @dataclass(frozen=True, slots=True)
 class FileView:
-    """Lines of a text file, or the ``content`` of a binary file. ``first`` and ``last`` are 1-based, or 0."""
+    """Lines of a text file, or the ``content`` of a binary file. ``first`` and ``last`` are 1-based; 0 if empty."""
 
     path: str
     sha256: str
@@ -47,8 +47,8 @@ class FileView:
     first: int = 0
     last: int = 0
     lines: int = 0
-    cut: bool = False  # a single line is shown, and it is longer
-    more: bool = False  # not all requested lines fit
+    cut: bool = False  # only one line is shown, and its end is left out
+    more: bool = False  # not all requested lines fit into ``limit_bytes``
     content: bytes | None = None
 
 
@@ -70,15 +70,15 @@ class FileWritten:
     unchanged: bool  # the file already had exactly this content
     size_bytes: int
     sha256: str
-    from_record: bool = False  # the result of an earlier attempt of this call: nothing was written now
-    # Style of the replaced content: "bom" (byte order mark), "crlf" (line ends), "bytes" (bytes that are not UTF-8).
-    kept: tuple[str, ...] = ()  # the new content has these as well
-    gone: tuple[str, ...] = ()  # the new content lacks these
+    from_record: bool = False  # an earlier attempt of this call made the change; now nothing was changed
+    # Styles of the replaced content: "bom" (byte order mark), "crlf" (line ends), "bytes" (bytes that are not UTF-8).
+    kept: tuple[str, ...] = ()  # styles that were added to the new content
+    gone: tuple[str, ...] = ()  # styles that the new content lacks
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A position where the edited text has ``found`` instead of ``requested``."""
+    """A position where the file has ``found``, and ``old_string`` has ``requested``."""
 
     line: int
     column: int
@@ -92,15 +92,15 @@ class FileEdited:
 
     path: str
     count: int
-    lines: tuple[int, ...]  # first lines of the first replacements, 1-based, in the new content
+    lines: tuple[int, ...]  # where the first replacements begin in the new content, 1-based
     snippet: str
     size_bytes: int
     sha256: str
     from_record: bool = False
-    differences: tuple[Difference, ...] = ()  # the first differences, if the text only looked alike
+    differences: tuple[Difference, ...] = ()  # if the text only looked alike: the first ones
     mixed: bool = False  # UTF-8 was written into a file of another encoding
     verbatim: bool = False  # \xNN was written as four characters into a file that has bytes shown as \xNN
-    before_sha256: str = ""  # of the content that was edited
+    before_sha256: str = ""  # of the content before the edit
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ class FileDeleted:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A name in a listing, or a path from the workspace root in a glob result.
+    """An entry of a listing, or of a glob result, where ``name`` is the path from the workspace root.
 
     Names that are not UTF-8 contain lone surrogates: display them with ``paths.shown``.
     """
@@ -123,12 +123,12 @@ class Entry:
     kind: str  # file, dir, link, other
     size_bytes: int
     mtime_ns: int
-    target: str | None = None  # of a link; "" if the target is outside the workspace
+    target: str | None = None  # the target of a link, "" if it is outside the workspace
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The entries of one directory; ``more`` if ``entries`` is not all of the ``total``."""
+    """The entries of one directory; ``more`` if the directory has entries that are not in ``entries``."""
 
     path: str
     entries: tuple[Entry, ...]
@@ -142,11 +142,12 @@ OmittedReason = Literal["binary_match", "binary", "utf16", "unreadable"]
 
 @dataclass(frozen=True, slots=True)
 class Omitted:
-    """Files and directories that a search leaves out of its result, for one reason.
+    """Files and directories that a search left out of its result, all for the same reason.
 
     Args:
-        reason: ``binary_match``: a binary file matches, and its lines are not shown. These are not searched: a large
-            ``binary`` file, a ``utf16`` file if the sandbox has only grep, and an ``unreadable`` path.
+        reason: ``binary_match``: a binary file matches, and its lines are not shown. The other paths were not
+            searched: large files (``binary``), UTF-16 files that the search program does not support (``utf16``), and
+            paths that cannot be read (``unreadable``).
         count: The number of paths.
         paths: The first 20 paths.
     """
@@ -158,13 +159,13 @@ class Omitted:
 
 @dataclass(frozen=True, slots=True)
 class GlobReading:
-    """Another reading of a glob that matches no file.
+    """Another interpretation of a glob, which may be the intended one.
 
     Args:
-        kind: ``path``: it repeats the searched path. ``brackets``: a name contains the brackets. ``commas`` separate
-            globs. ``alternatives``: ``@(a|b)``.
+        kind: ``path``: the glob repeats the searched path. ``brackets``: the brackets are a part of a name. ``commas``:
+            commas separate several globs. ``alternatives``: ``@(a|b)`` stands for a or b.
         pattern: The glob to use instead.
-        path: A file or directory that this glob matches.
+        path: A file or directory that ``pattern`` matches.
     """
 
     kind: ReadingKind
@@ -192,10 +193,10 @@ class GrepRow:
 
     path: str
     line: int = 0  # 1-based, in mode content
-    is_match: bool = True  # or a line of context
+    is_match: bool = True  # False: a line of context
     text: str = ""
-    count: int = 0  # of matching lines, in mode count
-    column: int = 0  # of the match, 1-based, in bytes, if its line is too long to be shown whole
+    count: int = 0  # number of matching lines, in mode count
+    column: int = 0  # if the line was cut: where the match begins in the whole line, 1-based, in bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,20 +214,20 @@ class GrepResult:
 
 
 class NeedsSandbox(Exception):
-    """A search on S3 that must run in the sandbox; the text has the reason."""
+    """Raised by a search on S3 that must run in the sandbox; the message is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class ViewQuery:
-    """The lines to read without numbers, or the limits of a binary file.
+    """A request to read lines without numbers or, if the file is binary, its whole content.
 
     Args:
-        offset: The first line, 1-based; past the end there are no lines.
-        limit: Most lines.
-        limit_bytes: Most bytes of text.
-        binary: Whether to treat any content as binary.
-        binary_bytes: Largest binary file.
-        max_bytes: Largest text file.
+        offset: The first line, 1-based. If it is past the end, the result has no lines.
+        limit: Maximum number of lines.
+        limit_bytes: Maximum number of bytes of text.
+        binary: True: treat the file as binary. False: decide by its content.
+        binary_bytes: Maximum size of a binary file.
+        max_bytes: Maximum size of a text file.
     """
 
     offset: int
@@ -239,7 +240,7 @@ class ViewQuery:
 
 @dataclass(frozen=True, slots=True)
 class EditQuery:
-    """A replacement of text, see `FileOperations.edit`; ``max_bytes`` limits the file before and after it."""
+    """A replacement of text, see `FileOperations.edit`; ``max_bytes`` limits the file's size before and after."""
 
     old: str
     new: str
@@ -250,14 +251,14 @@ class EditQuery:
 
 @dataclass(frozen=True, slots=True)
 class WriteQuery:
-    """A whole content to write.
+    """A request to write a whole file.
 
     Args:
-        content: The bytes.
-        overwrite: Replace any content.
-        expected_sha256: Without ``overwrite``, the content that may be replaced; None for no content.
-        as_text: Keep the byte order mark and the line ends of the replaced text.
-        max_bytes: Largest file of which the style is kept.
+        content: The new content.
+        overwrite: Whether to replace any existing content.
+        expected_sha256: Without ``overwrite``: the hash of the content that may be replaced; None: replace no file.
+        as_text: Whether to keep the byte order mark and the line ends of the replaced text.
+        max_bytes: Maximum size of an existing file whose byte order mark and line ends are kept.
     """
 
     content: bytes
@@ -293,11 +294,11 @@ class GrepQuery:
 
 
 class FileBackend(Protocol):
-    """File operations by paths that are relative to the workspace, normalised, ``"."`` for the workspace itself.
+    """File operations. Paths are relative to the workspace, and normalised; ``"."`` is the workspace itself.
 
-    The ``path`` of a result is the path that the symlinks of the requested path lead to. A change is applied once for
-    its ``key``, for any number of attempts. All methods raise the errors of this package; those of
-    `_core.files.errors.file_error` describe a refused operation.
+    The ``path`` of a file that was read, written or edited is the path that the symlinks of the requested path lead to.
+    Repeated calls with the same ``key`` apply a change once. All methods raise errors of this package; the error for a
+    refused operation is made by `_core.files.errors.file_error`.
     """
 
     async def read(
@@ -311,7 +312,7 @@ class FileBackend(Protocol):
     async def write(self, path: str, query: WriteQuery, *, key: str) -> FileWritten: ...
 
     async def edit(self, path: str, query: EditQuery, *, key: str) -> FileEdited:
-        """Edit a file. If an earlier attempt did it, the result may lack the positions (``lines``)."""
+        """Edit a file. If an earlier attempt edited it, the result may lack the positions (``lines``)."""
         ...
 
     async def delete(self, path: str, *, key: str) -> FileDeleted: ...
@@ -321,10 +322,10 @@ class FileBackend(Protocol):
     async def glob(self, path: str, query: GlobQuery) -> tuple[GlobResult, GlobReading | None]: ...
 
     async def grep(self, path: str, query: GrepQuery) -> tuple[GrepResult, GlobReading | None]:
-        """Search.
+        """Search the contents of files.
 
         Raises:
-            NeedsSandbox: This backend cannot search for it.
+            NeedsSandbox: This backend cannot run the search.
         """
         ...
 

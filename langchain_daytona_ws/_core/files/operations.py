@@ -1,4 +1,4 @@
-"""File operations on the workspace: checked arguments, hashes of the read content, and hints in errors and results."""
+"""File operations of a session: check arguments, record hashes of read content, add hints to errors and results."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ EDIT_BYTES = 512 << 10
 MAX_ROWS = 5000
 MAX_CONTEXT = 100
 SEARCH_TIMEOUT_S = 20
-LARGEST_BYTES = 128 << 20  # of a fetched file
+LARGEST_BYTES = 128 << 20  # largest file that `fetch` reads
 
 
 class FileOperations:
@@ -52,14 +52,14 @@ class FileOperations:
 
     Args:
         files: The workspace's files.
-        sandbox: The files as the sandbox has them: for the logs of commands, and for searches that need its tools.
-            Default: ``files``.
+        sandbox: The files through the sandbox, for the logs of commands and for searches that need its tools.
+            None: use ``files`` for these, too.
         root: The workspace directory in the sandbox, as ``pwd`` prints it.
-        limit_bytes: Most bytes of text in a result.
+        limit_bytes: Maximum number of bytes of text in a result.
         read_hashes: The hashes of read content, if several objects share them: path → SHA-256.
         new_key: Returns the idempotency key of a change whose caller passes no key.
         suggests_similar: Whether the error for a missing path names similar paths; this costs one more request.
-        batches: The files as `files`, several in one request; None if that is not possible.
+        batches: Reads and writes several of the same files in one request; None if that is not possible.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class FileOperations:
         """Read a complete image or PDF document that `read` has refused.
 
         Raises:
-            FileUnsuitable: It is too large, damaged, or has changed to another kind of file.
+            FileUnsuitable: The file is too large, damaged, or now another kind of file.
         """
         facts = {name: refusal.context[name] for name in ("what", "bytes")} | {"max_bytes": MEDIA_BYTES}
         location, files = await self._readable(path)
@@ -136,7 +136,7 @@ class FileOperations:
         """Read a whole file.
 
         Raises:
-            FileError: It is not a file, is larger than ``max_bytes``, or changed during each of three attempts.
+            FileError: The path is not a file, or the file is over ``max_bytes``, or changed in each of three attempts.
         """
         location, files = await self._readable(path)
         async with self._suggesting_similar(location):
@@ -145,14 +145,14 @@ class FileOperations:
         return result.data
 
     async def fetch_many(self, paths: Sequence[str]) -> list[bytes | WorkspaceError]:
-        """Read whole files, as `fetch` does, in one request if they are in the sandbox; return errors as results."""
+        """Read whole files; return the content or the error of each. Files in the sandbox are read in batches."""
         if self._batches is None or len(paths) < 2:
             return [await as_result(self.fetch(path)) for path in paths]
         found: list[bytes | WorkspaceError | None] = [None] * len(paths)
         locations: dict[int, str] = {}
         for number, path in enumerate(paths):
             location = await as_result(self._resolve(path))
-            if isinstance(location, WorkspaceError):  # it may be a log
+            if isinstance(location, WorkspaceError):  # `fetch` can read a log
                 found[number] = await as_result(self.fetch(path))
             else:
                 locations[number] = location
@@ -166,7 +166,7 @@ class FileOperations:
         return [result for result in found if result is not None]
 
     async def overwrite_many(self, files: Sequence[tuple[str, bytes]]) -> list[WorkspaceError | None]:
-        """Write whole files and replace existing files; in one request if they are in the sandbox."""
+        """Write whole files, also over existing ones; return the error of each, or None. A sandbox receives batches."""
         results: list[WorkspaceError | None] = [None] * len(files)
         if self._batches is None or len(files) < 2:
             for number, (path, data) in enumerate(files):
@@ -194,9 +194,10 @@ class FileOperations:
     ) -> models.FileWritten:
         """Write a whole file, and the directories above it.
 
-        An existing file is replaced only with ``overwrite``, or if its content is the one that this session last read
-        or wrote. A string keeps the byte order mark and, if it has only line feeds, the CRLF line ends of the text
-        that it replaces; bytes are written unchanged. This and each other change is made once for its ``key``.
+        An existing file is replaced only with ``overwrite``, or if its content is still what this session last read or
+        wrote. If ``content`` is a string, the byte order mark of the old text is kept; its CRLF line ends are kept if
+        ``content`` has line feeds only. Bytes are written unchanged. This change, and each change by another method,
+        is made only once for its ``key``.
         """
         location = await self._writable(path)
         is_text = isinstance(content, str)
@@ -218,16 +219,17 @@ class FileOperations:
         exact: bool = False,
         key: str | None = None,
     ) -> models.FileEdited:
-        """Replace ``old_string``, which must occur exactly once, or everywhere with ``replace_all``.
+        """Replace ``old_string``, which must occur exactly once. With ``replace_all``, replace every occurrence.
 
-        Unless ``exact``, the text in the file may differ in characters that look alike, if it occurs once.
+        If ``old_string`` does not occur, a single text that differs only in characters that look alike is replaced,
+        unless ``exact``.
         """
         location = await self._resolve(path)
         _check_edit(old_string, new_string)
         query = models.EditQuery(old_string, new_string, replace_all, exact, MAX_BYTES)
         async with self._suggesting_similar(location):
             result = await self._files.edit(location, query, key=key or self._new_key())
-        if result.lines:  # a recorded edit has no lines
+        if result.lines:  # the result of an earlier attempt may have no lines
             self._remember_edit(location, result.path, result.before_sha256, result.sha256)
         return replace(result, path=location)
 
@@ -236,8 +238,9 @@ class FileOperations:
     ) -> int:
         """Replace text like `edit`, with strings of any size; return the number of replacements.
 
-        With long strings the file may have `VIEWED_BYTES`: Deep Agents appends to its history by replacing all of it.
-        Text that only looks alike is not edited, because the result cannot report the differences.
+        If the strings are long, the file may have up to `VIEWED_BYTES`: Deep Agents appends to its history file by
+        replacing the whole text. Text that only looks like ``old`` is not replaced, because the result cannot report
+        the differences.
         """
         if len(old) + len(new) <= EDIT_BYTES // 4:  # a character has at most four bytes
             return (await self.edit(path, old, new, replace_all=replace_all, exact=True, key=key)).count
@@ -248,7 +251,7 @@ class FileOperations:
             edited = apply_edit(before.data, old, new, replace_all, models.VIEWED_BYTES, exact=True)
         except EditError as error:
             raise edit_error(location, error) from None
-        # Only over the downloaded content: a change by another call must not be lost.
+        # Replace only the downloaded content, so that a change by another call is not lost.
         query = models.WriteQuery(edited.data, False, before.sha256, False, MAX_BYTES)
         async with self._suggesting_similar(location):
             result = await self._files.write(location, query, key=key or self._new_key())
@@ -256,7 +259,7 @@ class FileOperations:
         return len(edited.ranges)
 
     async def create(self, path: str, content: str | bytes) -> None:
-        """Write a file that does not exist yet, or already has this content, even if this session has read it."""
+        """Write a new file. Refuse if a file with another content exists, even if this session has read that file."""
         self._read_hashes.pop(await self._resolve(path), None)
         await self.write(path, content)
 
@@ -292,8 +295,8 @@ class FileOperations:
     ) -> models.GrepResult:
         """Search for a regular expression in a file or below a directory.
 
-        ``glob`` narrows the files; ``before`` and ``after`` add lines of context in mode ``content``;
-        ``limit`` is the most rows (files, or lines) in the result.
+        ``glob`` selects the files to search; ``before`` and ``after`` are the numbers of lines of context in mode
+        ``content``; ``limit`` is the maximum number of rows (files, or lines) in the result.
         """
         check_range("limit", limit, 1, MAX_ROWS, _bad_argument)
         check_range("before", before, 0, MAX_CONTEXT, _bad_argument)
@@ -343,16 +346,16 @@ class FileOperations:
         return result
 
     async def check_change(self, path: str, *, is_file: bool, edit: tuple[str, str] | None = None) -> None:
-        """Refuse a change that is wrong for any content of the workspace.
+        """Refuse a change that cannot succeed in any state of the workspace.
 
         Args:
             path: The path to change.
             is_file: Whether it must be the path of a file.
-            edit: The texts to find and to insert; None if it is no edit.
+            edit: The texts to find and to insert; None if the change is not an edit.
 
         Raises:
             PathRefused: The path is outside the workspace, or not a path.
-            EditRefused: The edit is empty, too large, or changes nothing.
+            EditRefused: The text to find is empty, both texts are too large, or they are identical.
         """
         location = await self._resolve(path)
         if is_file:
@@ -368,12 +371,12 @@ class FileOperations:
         return location
 
     async def _readable(self, path: str) -> tuple[str, models.FileBackend]:
-        """Return a path relative to the workspace, or that of a command's log, and the backend that has it."""
+        """Return the path, resolved like `_resolve` does with ``log``, and the backend that reads it."""
         location = await self._resolve(path, log=True)
         return location, self._sandbox if self._sandbox and is_log(location) else self._files
 
     async def _resolve(self, path: str, *, log: bool = False) -> str:
-        """Return a path relative to the workspace; with ``log``, also the absolute path of a command's log."""
+        """Return a path relative to the workspace. With ``log``, a command's log is allowed, by its absolute path."""
         try:
             return workspace_path(path, self._root)
         except PathRefused as refusal:
@@ -391,7 +394,7 @@ class FileOperations:
         raise outside(path, self._root, found)
 
     async def _check_backslashes(self, path: str, location: str) -> None:
-        """Refuse a new name with unquoted backslashes: slashes are intended."""
+        """Refuse the path of a new file if it has unquoted backslashes: slashes were probably intended."""
         slashes = with_slashes(path, self._root)
         if slashes is not None and await self._first_existing([location]) is None:
             raise PathRefused(
@@ -407,13 +410,13 @@ class FileOperations:
             return None
         try:
             found = await self._files.exists(paths)
-        except WorkspaceError:  # only adds to another error
+        except WorkspaceError:  # the caller raises an error if nothing is found
             return None
         return next((path for path in paths if path in found), None)
 
     @asynccontextmanager
     async def _suggesting_similar(self, location: str) -> AsyncIterator[None]:
-        """Name similar paths in the error for a missing path."""
+        """Add similar paths to the error for a missing path."""
         try:
             yield
         except FileMissing as error:
@@ -421,7 +424,7 @@ class FileOperations:
                 raise
             try:
                 similar = await self._files.similar(location)
-            except WorkspaceError:  # only adds to another error
+            except WorkspaceError:  # the error for the missing path is more important
                 raise error from None
             raise file_error(location, error.op, error.code, error.context, similar) from None
 
@@ -432,18 +435,18 @@ class FileOperations:
             self._remember(location, result.path, result.sha256)
 
     def _remember(self, location: str, real_path: str, sha256: str) -> None:
-        """Record the content under the requested path, and under the path that its symlinks lead to."""
+        """Record the hash under the requested path, and under the path that its symlinks lead to."""
         self._read_hashes[location] = sha256
         self._read_hashes[real_path] = sha256
 
     def _remember_edit(self, location: str, real_path: str, before: str, after: str) -> None:
-        # The edit kept changes by others since the last read. This session has not read them, so a later write
-        # over the whole file must still be refused.
+        # If other writers changed the file after this session read it, the edit kept their changes. The session has
+        # not read these, so its hash stays the old one, and a later write of the whole file is refused.
         if self._read_hashes.get(location) in (None, before):
             self._remember(location, real_path, after)
 
     def _filter(self, glob: str, location: str) -> str:
-        """Convert a search's glob to the guest's form: relative to the searched directory."""
+        """Return a search's glob relative to the searched directory, as a backend expects it."""
         negated = glob.startswith("!")
         relative, absolute = workspace_pattern(glob[negated:], self._root)
         if absolute:
@@ -472,7 +475,7 @@ def _check_file(path: str, location: str) -> None:
 
 
 def _check_edit(old: str, new: str) -> None:
-    """Refuse an edit that is wrong for any content, before a request is sent."""
+    """Refuse an edit that cannot succeed in any content, before a request is sent."""
     if not old:
         raise EditRefused(
             "old_string is empty. To replace the whole content, write the file.", code="empty", op="edit"

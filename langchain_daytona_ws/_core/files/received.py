@@ -7,7 +7,7 @@ import io
 
 
 class TooLongError(Exception):
-    """More arrived than was announced."""
+    """A download is longer than announced."""
 
 
 class Received:
@@ -36,7 +36,7 @@ class Received:
 
     @property
     def data(self) -> bytes:
-        return self._file.getvalue()  # BytesIO shares its buffer
+        return self._file.getvalue()  # not a copy: BytesIO shares its buffer
 
     @property
     def sha256(self) -> str:

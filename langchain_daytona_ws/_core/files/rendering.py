@@ -22,9 +22,9 @@ if TYPE_CHECKING:
         Omitted,
     )
 
-# Directories that are not searched and rarely wanted: naming them each time would be noise.
+# Directories that searches skip without a note: many workspaces have them, and they are rarely wanted.
 _UNMENTIONED = (".git", "__pycache__")
-_NAMED = 5  # omitted paths per reason
+_NAMED = 5  # maximum number of omitted paths that are named for each reason
 _STYLES = {"bom": "byte order mark", "crlf": "CRLF line endings", "bytes": "bytes that are not UTF-8"}
 _FROM_RECORD = "[this call was made before: this is its recorded result, and nothing was done again]"
 
@@ -63,7 +63,7 @@ def edited(result: FileEdited) -> str:
 
 
 def _edited(result: FileEdited) -> str:
-    if not result.lines:  # recorded by an earlier attempt of the call
+    if not result.lines:  # an earlier attempt of the call made the edit
         return f"Edited {shown(result.path)}: {_count(result.count, 'replacement')}."
     numbers = list(dict.fromkeys(result.lines))
     where = ", ".join(str(line) for line in numbers)

@@ -1,6 +1,6 @@
 r"""Hints for a search without result whose pattern may have another meaning. Pure.
 
-A hint needs a reason in the pattern or glob; other searches without result get no hint.
+A hint is given only if the pattern or the glob has a known mistake.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ _TRY_LATER = "Nothing was done. Try again later, or tell the user."
 @dataclass(frozen=True, slots=True)
 class _Message:
     code: str
-    remedy: str  # for the engineer, after the operation and the answer of S3
+    remedy: str  # for the engineer; the operation and the answer of S3 come before it
     for_model: str
     retryable: bool = False
 
@@ -124,7 +124,7 @@ def store_error(fault: StoreFault, op: str, where: str) -> WorkspaceError:
     Args:
         fault: The failure of S3 or of the transport.
         op: The operation, such as ``read``.
-        where: Bucket and prefix, for the engineer.
+        where: Bucket and prefix, for the engineer; ``""`` to omit them.
     """
     if fault.code == "KeyTooLongError":
         return PathRefused("The path is longer than the workspace's storage allows.", code="path_too_long")

@@ -1,6 +1,6 @@
-r"""Run ripgrep's regular expressions with RE2, in linear time, if both have the same meaning.
+r"""Run ripgrep's regular expressions with RE2, in linear time, if RE2 and ripgrep interpret the pattern alike.
 
-A pattern without operators is searched as bytes, also if RE2 (google-re2, the extra ``search``) is missing.
+A pattern without operators is searched as bytes. This does not need RE2 (google-re2, the extra ``search``).
 
 ``\w``, ``\d``, ``\s`` and ``\b`` are ASCII in RE2 and Unicode in ripgrep, and ripgrep never matches a line feed. So a
 pattern is parsed and translated. Patterns without a known translation need ripgrep.
@@ -13,9 +13,9 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from typing import Any
 
-PIECE_BYTES = 256 << 10  # searched at most between two checks of the clock
-# Limits of bytes times instructions of RE2's program: between two checks of the clock, and in one line. Each byte costs
-# about 10 ns per instruction if RE2 runs out of memory for its automaton (measured).
+PIECE_BYTES = 256 << 10  # maximum that is searched between two checks of the clock
+# Maximum of bytes times instructions of the compiled pattern: between two checks of the clock, and in one line. If RE2
+# runs out of memory for its automaton, each byte costs about 10 ns per instruction (measured).
 PIECE_WORK = 200_000_000
 LINE_WORK = 1_000_000_000
 
@@ -28,11 +28,11 @@ _DIGIT = r"\p{Nd}"
 _SPACE = r"\t\v\f\r \x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}"
 _CLASSES = {"w": _WORD, "d": _DIGIT, "s": _SPACE}
 _OPERATORS = frozenset(".*+?|)^$")
-_FOLDED = {b"k": b"(?:k|\xe2\x84\xaa)", b"s": b"(?:s|\xc5\xbf)"}  # the Kelvin sign and the long s
+_FOLDED = {b"k": b"(?:k|\xe2\x84\xaa)", b"s": b"(?:s|\xc5\xbf)"}  # also the Kelvin sign and the long s
 _CONTROLS = {"t": "\\t", "r": "\\r", "f": "\\f", "v": "\\v", "a": "\\a"}
 _CONTROL_CHARACTERS = {"\\t": "\t", "\\r": "\r", "\\f": "\f", "\\v": "\v", "\\a": "\a"}
 
-# No class contains the line feed, and both programs use these names.
+# Unicode properties that have these names in RE2 and ripgrep. None contains the line feed.
 _PROPERTIES = re.compile(
     "L[ultmo]?|M[nce]?|N[dlo]?|P[cdseifo]?|S[mcko]?|Zs?"
     "|Latin|Greek|Cyrillic|Han|Hiragana|Katakana|Hangul|Arabic|Hebrew|Thai"
@@ -46,7 +46,7 @@ _TOKEN = re.compile(
     | (?P<control>\\[trfva])
     | (?P<hex>\\x(?:\{(?P<wide>[0-9A-Fa-f]{1,6})\}|(?P<narrow>[0-9A-Fa-f]{2})))
     | (?P<escaped>\\[\\.+*?()|\[\]{}^$\#&~-])
-    | (?P<flag>\(\?i\)) (?![*+?{])  # RE2 repeats the part before the flag, ripgrep refuses
+    | (?P<flag>\(\?i\)) (?![*+?{])  # if repeated, RE2 repeats the part before it, ripgrep refuses
     | (?P<group>\((?:\?:|\?P<[A-Za-z_][A-Za-z0-9_]*>|\?i:)?) (?!\?)
     | (?P<repeat>\{[0-9]{1,4}(?:,[0-9]{0,4})?\})
     | (?P<set>\[)
@@ -72,14 +72,14 @@ class NeedsRipgrepError(ValueError):
 
 
 class Expression:
-    """A compiled pattern that finds lines.
+    """A compiled pattern, to find the lines that match.
 
     Args:
-        pattern: In ripgrep's syntax.
-        ignore_case: Whether to match without regard to case.
+        pattern: The pattern in ripgrep's syntax.
+        ignore_case: Whether to ignore case.
 
     Raises:
-        NeedsRipgrepError: Only ripgrep supports it, or it has an operator and RE2 is not installed.
+        NeedsRipgrepError: Only ripgrep supports the pattern, or it has an operator and RE2 is not installed.
 
     """
 
@@ -98,7 +98,7 @@ class Expression:
         self._longest_line = LINE_WORK // size
 
     def lines(self, data: bytes, check: Callable[[], None]) -> Iterator[tuple[int, int, int, int]]:
-        """Yield (number, start, end, match) of each matching line: ``end`` is its line feed, ``match`` its first match.
+        """Yield for each matching line its number, and the offsets of its start, its line feed and its first match.
 
         Args:
             data: The content.
@@ -108,14 +108,15 @@ class Expression:
             NeedsRipgrepError: Only ripgrep can decide whether a line matches, or a line is too long.
 
         """
-        # Without a boundary both expressions are the same. In ASCII content both kinds of boundary are the same.
+        # RE2's word boundaries may be wrong next to non-ASCII characters. Then lines are found without boundaries, and
+        # `_match` checks each line.
         doubtful = self._has_boundary and not data.isascii()
         search = (self._loose if doubtful else self._exact).search
         at, number = 0, 1
         while at < len(data):
             check()
             stop = data.find(b"\n", min(at + self._piece, len(data)) - 1) + 1 or len(data)
-            # More than a piece is searched at once only to reach the end of a line.
+            # The searched part is longer than a piece only if it must reach the end of a line.
             if stop - at - self._piece > self._longest_line:
                 raise NeedsRipgrepError
             while at < stop:
@@ -146,7 +147,7 @@ class Expression:
 def _literal(pattern: str, ignore_case: bool) -> Any:
     """Return the bytes expression for a pattern without operators; None for other patterns.
 
-    With ``ignore_case`` only ASCII: the folding of other characters depends on the Unicode release.
+    With ``ignore_case``, only for ASCII patterns: the case folding of other characters depends on the Unicode release.
     """
     text = ""
     for token in _TOKEN.finditer(pattern):
@@ -182,7 +183,12 @@ def _compiled(pattern: str, ignore_case: bool) -> Any:
 
 
 def _translated(pattern: str) -> tuple[str, str, bool]:
-    """Translate a pattern to RE2: exactly, and without word boundaries, which matches at least the same lines."""
+    """Translate a pattern to RE2.
+
+    Returns:
+        The exact translation; a translation without word boundaries, which matches at least the same lines; and whether
+        they differ.
+    """
     exact: list[str] = []
     loose: list[str] = []
     at = 0
@@ -214,7 +220,7 @@ def _token(token: re.Match[str]) -> str:
 
 
 def _character(token: re.Match[str]) -> str:
-    """Translate an escaped character; ``""`` if the token is not one."""
+    """Translate an escaped character; ``""`` for other tokens."""
     if token["control"]:
         return _CONTROLS[token["control"][1]]
     if token["hex"]:
@@ -226,7 +232,7 @@ def _character(token: re.Match[str]) -> str:
 
 
 def _set(pattern: str, at: int) -> tuple[str, int]:
-    """Translate a set, from the offset after its opening bracket; return it and the offset after the set."""
+    """Translate a set whose opening bracket ends at ``at``; return the translation and the offset after the set."""
     negated = pattern.startswith("^", at)
     at += negated
     out = ["[^\\n" if negated else "["]
@@ -247,7 +253,7 @@ def _set(pattern: str, at: int) -> tuple[str, int]:
 
 
 def _member(token: re.Match[str], pattern: str, at: int, before: str, *, first: bool) -> tuple[str, str]:
-    """Translate one member of a set; return it and its kind, for a following ``-``."""
+    """Translate one member of a set; return the translation, and its kind, on which a following ``-`` depends."""
     if token["posix"]:
         if pattern.startswith("-", at) or before == "-":
             raise NeedsRipgrepError
@@ -264,7 +270,7 @@ def _member(token: re.Match[str], pattern: str, at: int, before: str, *, first: 
         ends = pattern.startswith("]", at)
         if not (first or ends) and before != "character":
             raise NeedsRipgrepError
-        # As the first or last member it is literal.
+        # A ``-`` as the first or last member is literal.
         return ("\\-", kind) if first or ends else ("-", "-")
     return ("\\" + token[0] if token[0] in "]^" else token[0]), kind
 
@@ -274,5 +280,5 @@ def _is_wordlike(char: str) -> bool:
     if char <= "\x7f":
         return False
     category = unicodedata.category(char)
-    # A superset: letters, marks, numbers, and the classes of signs and joiners that contain some parts of words.
+    # A superset: letters, marks, numbers, and the categories of signs and joiners, some of which are parts of words.
     return category[0] in "LMN" or category in ("Pc", "Cf", "So")

@@ -49,7 +49,7 @@ Answers = OrderedDict[str, models.FileWritten | models.FileEdited | models.FileD
 
 REMEMBERED_CALLS = 500
 RECEIVE_TRIES = 3
-# After a conflict, an edit reads the object again. Each conflict means that another writer succeeded.
+# After a conflict, an edit starts again with the new object. Each conflict means that another writer succeeded.
 EDIT_TRIES = 40
 EDIT_WITHIN_S = 45.0
 FIRST_PAUSE_S = 0.02
@@ -64,7 +64,7 @@ LATE_S = 0.1
 
 
 class LateFiles:
-    """Track how long S3 may lack files that the latest command has written, for both runtimes.
+    """Waits until S3 has the files that the latest command wrote. The sync and the async runtime share one object.
 
     Args:
         now: Returns seconds on a monotonic clock.
@@ -78,7 +78,7 @@ class LateFiles:
         self._complete_at = self._now() + LATE_S
 
     async def wait(self, sleep: Callable[[float], Awaitable[None]]) -> None:
-        """Wait until S3 has all files."""
+        """Wait until S3 has the files of the latest command."""
         left_s = self._complete_at - self._now()
         if left_s > 0:
             await sleep(left_s)
@@ -87,15 +87,15 @@ class LateFiles:
 class S3Files:
     """The `FileBackend` of a workspace on S3.
 
-    A change is applied once for its key. Its result is recorded here, and the call in the object's metadata, where
-    other processes find it.
+    Repeated calls with the same key apply a change once. ``answers`` records the results. The metadata of the object
+    records the calls, where other processes find them.
 
     Args:
         port: The bucket, below the workspace's prefix.
         where: Bucket and prefix for errors; never shown to the model.
-        answers: The recorded results of changes, if several objects share them: key → result.
+        answers: The recorded results of changes, key → result; several `S3Files` may share them.
         check_open: Called before each operation; it may refuse the operation.
-        late: How long S3 may lack files of the latest command; None if no command writes them.
+        late: Waits until S3 has the files of the latest command; None: do not wait.
     """
 
     def __init__(
@@ -178,7 +178,7 @@ class S3Files:
             raise RefusedError("busy")
 
     async def send(self, file: Outgoing, meter: Meter, *, key: str) -> TransferredFile:
-        """Upload a file over the present object, or to a free key."""
+        """Upload a file; an existing object is replaced if it does not change meanwhile."""
         async with self._operation("upload", file.path):
             at = key_of(file.path)
             old = await self._lookup.find(at, max_bytes=0)
@@ -203,7 +203,7 @@ class S3Files:
             return TransferredFile(file.path, file.source.size_bytes, sha256)
 
     async def make_directory(self, path: str) -> None:
-        """Create the marker of an empty directory, unless there is one."""
+        """Create the object that marks an empty directory, unless the directory exists."""
         async with self._operation("upload", path):
             at = key_of(path)
             if not await self._lookup.is_directory(at):
@@ -243,7 +243,7 @@ class S3Files:
             raise RefusedError("changed")
 
     async def delete(self, path: str, *, key: str) -> models.FileDeleted:
-        """Delete a file, or the marker of an empty directory."""
+        """Delete a file, or the object that marks an empty directory."""
         async with self._operation("delete", path):
             at, recorded = key_of(path), self._recorded(key, models.FileDeleted)
             if recorded is not None:
@@ -296,7 +296,7 @@ class S3Files:
 
     @asynccontextmanager
     async def _operation(self, op: str, path: str, *, of_directories: bool = False) -> AsyncIterator[None]:
-        """Wait until S3 has all files; raise refusals and failures of S3 as errors of this package."""
+        """Wait for the latest command's files; raise refusals and failures of S3 as errors of this package."""
         self._check_open()
         await self._late.wait(self._port.sleep)
         try:
@@ -311,7 +311,7 @@ class S3Files:
             raise store_error(fault, op, self._where) from fault
 
     def _listing(self) -> Lookup:
-        """Return a lookup for one operation that changes nothing."""
+        """Return a lookup that keeps listed pages, for one operation that changes nothing."""
         return Lookup(Listings(self._port))
 
     def _recorded(self, key: str, kind: type[R]) -> R | None:
@@ -330,7 +330,7 @@ class S3Files:
     async def _write(self, key: str, query: models.WriteQuery, call: str) -> models.FileWritten:
         data = query.content
         if not query.overwrite and query.expected_sha256 is None:
-            # Usually a new file: existing content is read only after a conflict.
+            # Usually the file is new: existing content is read only after a conflict.
             await self._lookup.require_free(key)
             try:
                 mark: Mark | None = await self._writer.put(key, data, None, call=call, action=CREATED)
@@ -362,7 +362,7 @@ class S3Files:
     async def _written(
         self, key: str, data: bytes, mark: Mark | None, gone: Sequence[str] = ()
     ) -> models.FileWritten:
-        """Return the result of a write of ``data``; without a mark of this call, the file already had the content."""
+        """Return the result of writing ``data``; ``mark`` is None if the file already had this content."""
         kept = mark.kept if mark else ()
         data = edits.in_style(data, kept)
         return models.FileWritten(
@@ -385,7 +385,7 @@ class S3Files:
             raise RefusedError("changed", bytes=size)
 
     async def _conflicting_mark(self, key: str, data: bytes, call: str) -> Mark | None:
-        """Return the mark of this call in the conflicting file; None if its content is the same; else refuse."""
+        """After a conflict: return the mark if this call made the file, None if the content is equal; else refuse."""
         current = await self._lookup.find(key, max_bytes=len(data))
         if current is None:
             raise Conflict  # it was deleted
@@ -406,7 +406,7 @@ class S3Files:
         return replace(result, count=mark.count)
 
     async def _compute(self, size: int, work: Callable[[], T]) -> T:
-        """Run CPU-bound work on content of ``size`` bytes; large content outside the event loop."""
+        """Run CPU-bound work on content of ``size`` bytes; if the content is large, outside the event loop."""
         return await self._port.offload(work) if size > OFFLOAD_BYTES else work()
 
 
@@ -431,7 +431,7 @@ def _edited(old: StoredObject, query: models.EditQuery) -> tuple[bytes, models.F
 
 
 def _edited_before(now: StoredObject, mark: Mark) -> models.FileEdited:
-    """Return the result of an edit by an earlier attempt of this call, without its positions."""
+    """Return the result of an edit that an earlier attempt of this call made, without its positions."""
     if now.data is None:  # another program made it too large to edit
         raise RefusedError("changed")
     return models.FileEdited(
@@ -465,6 +465,6 @@ def _text(stored: StoredObject, max_bytes: int) -> bytes:
 
 
 def _styles(old: bytes, new: bytes) -> tuple[list[str], list[str]]:
-    """Return the styles of a file that the new text keeps, and the styles that are gone."""
+    """Return the styles of the old text that are added to the new text, and the styles that the result lacks."""
     kept = edits.style_to_keep(old, new)
     return kept, edits.style_gone(old, edits.in_style(new, kept))

@@ -1,4 +1,4 @@
-"""Keep the pages that one operation has listed, so that no page is requested twice."""
+"""Keep the pages that one operation has listed, to request each page only once."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from langchain_daytona_ws._core.s3.store import KeyPage, ObjectStorePort, PageRequest, StoreFault
 
 PAGE_KEYS = 1000
-KEPT_KEYS = 20_000  # of one operation
+KEPT_KEYS = 20_000  # maximum number of keys that are kept during one operation
 
 
 class Listings:
-    """An `ObjectStorePort` for one operation that changes no object; it requests no page twice.
+    """An `ObjectStorePort` that remembers the pages that it has listed, up to `KEPT_KEYS` keys.
+
+    Use one object for one operation, which must not change the bucket.
 
     Args:
         port: The bucket.
@@ -19,7 +21,7 @@ class Listings:
 
     def __init__(self, port: ObjectStorePort) -> None:
         self._port = port
-        self._pages: dict[PageRequest, tuple[KeyPage, int]] = {}  # with the number of keys that was requested
+        self._pages: dict[PageRequest, tuple[KeyPage, int]] = {}  # page, requested ``max_keys``
         self._room = KEPT_KEYS
         self.get, self.get_many, self.put, self.delete = port.get, port.get_many, port.put, port.delete
         self.receive, self.send, self.gather = port.receive, port.send, port.gather
@@ -34,7 +36,7 @@ class Listings:
         start_after: str = "",
         more: str | None = None,
     ) -> KeyPage:
-        """List keys; a kept page may have more than ``max_keys``."""
+        """List keys. If the page is kept already, it may have more than ``max_keys`` keys."""
         request = PageRequest(prefix, delimiter, start_after, more)
         page = self._known(request, max_keys)
         if page is None:
@@ -60,7 +62,7 @@ class Listings:
         page, requested = self._pages.get(request, (None, 0))
         if page is None or requested < max_keys:
             return None
-        # A request for one key asks whether any key exists. A page without its ignored keys cannot answer that.
+        # With ``max_keys=1`` the caller asks whether any key exists, ignored or not: a filtered page is no answer.
         return None if page.is_filtered and max_keys == 1 else page
 
     def _keep(self, request: PageRequest, page: KeyPage, max_keys: int) -> None:

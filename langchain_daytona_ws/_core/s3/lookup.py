@@ -1,9 +1,9 @@
 """Convert paths to keys, and find out whether a path is a file, a directory or missing: by listings, without HEAD.
 
-Python compares strings by code point. This is the order of their UTF-8 bytes, and the order of S3's listings.
+Python sorts strings by code point. S3 lists keys by their UTF-8 bytes, which is the same order.
 
-S3 answers 403 to HEAD and GET of a missing key if listing is allowed for the prefix only. A key with other keys below
-it (``a`` and ``a/b``) is a directory, as in a mount.
+S3 answers 403 to HEAD and GET of a missing key if listing is allowed for the prefix only. If keys exist below a key
+(``a`` and ``a/b``), its path is a directory, as in a mount.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from langchain_daytona_ws._guest.alike import same_name
 from langchain_daytona_ws._guest.similar_paths import MAX_NAMES, MAX_SIMILAR, spellings
 from langchain_daytona_ws._guest.walk import RefusedError
 
-# Sorts after nearly every name: "~" is the last printable ASCII character. Names after it cost one more request, and
-# a store might refuse a character beyond ASCII.
+# Sorts after nearly every name: "~" is the last printable ASCII character. A name that sorts after it costs one more
+# request. A character beyond ASCII would sort later, but a store might refuse it.
 LAST = "~~~"
 
 
@@ -40,8 +40,8 @@ class Lookup:
         """Read a file: one request if it exists.
 
         Raises:
-            RefusedError: ``missing``, ``is_directory`` or ``not_a_directory``; or what `key_of` refuses.
-            StoreFault: The file exists and cannot be read, or S3 failed.
+            RefusedError: ``missing``, ``is_directory``, ``not_a_directory``, or a code of `key_of`.
+            StoreFault: The file exists but cannot be read, or S3 failed.
 
         """
         found = await self.find(key_of(path), max_bytes=max_bytes)
@@ -50,7 +50,7 @@ class Lookup:
         return found
 
     async def find(self, key: str, *, max_bytes: int) -> StoredObject | None:
-        """Read a file like `load`, by its key; return None if the path is free for a new file."""
+        """Read a file by its key, as `load` does; return None if the path is free for a new file."""
         _require_name(key)
         try:
             return await self.port.get(key, max_bytes=max_bytes)
@@ -59,7 +59,7 @@ class Lookup:
             return None
 
     async def receive(self, key: str, sink: ObjectSink, on_bytes: OnBytes) -> StoredObject:
-        """Pass a file's content to ``sink``; one request if the file exists. It raises what `load` raises."""
+        """Pass a file's content to ``sink``; one request if the file exists. It raises the errors of `load`."""
         _require_name(key)
         try:
             return await self.port.receive(key, sink, check=lambda stored: None, on_bytes=on_bytes)
@@ -68,7 +68,7 @@ class Lookup:
             raise RefusedError("missing") from None
 
     async def _require_missing(self, key: str, fault: StoreFault) -> None:
-        """Return if the path of an object that could not be read is free for a new file; otherwise raise the reason."""
+        """After a failed read: return if ``key`` is free for a new file; otherwise raise the reason of the failure."""
         if fault.kind not in (StoreFaultKind.MISSING, StoreFaultKind.DENIED):
             raise fault
         if fault.kind is StoreFaultKind.DENIED and await self.file_at(key):
@@ -76,7 +76,7 @@ class Lookup:
         await self.require_free(key)
 
     async def file_at(self, key: str) -> ObjectInfo | None:
-        """Return the object of exactly this key, which is listed before longer keys with this beginning."""
+        """Return the object with exactly this key. S3 lists it before all longer keys that begin with it."""
         first = _first(await self.port.list_page(key, max_keys=1))
         return first if first is not None and first.key == key else None
 
@@ -146,7 +146,8 @@ class Lookup:
         """
         _require_name(key)
         here = below(key)
-        # The first key in the parent from ``key/`` on shows whether the path, and whether its parent, is a directory.
+        # List the first key of the parent directory from ``key/`` on. If it is below ``key/``, the path is a directory.
+        # If there is any such key, the parent is a directory.
         first = _first(
             await self.port.list_page(below(parent_of(key)), start_after=key + "." + LAST, max_keys=1)
         )
@@ -161,10 +162,10 @@ class Lookup:
             raise RefusedError("not_a_directory")
 
     async def file_above(self, key: str) -> ObjectInfo | None:
-        """Return the file that a path leads through; None if all of its directories are directories or missing.
+        """Return the file among the ancestors of a key; None if all ancestors are directories or missing.
 
-        If a key begins with a path, all shorter paths are directories. So only the longest path with which a key
-        begins can be a file. It is found by binary search.
+        If some key begins with an ancestor, all shorter ancestors are directories. So only the longest ancestor with
+        which a key begins can be a file. It is found by binary search.
         """
         paths = ancestors(key)
         low, high, nearest = 0, len(paths), None
@@ -185,7 +186,7 @@ def _require_name(key: str) -> None:
 
 
 def _similar(name: str, names_here: Collection[str]) -> list[str]:
-    """Return a name if it exists, otherwise the similar names."""
+    """Return only ``name`` if it exists, otherwise the similar names."""
     same = same_name(name)
     return [name] if name in names_here else sorted(other for other in names_here if same_name(other) == same)
 

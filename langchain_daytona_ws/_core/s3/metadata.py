@@ -4,8 +4,9 @@ The attributes have the format of AWS's file services (S3 Files, Storage Gateway
 octal ``st_mode``, such as ``0100755``; ``file-mtime`` is in nanoseconds, such as ``1764471600000000000ns``. An object
 with the permissions of a symlink has the target as its content.
 
-By its mark, a repeated call finds that it was applied before. One metadata entry has ``<16 hex digits><action>`` for
-each call, newest first, separated by commas. Every later change by this package keeps it.
+A mark records a call that changed the object: ``<16 hex digits><action>``. If a repeated call finds its mark, it was
+applied before. One metadata entry has the marks of the latest 16 calls, newest first, separated by commas. Changes by
+this package keep the entry.
 
 Other programs may write any value: malformed values are ignored.
 """
@@ -42,7 +43,7 @@ def is_executable(metadata: Mapping[str, str]) -> bool:
 
 
 def executable(metadata: Mapping[str, str]) -> dict[str, str]:
-    """Return the metadata with the permission to execute for every class that has the permission to read."""
+    """Return the metadata with execute permission added for each of owner, group and others who may read."""
     mode = _mode(metadata) or int(NEW_FILE, 8)
     return {**metadata, PERMISSIONS: f"0{mode | (mode & 0o444) >> 2:o}"}
 
@@ -59,7 +60,7 @@ def kept_attributes(metadata: Mapping[str, str]) -> dict[str, str]:
 def stamped(metadata: Mapping[str, str], now_s: float) -> dict[str, str]:
     """Return the metadata of an object that is written now, with the permissions of a new file if it has none.
 
-    A new time is needed: git takes a changed file of the same size and time for unchanged.
+    The modification time is set to now: git does not notice a change that keeps a file's size and time.
     """
     return {PERMISSIONS: NEW_FILE, **metadata, MTIME: f"{round(now_s * 1e6)}000ns"}
 
@@ -74,10 +75,10 @@ class Mark:
     """A call that changed an object.
 
     Attributes:
-        call: The digits of its key's hash.
-        action: ``c``: created. ``w``: replaced, with ``b`` and ``c`` if the byte order mark and CRLF were kept. ``e``:
-            edited, with a count.
-        kept: The style that a write kept of the old content, with the names of `_guest.edit.style_to_keep`.
+        call: The first 16 digits of the hash of the call's key.
+        action: ``c``: created. ``w``: replaced; then ``b`` if the byte order mark was kept, and ``c`` if CRLF was kept.
+            ``e`` and a number: edited, with this number of replacements.
+        kept: The styles of the old content that a write kept, with the names of `_guest.edit.style_to_keep`.
         count: The number of replacements of an edit.
     """
 
@@ -102,7 +103,7 @@ def mark_of(metadata: Mapping[str, str], key: str) -> Mark | None:
 
 
 def with_mark(metadata: Mapping[str, str], latest: Mark) -> dict[str, str]:
-    """Return the metadata for the changed object: its file attributes, and the mark of the latest call."""
+    """Return the metadata for the changed object: the file attributes to keep, and the marks with the latest first."""
     marks = (latest, *(mark for mark in marks_in(metadata) if mark.call != latest.call))
     return {
         **kept_attributes(metadata),
@@ -113,8 +114,8 @@ def with_mark(metadata: Mapping[str, str], latest: Mark) -> dict[str, str]:
 def proves_not_applied(before: Mapping[str, str], now: Mapping[str, str], key: str) -> bool:
     """Return whether the metadata of two reads proves that a call was not applied between them.
 
-    Later changes by this package keep the marks of earlier changes, and changes by other programs remove them. So if a
-    mark of the first read is still present, a call without mark was not applied.
+    Changes by this package keep the marks of earlier changes, and changes by other programs remove them. So if the
+    second read still has a mark of the first, but no mark of the call, the call was not applied.
     """
     known, present = {mark.call for mark in marks_in(before)}, {mark.call for mark in marks_in(now)}
     return _digits(key) not in present and not known.isdisjoint(present)

@@ -1,9 +1,9 @@
-"""List many keys by parallel requests, in their order.
+"""List many keys in order, by parallel requests.
 
-S3 lists a prefix page by page. After the first page, the rest of the keys is divided into parts, whose pages are
-requested in parallel. Keys in directories are divided at the directories that a listing with a delimiter finds, which
-is requested together with the second page. Names of one directory are divided by assuming that they resemble the names
-of the last page. If they do not, some parts are empty, which costs a request for each.
+S3 lists a prefix page by page. After the first page, the remaining keys are divided into parts, whose pages are
+requested in parallel. If the keys are in several directories, the parts begin at directories; listings with a delimiter
+find these, and are requested together with the second page. Names in one directory are divided on the assumption that
+they resemble the names of the latest page. If they do not, some parts are empty, and each of these costs a request.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from os.path import commonprefix
 from langchain_daytona_ws._core.s3.store import KeyPage, ObjectStorePort, PageRequest, StoreFault
 
 PARTS = 8
-KEPT_PAGES = 3  # of one part
-LEVELS = 4  # of directories that are listed
+KEPT_PAGES = 3  # maximum number of pages of a part that have arrived and were not returned yet
+LEVELS = 4  # maximum number of nested directories that are listed to find the beginnings of parts
 _CLASSES = (string.digits, string.ascii_uppercase, string.ascii_lowercase)
 
 
 class _Part:
-    """Keys after ``start``, up to ``end``, and the pages that have arrived and were not returned yet."""
+    """The keys after ``start`` up to ``end``, and the pages that have arrived and were not returned yet."""
 
     def __init__(self, start: str, end: str | None) -> None:
-        self.start = start  # of the keys that have not arrived
+        self.start = start  # the keys after this one have not arrived
         self.end = end
         self.more: str | None = None
         self.pages = deque[KeyPage]()
@@ -34,11 +34,11 @@ class _Part:
         self.names: tuple[str, str] | None = None  # the first and the last name of the latest page
 
     @property
-    def is_waiting(self) -> bool:
+    def wants_page(self) -> bool:
         return len(self.pages) < KEPT_PAGES and not self.is_complete
 
     def within(self, names: list[str]) -> list[str]:
-        """Return the names between start and end; ``names`` are in order."""
+        """Return the names after ``start`` up to ``end``; ``names`` must be sorted."""
         last = len(names) if self.end is None else bisect_left(names, self.end)
         return names[bisect_right(names, self.start) : last]
 
@@ -64,7 +64,7 @@ class Pages:
     Args:
         port: The bucket.
         prefix: The beginning of all keys.
-        delimiter: Whether keys with a further ``/`` are combined to prefixes.
+        delimiter: Whether all keys with the same name up to the next ``/`` are combined to one prefix.
     """
 
     def __init__(self, port: ObjectStorePort, prefix: str, *, delimiter: bool = False) -> None:
@@ -75,7 +75,7 @@ class Pages:
         self._directories: list[str] | None = [] if delimiter else None  # in order; None: not listed yet
 
     async def next(self, start_after: str = "") -> KeyPage:
-        """Return the next page, whose ``more`` is None only if it is the last.
+        """Return the next page. Its ``more`` is None if it is the last page.
 
         Args:
             start_after: Continue after this key.
@@ -91,11 +91,11 @@ class Pages:
         return KeyPage(page.objects, page.prefixes, "more" if self._parts else None)
 
     async def _request(self) -> None:
-        """Request the next page of each part. A failure of a later part is raised when its turn comes."""
+        """Request the next page of each part. If the request for a later part fails, it is sent again later."""
         above = self._unlisted()
         if not above:
             self._divide()
-        waiting = [part for part in self._parts if part.is_waiting]
+        waiting = [part for part in self._parts if part.wants_page]
         requests = [
             PageRequest(self._prefix, self._delimiter, "" if part.more else part.start, part.more)
             for part in waiting
@@ -118,7 +118,7 @@ class Pages:
             self._learn(answers[len(requests) :])
 
     def _unlisted(self) -> list[str]:
-        """Return the directories above the latest key, if they were not listed yet."""
+        """Return the directories above the latest key, if no directories were listed yet."""
         first = self._parts[0]
         if self._directories is not None or not first.names:
             return []
@@ -141,9 +141,9 @@ class Pages:
             self._parts = [_Part(max(key, self._parts[0].start), None)]
 
     def _divide(self) -> None:
-        """Divide the parts that wait for a page, until `PARTS` parts wait."""
-        for part in [part for part in self._parts if part.is_waiting and part.names]:
-            waiting = [part for part in self._parts if part.is_waiting]
+        """Divide the parts that want a page, until `PARTS` parts want one."""
+        for part in [part for part in self._parts if part.wants_page and part.names]:
+            waiting = [part for part in self._parts if part.wants_page]
             room = PARTS - len(waiting)
             ends = part.within(self._directories or [])
             if not ends and len(waiting) == 1 and part.names:
@@ -157,7 +157,7 @@ class Pages:
 
 
 def splits(first: str, last: str, fixed: int) -> list[str]:
-    """Guess beginnings of the keys after ``last``, from the keys between ``first`` and ``last``; in order.
+    """Guess how the keys after the page from ``first`` to ``last`` begin; return these beginnings in order.
 
     Args:
         first: The first key of a page.
@@ -174,6 +174,6 @@ def splits(first: str, last: str, fixed: int) -> list[str]:
 
 
 def _chosen(ends: list[str], room: int) -> list[str]:
-    """Return up to ``room`` of the ends, at equal distances."""
+    """Return up to ``room`` of the ends, evenly distributed."""
     most = min(room, len(ends))
     return [ends[number * len(ends) // most] for number in range(most)]

@@ -23,13 +23,13 @@ def session_policy(workspace: S3Workspace) -> str:
     """Return the session policy of a workspace as minified JSON.
 
     It allows access to the objects of the workspace, listing below its prefix, reading and listing the skills, and
-    with SSE-KMS the use of the key. The role's own policies must allow the same (IAM: an intersection).
+    with SSE-KMS the use of the key. The role's own policies must allow the same: IAM grants only what both allow.
 
-    Prefixes of listings contain the final "/", as mount-s3 and this package send them: "sandbox/a" would also list
+    The prefix of a listing contains the final "/", as mount-s3 and this package send it: "sandbox/a" would also list
     "sandbox/a2/". A prefix has no character that is a wildcard or a variable in a policy.
 
     Args:
-        workspace: The role's ARN has the partition for the ARNs of the buckets.
+        workspace: The workspace. The partition in its role's ARN is used for the ARNs of the buckets.
     """
     partition = workspace.role.arn.split(":")[1] if workspace.role else "aws"
     bucket = f"arn:{partition}:s3:::{workspace.workspace.bucket}"
@@ -41,7 +41,7 @@ def session_policy(workspace: S3Workspace) -> str:
         ),
         {
             **_allow("s3:ListBucket", bucket),
-            # A request without a prefix lacks the key in its context and fails the condition.
+            # This condition also refuses a listing without a prefix.
             "Condition": {"StringLike": {"s3:prefix": objects}},
         },
     ]
@@ -49,7 +49,7 @@ def session_policy(workspace: S3Workspace) -> str:
         skills = f"arn:{partition}:s3:::{workspace.skills.bucket}"
         statements.append(_allow(["s3:ListBucket", "s3:GetObject"], [skills, f"{skills}/*"]))
     if workspace.kms_key_arn:
-        # Completing a mount's upload decrypts its parts, so writing needs both.
+        # When a mount completes an upload, S3 decrypts the parts, so writing needs both permissions.
         statements.append(_allow(["kms:Decrypt", "kms:GenerateDataKey"], workspace.kms_key_arn))
     return json.dumps({"Version": "2012-10-17", "Statement": statements}, separators=(",", ":"))
 

@@ -1,6 +1,7 @@
 """Search the contents of objects within limits.
 
-Other searches need ripgrep in the sandbox: many or large files, or an expression that only ripgrep supports.
+A search needs ripgrep in the sandbox if there are too many or too large files, or if only ripgrep supports the
+expression.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ BATCH_BYTES = 8 << 20
 async def grep(
     lookup: Lookup, key: str, query: models.GrepQuery
 ) -> tuple[models.GrepResult, models.GlobReading | None]:
-    """Search.
+    """Search the contents of objects.
 
     Raises:
-        RefusedError: As in the guest's contract.
+        RefusedError: A code of the guest's search.
         NeedsSandbox: The search must run in the sandbox.
         StoreFault: S3 failed.
     """
@@ -63,7 +64,7 @@ async def grep(
         selection = Selection(glob, base)
         info = await _file(lookup, key)
         files = [info] if selection.takes(key[len(base) :]) else []
-    expression = _expression(query)  # last: a refused search needs no expression
+    expression = _expression(query)  # last, since a refused search needs no expression
     rows = Rows(base, query.limit, query.limit_bytes)
     search = _ContentSearch(expression, rows, query, lookup.port, deadline, skip=len(base), alone=alone)
     await _search_batches(lookup, files, search, deadline)
@@ -85,7 +86,7 @@ async def grep(
 
 
 async def _file(lookup: Lookup, key: str) -> ObjectInfo:
-    """Return the one file to search."""
+    """Return the file at ``key``, the only file to search."""
     info = await lookup.file_at(key)
     if info is None:
         raise await lookup.not_found(key)
@@ -131,12 +132,12 @@ class _Candidates:
             raise models.NeedsSandbox("there is too much to search")
 
     def in_order(self) -> list[ObjectInfo]:
-        """Return the files in the order of ripgrep."""
+        """Return the files in the order in which ripgrep reports them."""
         return sorted(self._found.values(), key=lambda info: info.key.encode().split(b"/"))
 
 
 class _ContentSearch:
-    """Searches contents for one request; runs outside the event loop, one batch at a time."""
+    """Searches contents for one call of `grep`, batch by batch, outside the event loop."""
 
     def __init__(
         self,
@@ -155,7 +156,7 @@ class _ContentSearch:
         self._query = query
         self._now = port.now
         self._deadline = deadline
-        self._skip = skip  # characters of the base in each key
+        self._skip = skip  # length of the base, with which each key begins
         self._alone = alone
 
     def search(self, contents: Sequence[StoredObject]) -> None:
@@ -179,7 +180,7 @@ class _ContentSearch:
         if kind not in ("", text.MARKED_UTF16):
             try:
                 reason: models.OmittedReason | None = BINARY_MATCH if next(lines, None) is not None else None
-            except NeedsRipgrepError:  # not worth a sandbox
+            except NeedsRipgrepError:  # a binary file is not worth a sandbox
                 reason = BINARY
             if reason is not None:
                 self.omitted[reason].append(self.rows.named(name))
@@ -233,7 +234,7 @@ def _with_context(
 
 
 def _as_utf8(data: bytes) -> bytes:
-    """Convert a content to UTF-8 by its byte order mark, like ripgrep."""
+    """Remove a byte order mark of UTF-8; convert UTF-16 with a byte order mark to UTF-8; as ripgrep does."""
     if data.startswith(text.UTF16_BOMS):
         return data.decode("utf-16", "replace").encode()
     return data.removeprefix(text.BOM)

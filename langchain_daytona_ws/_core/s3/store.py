@@ -15,11 +15,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Keys for one workspace's prefix.
+    """Access keys for one workspace's prefix.
 
     Attributes:
         expires_at: Unix time in seconds; None if it is unknown.
-        life_s: Seconds until `expires_at` when they were issued.
+        life_s: Seconds from their issue to `expires_at`; None if it is unknown.
     """
 
     access_key_id: str
@@ -30,7 +30,7 @@ class Credentials:
 
 
 def expiry_text(credentials: Credentials) -> str | None:
-    """Return when credentials end, for a message; None if that is unknown."""
+    """Return the time at which credentials expire, for a message; None if it is unknown."""
     if credentials.expires_at is None:
         return None
     return datetime.datetime.fromtimestamp(credentials.expires_at, datetime.UTC).strftime("%H:%M UTC")
@@ -43,7 +43,7 @@ class CredentialsPort(Protocol):
         """Return new credentials.
 
         Raises:
-            CredentialsRefused: With the request, the answer and every remedy.
+            CredentialsRefused: No credentials were issued. The message has the request, the answer and every remedy.
         """
         ...
 
@@ -60,12 +60,12 @@ class ObjectInfo:
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """An object with its content, or with ``data=None`` if the content is over the requested limit.
+    """An object with its content, or with ``data=None`` if the content is larger than the requested limit.
 
     Attributes:
-        sha256: The hash of the content; "" without a content.
-        newlines: The number of its line feeds, if they were counted while it arrived; otherwise None.
-        head: The first bytes of a content over the limit.
+        sha256: The hash of the content; "" if ``data`` is None.
+        newlines: The number of line feeds in the content; None if they were not counted.
+        head: If the content is larger than the limit: its first bytes.
     """
 
     info: ObjectInfo
@@ -78,12 +78,12 @@ class StoredObject:
 
 @dataclass(frozen=True, slots=True)
 class KeyPage:
-    """A page of a listing: objects and, with a delimiter, the prefixes that end in it; both in key order."""
+    """A page of a listing: objects and, with a delimiter, prefixes that end with it; both in key order."""
 
     objects: tuple[ObjectInfo, ...]
     prefixes: tuple[str, ...]
-    more: str | None  # the token of the next page
-    is_filtered: bool = False  # keys were left out, since their files are ignored
+    more: str | None  # the token of the next page; None if this page is the last
+    is_filtered: bool = False  # keys of ignored files were left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class PageRequest:
 
 
 class StoreFaultKind(enum.Enum):
-    """The kind of a failed S3 request, by the possible reaction."""
+    """The kinds of failed S3 requests; the core reacts to each kind in another way."""
 
     MISSING = "the object does not exist"
     DENIED = "403 access denied"
@@ -114,9 +114,9 @@ class StoreFault(Exception):
     Args:
         kind: The kind, which decides the reaction.
         message: The message of S3 or of the transport, without secrets.
-        code: The error code of S3, such as ``NoSuchBucket``; ``""`` for none.
-        region: The bucket's region, if the request went to another region.
-        status: HTTP status; None for none.
+        code: The error code of S3, such as ``NoSuchBucket``; ``""`` if S3 sent no code.
+        region: The bucket's region if the request went to another region; otherwise ``""``.
+        status: HTTP status; None without a response.
     """
 
     def __init__(
@@ -137,11 +137,11 @@ class StoreFault(Exception):
 
 
 class SymlinkFound(Exception):
-    """The object that was read is a symlink, which only a synchronised workspace has.
+    """Raised when a symlink is read. Only a synchronised workspace has symlinks.
 
     Args:
-        key: Its key.
-        target: Its target.
+        key: The key of the symlink.
+        target: Its target; ``""`` if it was not read.
     """
 
     def __init__(self, key: str, target: str) -> None:
@@ -161,10 +161,10 @@ class ObjectSink(Protocol):
 
 
 class ObjectStorePort(Protocol):
-    """The bucket below the workspace's prefix. All methods raise only StoreFault.
+    """The bucket below the workspace's prefix. All methods raise only StoreFault; `SyncedObjects` also SymlinkFound.
 
-    Keys are relative to the prefix. The implementation retries reads. It sends changes once, because only the core
-    can find out whether a lost change was applied.
+    Keys are relative to the prefix. The implementation retries reads. It sends each change only once: if
+    the answer is lost, the core finds out whether the change was applied.
     """
 
     async def list_page(
@@ -180,11 +180,11 @@ class ObjectStorePort(Protocol):
         ...
 
     async def list_pages(self, requests: Sequence[PageRequest]) -> Sequence[KeyPage | StoreFault]:
-        """List several pages in parallel."""
+        """List several pages in parallel. The result has a fault for each page that could not be listed."""
         ...
 
     async def get(self, key: str, *, max_bytes: int) -> StoredObject:
-        """Read an object; content over ``max_bytes`` is not transferred."""
+        """Read an object. If its content is over ``max_bytes``, return the description without the content."""
         ...
 
     async def get_many(
@@ -196,7 +196,7 @@ class ObjectStorePort(Protocol):
     async def put(
         self, key: str, data: bytes, *, if_match: str | None, metadata: Mapping[str, str]
     ) -> ObjectInfo:
-        """Replace the object with the ETag ``if_match``; with None, create an object that must not exist."""
+        """Replace the object if its ETag is ``if_match``; with None, create the object if the key is free."""
         ...
 
     async def receive(
@@ -215,8 +215,8 @@ class ObjectStorePort(Protocol):
             key: The key.
             sink: Receives the content; its errors end the request.
             check: Called with the description before any content; its errors end the request.
-            on_bytes: Called with the size of each received piece, by the caller's thread or loop; and before an error
-                with minus the size of all received pieces.
+            on_bytes: Called with the size of each received piece, in the caller's thread or event loop. Before an error
+                is raised, called with minus the size of all received pieces.
         """
         ...
 
@@ -230,20 +230,20 @@ class ObjectStorePort(Protocol):
         is_executable: bool = False,
         on_bytes: OnBytes | None = None,
     ) -> str:
-        """Upload a content of any size, on the condition of `put`; return its SHA-256. Large content is sent in parts.
+        """Upload a content of any size, under the condition of `put`; return its SHA-256. Large content goes in parts.
 
         Args:
             key: The key.
             source: The content.
-            if_match: As of `put`.
-            metadata: As of `put`.
-            is_executable: Whether to add the permission to execute, where file attributes are stored.
-            on_bytes: Called as by `receive`.
+            if_match: The condition, as in `put`.
+            metadata: The metadata, as in `put`.
+            is_executable: Whether the file may be executed. Used only if the store keeps file attributes.
+            on_bytes: Called as in `receive`.
         """
         ...
 
     async def gather(self, works: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
-        """Run several coroutines, some at a time. All end; then the first error is raised."""
+        """Run several coroutines, a limited number at a time. Wait for all, then raise the first error, if any."""
         ...
 
     async def delete(self, key: str) -> None:

@@ -69,7 +69,7 @@ class SyncedObjects:
         page = await self._port.list_page(
             prefix, delimiter=delimiter, max_keys=max_keys, start_after=start_after, more=more
         )
-        if max_keys == 1:  # asks whether any key has this prefix
+        if max_keys == 1:  # the caller asks whether any key, ignored or not, has this prefix
             return page
         return self._without_ignored(page)
 
@@ -118,7 +118,7 @@ class SyncedObjects:
         check: Callable[[StoredObject], None],
         on_bytes: OnBytes | None = None,
     ) -> StoredObject:
-        """Receive a file; a symlink is raised before its content is received."""
+        """Receive a file. If the object is a symlink, raise `SymlinkFound` before any content is received."""
 
         def check_kind(stored: StoredObject) -> None:
             if is_symlink(stored.metadata):
@@ -128,7 +128,7 @@ class SyncedObjects:
         try:
             return await self._port.receive(key, sink, check=check_kind, on_bytes=on_bytes)
         except SymlinkFound:
-            await self.get(key, max_bytes=PATH_BYTES)  # with its target
+            await self.get(key, max_bytes=PATH_BYTES)  # raises SymlinkFound with the target
             raise StoreFault(StoreFaultKind.CHANGED, "the object was a symlink, and has changed") from None
 
     async def send(
@@ -170,13 +170,13 @@ class SyncedObjects:
 
 
 class SyncedFiles:
-    """The `FileBackend` of a synchronised workspace: it follows symlinks inside it, and refuses ignored paths.
+    """The `FileBackend` of a synchronised workspace. It follows symlinks in the workspace, and refuses ignored paths.
 
     Args:
         files: The operations on the objects; they raise `SymlinkFound` for a symlink.
         port: The objects.
         ignore: Matches the paths that are not synchronised.
-        root: The workspace directory in the sandbox, for absolute targets.
+        root: The workspace directory in the sandbox, which begins the absolute targets of symlinks.
         where: Bucket and prefix for errors; never shown to the model.
     """
 
@@ -246,7 +246,7 @@ class SyncedFiles:
     ) -> tuple[models.GrepResult, models.GlobReading | None]:
         async def grep(at: str) -> tuple[models.GrepResult, models.GlobReading | None]:
             found = await self._files.grep(at, query)
-            # A symlink itself is omitted from a search.
+            # A search omits symlinks: if ``at`` itself is a symlink, follow it.
             link = None if found[0].rows or at == "." else await self._link_at(at)
             if link is not None:
                 raise link
@@ -290,12 +290,12 @@ class SyncedFiles:
         except WorkspaceError as error:
             if error.code not in REFUSALS or "path" not in error.context:
                 raise
-            # Here empty directories are objects, too.
+            # ``on_s3`` is true of mounts only: a synchronised workspace stores empty directories too.
             facts = {name: value for name, value in error.context.items() if name != "on_s3"}
             raise file_error(path, op, error.code, facts) from None
 
     async def _link_of(self, op: str, path: str, error: WorkspaceError) -> SymlinkFound | None:
-        """Return the symlink that explains an error; None if there is none."""
+        """Return the symlink that explains an error, or None; refuse if an ignored directory explains it."""
         if error.code == "missing":
             self._require_synced(path, is_dir=True)
         if error.code != "not_a_directory":
@@ -319,13 +319,13 @@ class SyncedFiles:
 
 
 class Links:
-    """The symlinks that one operation follows, at most as many as Linux follows.
+    """Follows symlinks for one operation, at most as many as Linux follows.
 
     Args:
         port: The objects.
         lookup: Looks up paths among them.
         root: The workspace directory in the sandbox.
-        follows_last: Whether a symlink is followed if it is the whole path.
+        follows_last: Whether to follow a symlink at the end of the path.
     """
 
     def __init__(self, port: SyncedObjects, lookup: Lookup, root: str, *, follows_last: bool) -> None:
@@ -334,7 +334,7 @@ class Links:
         self._root = _parts(root)
         self._follows_last = follows_last
         self._count = 0
-        # So that a loop costs no requests.
+        # Remembered, so that a loop of symlinks costs no more requests.
         self._known: dict[str, SymlinkFound] = {}
         self._directories: set[str] = set()
 
@@ -360,7 +360,7 @@ class Links:
         return path if known is None else await self.follow(path, known)
 
     async def _resolved(self, real: list[str], parts: list[str]) -> str:
-        """Resolve ``..`` below a directory as the kernel does: after a symlink, from the symlink's target."""
+        """Join ``parts`` to ``real`` and resolve ``..`` as the kernel does: after a symlink, it is above the target."""
         known = len(real)  # these parts are directories
         for at, part in enumerate(parts):
             if part != "..":

@@ -21,8 +21,8 @@ from langchain_daytona_ws._core.transfers.models import (
 )
 from langchain_daytona_ws.errors import FileMissing, FileUnsuitable, PathRefused
 
-GROUP = 64
-NO_LIMIT = 1 << 62  # the adapter accepts no more than the length that S3 announces
+GROUP = 64  # number of transfers that are started together
+NO_LIMIT = 1 << 62  # not needed: the adapter stops at the length that S3 announces
 
 
 class Objects(Protocol):

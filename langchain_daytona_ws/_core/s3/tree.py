@@ -1,6 +1,6 @@
 """Walk the keys below a directory in one listing; list a directory, and match globs.
 
-S3 has no modification times for directories: they are 0.
+S3 has no modification times for directories: results have 0.
 """
 
 from __future__ import annotations
@@ -26,10 +26,13 @@ SURVEY_TIMEOUT_S = 120.0
 
 
 class Visitor(Protocol[S]):
-    """Receives the entries of a walk. Paths are relative to the workspace root."""
+    """Receives the entries of a walk. Paths are relative to the workspace root.
+
+    ``above`` is the state of the directory that has the entry.
+    """
 
     def directory(self, above: S, path: str, name: str) -> S | None:
-        """Handle a directory once, before its entries; return its state, or None to skip it."""
+        """Handle a directory once, before its entries; return the state for its entries, or None to skip them."""
         ...
 
     def file(self, above: S, path: str, name: str, info: ObjectInfo) -> None:
@@ -38,7 +41,7 @@ class Visitor(Protocol[S]):
 
 
 class Walk(Generic[S]):
-    """One walk; ``cut`` if it ended early, at the limit of entries or of time (``timed_out``).
+    """One walk. ``cut`` if it ended before the last key: at the limit of entries, or at the deadline (``timed_out``).
 
     Args:
         port: The bucket.
@@ -49,7 +52,7 @@ class Walk(Generic[S]):
 
     def __init__(self, port: ObjectStorePort, base: str, visitor: Visitor[S], deadline: float) -> None:
         self.cut = self.timed_out = False
-        self.keys = 0  # number of listed keys, with hidden ones
+        self.keys = 0  # number of listed keys, including hidden keys
         self._port = port
         self._base = base
         self._visitor = visitor
@@ -58,11 +61,11 @@ class Walk(Generic[S]):
         self._above: list[tuple[str, S]] = []  # the directories of the latest key, with their states
 
     async def run(self, start: S, first_prefix: str = "") -> None:
-        """Walk.
+        """List the keys, and pass their directories and files to the visitor.
 
         Args:
             start: The state of the base.
-            first_prefix: The beginning of the wanted names in the base.
+            first_prefix: Only names in the base that begin with this are listed.
         """
         listing = Pages(self._port, self._base + first_prefix)
         start_after = ""
@@ -96,7 +99,7 @@ class Walk(Generic[S]):
             self._visitor.file(state, info.key, last, info)
 
     def _enter(self, names: list[str], start: S) -> S | None:
-        """Enter a directory and report new directories above it; return its state, or None if one is skipped."""
+        """Pass new directories of a path to the visitor; return the state of the last, or None if one is skipped."""
         common = 0
         while common < min(len(names), len(self._above)) and names[common] == self._above[common][0]:
             common += 1
@@ -114,7 +117,7 @@ class Walk(Generic[S]):
 
 
 async def list_directory(lookup: Lookup, key: str, *, limit: int, limit_bytes: int) -> Listing:
-    """List directories first, then files, each by name; hidden names included."""
+    """List directories, then files, both sorted by name. Names that begin with a dot are included."""
     directories, files, cut = await _names(lookup, below(key))
     if not directories and not files:
         await lookup.require_directory(key)
@@ -173,7 +176,7 @@ class _Files:
 
     def directory(self, above: Literal[True], path: str, name: str) -> Literal[True]:
         self._enter(path)
-        self.files.pop(path[len(self._base) :], None)  # a file of this name is hidden
+        self.files.pop(path[len(self._base) :], None)  # the directory hides a file of the same name
         self.empty.add(path[len(self._base) :])
         return True
 
@@ -192,7 +195,7 @@ async def glob(lookup: Lookup, key: str, query: GlobQuery) -> tuple[GlobResult, 
     for kind, other in [] if result.total or result.more else readings(query.pattern, key):
         try:
             found = await _matches(lookup, key, replace(query, pattern=other, limit=1), deadline)
-        except RefusedError:  # the other reading cannot be used either
+        except RefusedError:  # this reading cannot be used either
             continue
         if found.entries:
             return result, GlobReading(kind, other, found.entries[0].name)
@@ -223,7 +226,7 @@ async def _matches(lookup: Lookup, key: str, query: GlobQuery, deadline: float) 
 
 
 async def _need_base(lookup: Lookup, above: str, base: str) -> None:
-    """Refuse a search in a missing path. The directories in the pattern may be missing."""
+    """Refuse a search if its directory ``above`` is missing. Directories that the pattern names may be missing."""
     try:
         await lookup.require_directory(base)
     except RefusedError:
@@ -233,7 +236,7 @@ async def _need_base(lookup: Lookup, above: str, base: str) -> None:
 
 
 class _Search:
-    """Collects the matches of a pattern. The state of a directory is the position in the pattern."""
+    """Collects the matches of a pattern. The state of a directory is the set of positions in the pattern."""
 
     def __init__(self, glob: Glob) -> None:
         self.found: dict[str, Entry] = {}
@@ -242,7 +245,7 @@ class _Search:
 
     def directory(self, above: States, path: str, name: str) -> States | None:
         self.has_entries = True
-        self.found.pop(path, None)  # a file of this name is hidden
+        self.found.pop(path, None)  # the directory hides a file of the same name
         below_it, matches = self.walk.directory(above, path, name)
         if matches:
             self.found[path] = Entry(path, "dir", 0, 0)
@@ -259,7 +262,7 @@ def _entry(name: str, info: ObjectInfo) -> Entry:
 
 
 def _fitting(entries: Iterable[Entry], limit_bytes: int) -> tuple[Entry, ...]:
-    """Return the first entries, up to a size of their names."""
+    """Return the first entries, as many as fit into ``limit_bytes``."""
     fitting: list[Entry] = []
     for entry in entries:
         limit_bytes -= len(entry.name.encode()) + 40
@@ -270,7 +273,7 @@ def _fitting(entries: Iterable[Entry], limit_bytes: int) -> tuple[Entry, ...]:
 
 
 def _beginning(pattern: Glob) -> str:
-    """Return the common beginning of the first names that the pattern can match."""
+    """Return the characters with which each path that matches must begin."""
     beginnings = []
     for segments in pattern.alternatives:
         first = segments[0]

@@ -1,4 +1,4 @@
-"""The location of the workspace in S3 and its access, from the configuration."""
+"""The location of the workspace in S3, and the access to it, from the configuration."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from langchain_daytona_ws.config.problems import FOR_MODEL
 from langchain_daytona_ws.config.values import NAMESPACE_FIELD
 from langchain_daytona_ws.errors import ConfigError
 
-# The region name of S3-compatible services, which have no regions.
+# The region name for S3-compatible services, which have no regions.
 ENDPOINT_REGION = "us-east-1"
 
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
@@ -44,12 +44,12 @@ class S3Workspace:
     Args:
         region: AWS region of the buckets.
         endpoint: URL of an S3-compatible service; None for AWS.
-        workspace: The prefix of the workspace and its directory.
+        workspace: The prefix of the workspace, and its directory in the sandbox.
         skills: The bucket with skills; None without skills.
-        kms_key_arn: Key of a bucket encrypted with SSE-KMS.
-        role: The role that is assumed for short-lived credentials.
+        kms_key_arn: The key, if the bucket is encrypted with SSE-KMS.
+        role: The role that provides short-lived credentials.
         keys: Keys from envVars.
-        mode: Whether the prefix is mounted in the directory, or synchronised with it.
+        mode: ``mount``: the prefix is mounted in the directory. ``sync``: it is synchronised with the directory.
         sync_ignore: gitignore patterns of files that are not synchronised.
         sync_limit_bytes: Largest total size of the files that one pull downloads; None for half of the free disk.
     """
@@ -165,7 +165,7 @@ def _env_keys(config: SandboxConfig) -> Credentials | None:
 
 
 def _malformed_key(config: SandboxConfig) -> str | None:
-    """Return the name of the first key that an HTTP header cannot contain."""
+    """Return the name of the first key that an HTTP header cannot contain; None if all are valid."""
     env_vars = config.plain_env_vars()
     for name in _KEYS:
         value = env_vars.get(name, "")

@@ -1,8 +1,8 @@
-"""Apply a change of one object exactly once. If the answer is lost, read the object to see whether it was applied.
+"""Apply a change of one object only once. If the answer is lost, read the object to see whether it was applied.
 
-The port sends a change once. If the connection breaks, the object shows whether the change was applied: a write leaves
-a mark in the metadata, and a deleted object is gone. A delayed put cannot apply later, because its condition fails
-after another put.
+The port sends each attempt once. If the connection breaks, the object shows whether the change was applied: a write
+leaves a mark in the metadata, and a deleted object is gone. A put that arrives late changes nothing: its condition
+fails after another put.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from langchain_daytona_ws.errors import OutcomeUnknown, WorkspaceError
 
 T = TypeVar("T")
 
-WITHIN_S = 45.0
+WITHIN_S = 45.0  # then no further attempt is made
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 5.0
 
-# The last two only if the change is in doubt: the next read of the object explains them.
+# CHANGED and MISSING can result from an earlier attempt whose answer was lost: the next read of the object shows it.
 _RETRIED = (StoreFaultKind.PASSING, StoreFaultKind.UNKNOWN, StoreFaultKind.CHANGED, StoreFaultKind.MISSING)
 
 
 class Put(Protocol):
-    """Sends a content, on the condition of `ObjectStorePort.put`."""
+    """Sends a content, under the condition of `ObjectStorePort.put`."""
 
     def __call__(self, *, if_match: str | None, metadata: Mapping[str, str]) -> Awaitable[object]: ...
 
@@ -49,13 +49,14 @@ class Conflict(Exception):
 
 @dataclass(slots=True)
 class _Tries:
-    """The attempts of a change. Times in seconds, on the port's clock."""
+    """The attempts to apply a change."""
 
-    until: float
+    until: float  # no further attempt after this time, in seconds on the port's clock
     count: int = 0
     in_doubt: bool = False  # an attempt may have been applied
 
     def pause_s(self) -> float:
+        """Count an attempt, and return the pause before the next."""
         self.count += 1
         longest = min(FIRST_PAUSE_S * 2.0**self.count, LONGEST_PAUSE_S)
         return random.uniform(longest / 2, longest)  # noqa: S311 - spreads the retries of colliding writers
@@ -74,7 +75,7 @@ class ConditionalWriter:
         self._lookup = lookup
 
     async def put(self, key: str, data: bytes, old: StoredObject | None, *, call: str, action: str) -> Mark:
-        """Write an object if ``old`` is still current, or with None if the key is free; return the mark of the change.
+        """Write an object if it is still ``old``; with None, if the key is free. Return the mark of the change.
 
         Args:
             key: The object's key.
@@ -84,14 +85,14 @@ class ConditionalWriter:
             action: The action of the call, for its mark.
 
         Raises:
-            Conflict: Another writer changed it.
-            OutcomeUnknown: It may have been written.
-            StoreFault: It was not written.
+            Conflict: Another writer changed the object.
+            OutcomeUnknown: The object may have been written.
+            StoreFault: The object was not written.
         """
         return await self.put_by(partial(self._port.put, key, data), key, old, call=call, action=action)
 
     async def put_by(self, put: Put, key: str, old: StoredObject | None, *, call: str, action: str) -> Mark:
-        """Write an object as `put` does, by a function that sends the content."""
+        """Write an object as the method `put` does; the function ``put`` sends the content."""
         return await self._apply(partial(self._put, put, key, old, call=call, action=action))
 
     async def _put(
@@ -104,7 +105,7 @@ class ConditionalWriter:
             try:
                 await put(if_match=etag, metadata=metadata)
             except StoreFault as fault:
-                # A put on the condition that the key is free cannot find its object missing: S3 refuses the key.
+                # If the condition is that the key is free, MISSING has another cause: S3 refuses the key.
                 changed = fault.kind is StoreFaultKind.CHANGED or (
                     fault.kind is StoreFaultKind.MISSING and etag
                 )
@@ -122,7 +123,7 @@ class ConditionalWriter:
             if recorded is not None:
                 return recorded
             if (now.info.etag if now else None) == etag:
-                continue  # unchanged
+                continue  # the object is unchanged
             if now is not None and proves_not_applied(before, now.metadata, call):
                 raise Conflict
             raise outcome_unknown("write", "the object has neither the old nor the new content")
@@ -131,8 +132,8 @@ class ConditionalWriter:
         """Delete an object.
 
         Raises:
-            OutcomeUnknown: It may have been deleted, and a new object exists now.
-            StoreFault: It was not deleted.
+            OutcomeUnknown: The object may have been deleted, and a new object exists now.
+            StoreFault: The object was not deleted.
         """
         await self._apply(partial(self._delete, info))
 
@@ -141,7 +142,7 @@ class ConditionalWriter:
             try:
                 await self._port.delete(info.key)
             except StoreFault as fault:
-                # A bare "not found" may come from a proxy.
+                # The answer may come from a proxy, so a listing must confirm it.
                 if fault.kind is StoreFaultKind.MISSING and await self._listed(info.key, tries) is None:
                     return
                 await self._pause(fault, tries)
@@ -166,7 +167,7 @@ class ConditionalWriter:
             raise outcome_unknown("change", error.message) from error
 
     async def _pause(self, fault: StoreFault, tries: _Tries) -> None:
-        """Wait before the next attempt, or raise the fault if no attempt is left."""
+        """Record whether an attempt may have been applied. Wait, or raise the fault if there is no further attempt."""
         tries.in_doubt |= fault.kind is StoreFaultKind.UNKNOWN
         if fault.kind not in _RETRIED or self._port.now() >= tries.until:
             raise fault
