@@ -1,4 +1,4 @@
-"""Follow a job: the lines of its output as they arrive, restarts of the sandbox, and the end of the job."""
+"""Follow a job: return its lines of output as they arrive, the restarts of the sandbox, and the end of the job."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from langchain_daytona_ws._core.jobs.models import Job, JobLine, LineKind, LogPi
 from langchain_daytona_ws._core.jobs.operations import JobOps, left_out
 from langchain_daytona_ws.errors import JobError
 
-# Longest wait for output in one request.
+# Maximum time for which one request waits for output.
 WAIT_S = 20.0
-LINE_MAX_BYTES = 65_536
+LINE_MAX_BYTES = 65_536  # a longer line is split
 RESTARTED = "the machine was stopped and has been started again"
 GONE = "the machine is gone"
-_UNKNOWN = Job("", "running")  # before the first answer
+_UNKNOWN = Job("", "running")  # stands for the job until the first answer
 
 
 class LogFollower:
@@ -23,8 +23,8 @@ class LogFollower:
     Args:
         ops: The operations on jobs.
         job_id: The job.
-        offset: First byte of the output.
-        tail_lines: Start with this number of last lines instead.
+        offset: Byte of the output to start at.
+        tail_lines: Number of last lines to start with; only without ``offset``. Default of both: start at byte 0.
     """
 
     def __init__(self, ops: JobOps, job_id: str, *, offset: int | None, tail_lines: int | None) -> None:
@@ -33,12 +33,14 @@ class LogFollower:
         self._offset = 0 if offset is None and tail_lines is None else offset
         self._tail_lines = tail_lines
         self._job = _UNKNOWN
-        self._rest = b""  # the beginning of a line
-        self._at = self._offset or 0  # offset of the rest
+        self._rest = b""  # the bytes received of an incomplete line
+        self._at = self._offset or 0  # offset of ``_rest`` in the output
         self._ended = False
 
     async def lines(self) -> list[JobLine] | None:
-        """Wait for output and return its lines, which may be none; None after the end.
+        """Wait for output and return its new lines; return an empty list after a wait without output.
+
+        After the job's end has been returned, return None.
 
         Raises:
             CommandRefused, JobError, WorkspaceError: As `JobOps.logs` raises.

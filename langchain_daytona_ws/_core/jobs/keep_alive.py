@@ -26,14 +26,15 @@ FIRST_PAUSE_S = 0.3
 class JobTracker:
     """The attachment that raises the sandbox's auto-stop interval while jobs run.
 
-    A sandbox without requests stops after its auto-stop interval, even if commands run in it (Daytona API). The start
-    of a job raises the interval. The guest records the raise on the sandbox's disk, so that any session can restore
-    the interval with its next call after the last job has ended.
+    A sandbox that receives no requests stops after its auto-stop interval, even if commands run in it (Daytona API).
+    When a job starts, the session raises the interval. The guest records on the sandbox's disk that the interval is
+    raised. After the last job has ended, the next call of any session finds this record and restores the interval.
 
     Args:
-        idle_minutes: The interval without jobs.
+        idle_minutes: The interval while no job runs.
         most_minutes: Upper limit of the interval: the age at which the sandbox is destroyed; None for no limit.
-        on_end: Called once for each job that has ended, with whether the call that found it was about jobs.
+        on_end: Called once for each job that has ended, with the job, and with True if the call that found the end was
+            an operation on jobs.
         add_notice: Adds a notice to the next result.
     """
 
@@ -50,17 +51,19 @@ class JobTracker:
         self._most_minutes = most_minutes
         self._on_end = on_end
         self._add_notice = add_notice
-        self._running: dict[str, dict[str, Job]] = {}  # by sandbox and id
-        self._raised: dict[str, int] = {}  # sandbox → minutes; 0 if another session raised the interval
-        self._restored: set[str] = set()  # sandboxes whose disk still records a raised interval
-        # Sandboxes whose interval was raised by a recorded answer: the job may have ended already, and the sandbox may
-        # have no record of the interval any more.
+        self._running: dict[str, dict[str, Job]] = {}  # running jobs, by sandbox and id
+        # Sandbox → raised interval in minutes; 0 if another session raised it.
+        self._raised: dict[str, int] = {}
+        # Sandboxes whose interval was restored, but whose disk still has the record of the raised interval.
+        self._restored: set[str] = set()
+        # Sandboxes whose interval was raised because of a recorded answer. The job of this answer may have ended, and
+        # the sandbox may have removed its record of the raised interval.
         self._doubted: set[str] = set()
-        self._raises = 0
-        self._ended: set[str] = set()
+        self._raises = 0  # number of raises so far, in all sandboxes
+        self._ended: set[str] = set()  # ids of the jobs whose end was reported
 
     async def send(self, send: Send, request: GuestRequest) -> Answer:
-        """Send a request that asks for the ends of known jobs; keep the sandbox running by the answer."""
+        """Send a request that also asks which known jobs have ended; set the auto-stop interval by the answer."""
         sandbox_id = request.sandbox_id
         for gone in [known for known in list(self._running) if known != sandbox_id]:
             for job in list(self._running.pop(gone, {}).values()):
@@ -76,10 +79,10 @@ class JobTracker:
         return answer
 
     async def _apply(self, request: GuestRequest, answer: Answer) -> None:
-        """Set the auto-stop interval, and record the jobs that have started or ended, by the guest's answer."""
+        """Set the auto-stop interval, and record the jobs that have started or ended, as the answer reports."""
         port, sandbox_id = request.port, request.sandbox_id
         started, state, job = answer.get("job"), answer.get("keep_alive"), request.fields.get("job")
-        # Imported here, since most sessions start no job.
+        # Imported here, because most sessions start no job.
         from langchain_daytona_ws._core.jobs.models import read_job, read_started
 
         minutes = _minutes(started, "awake_minutes")
@@ -96,29 +99,34 @@ class JobTracker:
                 self.record(read_job(row, sandbox_id), about_jobs=request.entry == "jobs")
 
     async def _adjust(self, port: SandboxPort, sandbox_id: str, state: Mapping[str, object]) -> None:
-        """Restore or raise the interval, by the keep-alive state that the guest reported."""
+        """Restore or raise the interval, as the reported state requires.
+
+        ``minutes`` is the raised interval in the record on the disk, 0 without a record. ``over`` is whether no job
+        runs any more. An empty state means that there is a record, although this request did not ask for it.
+        """
         minutes = _minutes(state, "minutes")
         if "over" not in state:
-            self._raised.setdefault(sandbox_id, 0)  # the next call requests the details
+            self._raised.setdefault(sandbox_id, 0)  # makes the next call ask for the state
         elif state["over"] is True or (not minutes and sandbox_id in self._doubted):
             raises = self._raises
             if await self._set(port, sandbox_id, self._idle_minutes):
                 self._restored.add(sandbox_id)
                 self._doubted.discard(sandbox_id)
             if self._raises != raises and self._raised.get(sandbox_id):
-                # A job started in the meantime; its interval may have been set before this one.
+                # A job started in the meantime: raise the interval again, because the restored value may have been set
+                # last.
                 await self._raise(port, sandbox_id, self._raised[sandbox_id])
         elif not minutes:
             self._raised.pop(sandbox_id, None)
             self._restored.discard(sandbox_id)
         elif sandbox_id in self._restored:
-            # Another session started a job after this session had restored the interval.
+            # Another session has started a job since this session restored the interval.
             await self._raise(port, sandbox_id, minutes)
 
     async def _raise(self, port: SandboxPort, sandbox_id: str, minutes: int) -> None:
         self._raises += 1
         self._restored.discard(sandbox_id)
-        longest = self.minutes_for(JOB_MAX_S)  # the sandbox may report any number
+        longest = self.minutes_for(JOB_MAX_S)  # a hostile sandbox may report any number
         if not await self._set(port, sandbox_id, min(minutes, longest)):
             self._add_notice(
                 f"the machine's auto-stop could not be postponed: it may be stopped {self._idle_minutes} minutes after "
@@ -144,12 +152,12 @@ class JobTracker:
         return False
 
     def error(self, code: str, detail: str) -> None:
-        """Return None: set-up failures never belong to this attachment."""
+        """Return None: no failed set-up is of this attachment."""
 
     def record(self, job: Job, *, about_jobs: bool = True) -> None:
-        """Record the present state of a job."""
+        """Record the present state of a job; if a running job has ended, call ``on_end``."""
         if job.id in self._ended:
-            return  # already reported; a repeated call received its first answer again
+            return  # the end was reported; a repeated call has received its first answer again
         if job.is_running:
             self._running.setdefault(job.sandbox_id, {})[job.id] = job
         elif self._running.get(job.sandbox_id, {}).pop(job.id, None) is not None:
@@ -157,17 +165,17 @@ class JobTracker:
             self._on_end(job, about_jobs)
 
     def command_of(self, job_id: str) -> str | None:
-        """Return the command of a running job; None if the session knows no such job."""
+        """Return the command of a running job; None if the session knows no running job of this id."""
         return next((jobs[job_id].command for jobs in list(self._running.values()) if job_id in jobs), None)
 
     def latest_end(self) -> float:
-        """Return the latest time at which a known running job is stopped, in Unix seconds; 0 without a job."""
+        """Return the time by which all known running jobs will have ended, in Unix seconds; 0 if there are no jobs."""
         return max(
             (job.ends_at for jobs in list(self._running.values()) for job in list(jobs.values())), default=0.0
         )
 
     def minutes_for(self, duration_s: float) -> int:
-        """Return the interval that covers a job and the usual idle time after it."""
+        """Return the interval, in minutes, for a job of this duration and the usual idle time after it."""
         minutes = math.ceil(duration_s / 60) + self._idle_minutes
         return (
             minutes

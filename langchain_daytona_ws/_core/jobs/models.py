@@ -1,4 +1,4 @@
-"""Background jobs and their logs; read them from answers, which a hostile sandbox may have forged."""
+"""Background jobs and their logs, and functions that read them from answers, which may be forged."""
 
 from __future__ import annotations
 
@@ -26,18 +26,20 @@ class Job:
     """A background job. Times are Unix seconds on the sandbox's clock.
 
     Attributes:
-        id: The job's name in this workspace's sandbox.
-        state: ``"running"``; ``"finished"`` by itself; ``"stopped"``; ``"timed_out"``, stopped at its time limit;
-            ``"lost"``, ended by a stop of the sandbox or a kill of its supervisor.
+        id: The job's name, unique in the sandbox of the workspace.
+        state: ``"running"``; ``"finished"``: the command ended by itself; ``"stopped"``: a call stopped it;
+            ``"timed_out"``: it was stopped at its time limit; ``"lost"``: it ended because the sandbox was stopped, or
+            because the process that supervises the job was killed.
         command: The first 2,000 characters of the command.
-        exit_code: Exit code of the job's shell, once that has ended; 130 if stopped, 124 if timed out, None if lost.
-        started_at: Start of the command.
-        ends_at: Latest end: the job is stopped then.
-        ended_at: End of the job; None while it runs.
-        duration_s: Seconds for which the job has run.
-        log_bytes: Size of its output.
-        reason: The cause, if the job is lost.
-        pipeline: As in `CommandResult`.
+        exit_code: Exit code of the job's shell; None until the shell has ended, and if the job is lost. 124 if the job
+            timed out; 130 if it was stopped, or 137 if its supervisor did not react.
+        started_at: Time at which the command started.
+        ends_at: Time at which the job is stopped if it still runs.
+        ended_at: Time at which the job ended; None while it runs.
+        duration_s: Seconds for which the job has run so far.
+        log_bytes: Size of the output so far.
+        reason: Why the job is lost; ``""`` in other states.
+        pipeline: Exit codes of the last pipeline, as in `CommandResult`.
         notices: Further facts for the model.
         sandbox_id: The sandbox in which the job runs.
     """
@@ -89,11 +91,12 @@ class JobLog:
     Attributes:
         job: The job's state just before the log was read.
         output: The text; bytes that are not UTF-8 are replaced.
-        offset: Start of the piece, in bytes from the start of the output; later than requested if the log has a gap.
+        offset: Start of the piece, in bytes from the start of the output. It is later than requested if the log does
+            not contain the requested bytes: the middle of a long log is left out.
         next_offset: Start of the next piece.
         size_bytes: Size of the whole output so far.
         notices: Further facts for the model.
-        hint: A working alternative, if the job failed in a way that is typical of an S3 workspace.
+        hint: An alternative that works, if the job failed in a way that is typical of a mounted S3 workspace.
     """
 
     job: Job
@@ -106,7 +109,7 @@ class JobLog:
 
     @property
     def text(self) -> str:
-        """The piece for the model, with its position and the offset of the next piece."""
+        """The piece as text for the model, with its position and the offset of the next piece."""
         where = f"bytes {self.offset:,} to {self.next_offset:,} of {self.size_bytes:,}"
         more = f"; read on with offset={self.next_offset}" if self.is_more_to_come else ""
         output = [self.output.rstrip("\n")] if self.output else []
@@ -124,10 +127,11 @@ class JobLine:
     """A line of a job's output, or an event between the lines, see `WorkspaceJobs.follow`.
 
     Attributes:
-        kind: ``"output"``; ``"notice"``: an event, such as a restart of the sandbox; ``"end"``: the last one, with the
-            job's end.
-        text: The line with its line break, if it has one; of a notice or the end a sentence without one.
-        next_offset: Offset of the output after this line: `WorkspaceJobs.follow` can continue there.
+        kind: ``"output"``: a line of output; ``"notice"``: an event, such as a restart of the sandbox; ``"end"``: the
+            end of the job, after which nothing follows.
+        text: The line of output with its line break, if it has a line break. For a notice or the end: a sentence
+            without a line break.
+        next_offset: Offset of the output after this line; `WorkspaceJobs.follow` can continue at this offset.
         job: The job's state when the line was read.
     """
 
@@ -139,7 +143,7 @@ class JobLine:
 
 @dataclass(frozen=True, slots=True)
 class LogPiece:
-    """A piece of a job's output as bytes, with the job's state just before it was read."""
+    """A piece of a job's output as bytes, with the job's state just before the piece was read."""
 
     job: Job
     data: bytes
@@ -223,7 +227,7 @@ def no_such_job(job_id: str) -> JobError:
 
 
 def too_many_jobs(detail: str) -> JobError:
-    """Return the error for a full sandbox; it names the running jobs, whose valid ids are in ``detail``."""
+    """Return the error for a sandbox with the maximum number of jobs. It names the valid ids in ``detail``."""
     names = ", ".join(name for name in detail.split() if is_job_id(name))
     return JobError(
         f"The limit of background jobs in the sandbox is reached. Running: {names}. Stop one, or wait for one to end.",
@@ -235,7 +239,7 @@ def too_many_jobs(detail: str) -> JobError:
 
 
 def damaged_job(job_id: str) -> JobError:
-    """Return the error for a running job whose record is damaged, so that it cannot be stopped."""
+    """Return the error for a running job that cannot be stopped because its record is damaged."""
     return JobError(
         f"The record of job {job_id[:20]!r} on the sandbox's disk is damaged, so that it cannot be stopped. End its "
         "processes with a command, or delete the sandbox.",

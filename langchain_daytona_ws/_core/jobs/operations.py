@@ -37,14 +37,14 @@ from langchain_daytona_ws._core.sync.report import read_report
 from langchain_daytona_ws.errors import CommandRefused
 
 TAIL_LINES = 100
-LOG_PIECE_MIN_BYTES = 64  # any character fits
-JOBS_MAX = 1000
+LOG_PIECE_MIN_BYTES = 64  # longer than any character
+JOBS_MAX = 1000  # in one answer
 CALL_S = 30.0
-# Longer than the supervisor needs to end a process tree; or the guest, if the supervisor is gone.
+# Longer than it takes to kill all processes of a job.
 STOP_S = 40.0
-# Shortest time of a request that waits for output in vain.
+# Minimum time between two requests that wait for output, if the first one returns no output.
 READ_ON_PAUSE_S = 1.0
-# Longest wait for a job's end in one request.
+# Maximum time for which one request waits for a job's end.
 WAIT_CALL_S = 20.0
 COMMAND_SHOWN = 2000
 SYNTAX_ERROR_MAX_BYTES = 2000
@@ -58,14 +58,14 @@ class JobOps:
     """Operations on the jobs of one workspace.
 
     Args:
-        client: Returns a client for the sandbox's guest programs.
+        client: Returns the client for calls to the sandbox.
         tracker: The jobs that the session knows.
         root: The workspace directory.
-        limit_bytes: Most bytes of a log to return at once.
-        defaults: Environment variables of the commands, for names that have no value yet.
-        remarks: Returns notices about a job that has just started.
+        limit_bytes: Maximum number of bytes of a log to return at once.
+        defaults: Variables to set for a command where the sandbox has none of that name.
+        remarks: Returns notices for the model about a job that has just started.
         starts: Returns the number of known starts of the sandbox.
-        advise: Returns the hint for a command, its output and its exit code (0 while it runs).
+        advise: Returns the hint for a command, its output and its exit code (0 while it runs); None for no hint.
     """
 
     def __init__(
@@ -135,11 +135,14 @@ class JobOps:
         return replace(job, notices=(*synchronised, *job.notices, *self._remarks(job)))
 
     async def status(self, job_id: str, *, wait_s: float = 0.0) -> Job:
-        """Return a job's state, after waiting up to ``wait_s`` seconds for its end."""
+        """Wait for a job's end, at most ``wait_s`` seconds, and return its state."""
         return (await self._job_call("status", job_id, CALL_S + wait_s, wait_s=wait_s))[1]
 
     async def join(self, job_id: str, *, timeout_s: float | None) -> Job:
-        """Wait for a job's end, at most ``timeout_s`` seconds; each request renews the workspace's credentials."""
+        """Wait for a job's end, at most ``timeout_s`` seconds (None: no limit), and return its state.
+
+        Each request while waiting also renews the workspace's credentials.
+        """
         client = await self._client()
         until = None if timeout_s is None else client.now() + timeout_s
         while True:
@@ -149,11 +152,11 @@ class JobOps:
                 return job
 
     async def stop(self, job_id: str, *, idempotency_key: str | None = None) -> tuple[Job, bool]:
-        """Stop a job; return its state, and whether it was running.
+        """Stop a job; return its state, and whether it was running before.
 
         Args:
             job_id: The job.
-            idempotency_key: A second call with the same key returns the first result.
+            idempotency_key: A second call with the same key returns the recorded result of the first call.
         """
         check_idempotency_key(idempotency_key)
         fields: dict[str, object] = {} if idempotency_key is None else {"key": idempotency_key}
@@ -164,7 +167,7 @@ class JobOps:
         return job, reply.flag("was_running")
 
     async def list(self) -> tuple[Job, ...]:
-        """Return all known jobs, latest start first."""
+        """Return all jobs that the sandbox has recorded, the latest start first."""
         answer, sandbox_id = await self._call({"op": "list"}, CALL_S)
         rows = answer.get("jobs")
         if not isinstance(rows, list) or len(rows) > JOBS_MAX:
@@ -191,7 +194,7 @@ class JobOps:
     async def read_on(
         self, job_id: str, *, offset: int | None, tail_lines: int | None, wait_s: float
     ) -> LogPiece:
-        """Return the next piece of a job's output; wait for output or the job's end, at most ``wait_s`` seconds.
+        """Wait for output or the job's end, at most ``wait_s`` seconds, and return the next piece of the output.
 
         Raises:
             CommandRefused: A number is out of range, or both a tail and an offset are given.
@@ -202,7 +205,7 @@ class JobOps:
         began = client.now()
         piece = await self._read(job_id, offset, tail_lines or TAIL_LINES, self._limit_bytes, wait_s=wait_s)
         if wait_s and piece.job.is_running and not piece.data:
-            # A damaged sandbox may answer at once.
+            # A hostile sandbox may answer at once.
             await client.sleep(max(0.0, READ_ON_PAUSE_S - (client.now() - began)))
         return piece
 
@@ -215,7 +218,7 @@ class JobOps:
         return _piece(answer, job, limit_bytes)
 
     def command_of(self, job_id: str) -> str | None:
-        """Return the command of a job that this session knows to run."""
+        """Return the command of a running job; None if the session knows no running job of this id."""
         return self._tracker.command_of(job_id)
 
     async def _job_call(self, op: str, job_id: str, timeout_s: float, **more: object) -> tuple[Answer, Job]:
@@ -241,7 +244,14 @@ class JobOps:
 def job_request(
     command: str, max_duration_s: float, tracker: JobTracker, *, at_once: bool
 ) -> dict[str, object]:
-    """Return the job fields of a command's request: it becomes a job at once, or at its time-out."""
+    """Return the field ``job`` of a command's request.
+
+    Args:
+        command: The command.
+        max_duration_s: Maximum duration of the job, in seconds.
+        tracker: Computes the auto-stop interval that the job needs.
+        at_once: True to start the command as a job; False to make it a job at its time-out.
+    """
     return {
         "at_once": at_once,
         "max_duration_s": float(max_duration_s),
@@ -276,7 +286,7 @@ def _log(read: LogPiece, *, requested_offset: int | None) -> JobLog:
     piece = whole_start(data) if offset and requested_offset is None else data
     offset += len(data) - len(piece)
     if read.job.is_running or offset + len(piece) < read.size_bytes:
-        piece = whole_end(piece)  # the rest of a character comes with the next piece
+        piece = whole_end(piece)  # an incomplete last character is returned with the next piece
     notices: tuple[str, ...] = ()
     if requested_offset is not None and offset > requested_offset:
         notices = (left_out(offset - requested_offset),)

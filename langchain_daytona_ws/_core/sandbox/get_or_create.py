@@ -1,7 +1,8 @@
 """Get the persistent sandbox of a workspace: find and start it, or create it.
 
-A sandbox's name is unique in its organization (Daytona API: 409 for a second sandbox), and the workspace determines the
-name. So only one of several concurrent creates succeeds, and the other sessions use its sandbox.
+The workspace determines the name of its sandbox, and the name is unique in the organization (Daytona API: a second
+create answers 409). If several sessions create the sandbox at the same time, one succeeds, and the other sessions use
+the sandbox that it has created.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from langchain_daytona_ws.errors import ProvisionError
 logger = logging.getLogger("langchain_daytona_ws")
 
 WITHIN_S = 300.0
-# Pauses between requests: the same create again, or a check for a sandbox that another session creates.
+# Pauses before a create is repeated, or before the sandbox of another session is checked again.
 FIRST_PAUSE_S = 0.3
 LONGEST_PAUSE_S = 5.0
 
 _DELETING = {"destroyed", "destroying"}
 _SLEEPING = {"stopped", "paused", "archived"}
 _FAILED = {"error", "build_failed"}
-# A change is mostly refused because it is already in progress. For these causes, waiting does not help.
+# Most refused changes are in progress already, so they are tried again later. For these causes, waiting does not help.
 _PERMANENT = {"quota", "organization_suspended", "api_key_expired"}
 
 RESTARTED_NOTICE = (
@@ -46,11 +47,11 @@ REPLACED_NOTICE = (
 
 
 class Acquired(NamedTuple):
-    """The acquired sandbox, and the notice about it for the next result."""
+    """A started sandbox."""
 
     info: SandboxInfo
-    created: bool = False
-    notice: str | None = None
+    created: bool = False  # whether this call created it
+    notice: str | None = None  # text for the next result, such as "the machine was restarted"
 
 
 async def get_or_create(port: SandboxPort, spec: SandboxSpec, *, reached_before: bool = True) -> Acquired:
@@ -62,8 +63,9 @@ async def get_or_create(port: SandboxPort, spec: SandboxSpec, *, reached_before:
         reached_before: As in `lifecycle.provision`.
 
     Raises:
-        ProvisionError: Daytona refused, the name belongs to a sandbox of another owner (``name_taken``), the sandbox
-            was made from another configuration (``config_changed``), or a state change took too long (``stuck``).
+        ProvisionError: Daytona refused the request; or a sandbox of this name was not created by this package for this
+            workspace (``name_taken``), was created with another configuration (``config_changed``), or did not leave
+            its state in time (``stuck``).
     """
     search = _Search(port, spec, reached=reached_before)
     while True:
@@ -72,9 +74,9 @@ async def get_or_create(port: SandboxPort, spec: SandboxSpec, *, reached_before:
             made = await search.create()
             if made is not None and made.state == "started":
                 return Acquired(made, created=True, notice=search.notice)
-            continue  # it is being created, by this or another session
+            continue  # this session or another one is creating it
         if found.state in _DELETING:
-            await search.pause(found)  # the name becomes free soon
+            await search.pause(found)  # the name is free when the deletion is complete
             continue
         check_ours(found, spec)
         if found.state == "started":
@@ -89,10 +91,11 @@ async def get_or_create(port: SandboxPort, spec: SandboxSpec, *, reached_before:
 
 
 async def find(port: SandboxPort, spec: SandboxSpec) -> SandboxInfo | None:
-    """Return the workspace's sandbox, regardless of its configuration; None if it does not exist.
+    """Return the workspace's sandbox, even if it was created with another configuration; None if there is no sandbox.
 
     Raises:
-        ProvisionError: The name belongs to a sandbox of another owner (``name_taken``), or Daytona refused.
+        ProvisionError: Daytona refused the request, or the sandbox of this name was not created by this package for
+            this workspace (``name_taken``).
     """
     found = await _Search(port, spec).get()
     if found is None or found.state in _DELETING:
@@ -104,7 +107,7 @@ async def find(port: SandboxPort, spec: SandboxSpec) -> SandboxInfo | None:
 
 
 def check_ours(found: SandboxInfo, spec: SandboxSpec) -> None:
-    """Refuse a sandbox that this package did not create, or that was made from another configuration.
+    """Refuse a sandbox that was not created by this package for this workspace, or with another configuration.
 
     Raises:
         ProvisionError: ``code="name_taken"`` or ``code="config_changed"``.
@@ -140,12 +143,12 @@ _FOR_MODEL = "The workspace's machine cannot be used: it is set up differently. 
 
 
 class _Search:
-    """The progress of one search for the sandbox."""
+    """The requests and the progress of one call of `get_or_create`."""
 
     def __init__(self, port: SandboxPort, spec: SandboxSpec, *, reached: bool = True) -> None:
         self.notice: str | None = None
-        self.created = ""  # id of the sandbox that this search created
-        self._tried: set[str] = set()  # changes made so far; a repeated change needs a pause first
+        self.created = ""  # id of the sandbox that this search created; "" if it created no sandbox
+        self._tried: set[str] = set()  # changes that were requested; before repeating a change, wait
         self._port = port
         self._spec = spec
         self._began = port.now()
@@ -153,7 +156,7 @@ class _Search:
         self._pause_s = FIRST_PAUSE_S
 
     async def get(self) -> SandboxInfo | None:
-        """Return the sandbox of this name; try again after passing faults."""
+        """Return the sandbox of this name; None if there is no sandbox. After a passing fault, wait and try again."""
         while True:
             try:
                 return await self._port.get(self._spec.name)
@@ -163,7 +166,10 @@ class _Search:
                 await self.pause(None, fault)
 
     async def create(self) -> SandboxInfo | None:
-        """Create the sandbox; return None if it may exist now: the name is taken, or the answer was lost."""
+        """Create the sandbox and return it; return None to search for it again.
+
+        None means that the name is taken, that the answer was lost, or that the create may succeed later.
+        """
         try:
             made = await self._port.create(self._spec, timeout_s=lifecycle.CREATE_CALL_S)
         except PortFault as fault:
@@ -173,14 +179,14 @@ class _Search:
                     raise create_error(fault, nothing_created=True) from None
                 await self.pause(None, fault)
             elif self._again("taken"):
-                # The name is taken, but was not found: the search may have been answered before the name was taken.
+                # A sandbox of this name exists, but the search has not found it yet: wait.
                 await self.pause(None, fault)
             return None
         self.created = made.id
         return made
 
     async def _clear_away(self) -> None:
-        """Delete the remains of a refused create: Daytona auto-deletes only stopped sandboxes."""
+        """Delete the failed sandbox that a refused create left behind: Daytona auto-deletes only stopped sandboxes."""
         try:
             left = await self._port.get(self._spec.name)
         except PortFault as fault:
@@ -192,8 +198,8 @@ class _Search:
     async def update_labels(self, found: SandboxInfo) -> None:
         """Add the labels of the configuration to an existing sandbox; a failure is logged.
 
-        Daytona replaces all labels at once and has no condition for it: of two sessions that add labels at the same
-        time, one may remove the other's.
+        Daytona can only replace all labels, and without a condition. If two sessions add labels at the same time, one
+        session may remove the labels of the other session.
         """
         if found.id == self.created or self._spec.labels.items() <= found.labels.items():
             return
@@ -212,7 +218,7 @@ class _Search:
         """Recover a failed sandbox if Daytona can; otherwise delete it, so that a new sandbox replaces it.
 
         Raises:
-            ProvisionError: This search created the failed sandbox; another would fail in the same way.
+            ProvisionError: This search created the failed sandbox, so a new sandbox would probably fail too.
         """
         if found.recoverable and not self._again(f"recover {found.id}"):
             if await self._changed(
@@ -232,13 +238,13 @@ class _Search:
             self.notice = REPLACED_NOTICE
 
     def _again(self, change: str) -> bool:
-        """Record a change; return whether it was made before."""
+        """Record that a change is requested; return whether it was requested before."""
         again = change in self._tried
         self._tried.add(change)
         return again
 
     async def _changed(self, found: SandboxInfo, change: Callable[[], Awaitable[None]]) -> bool:
-        """Request a state change; return False if another change is in progress, or the answer was lost."""
+        """Request a state change; return True. If it is refused for now or the answer is lost, wait; return False."""
         try:
             await change()
         except PortFault as fault:
@@ -251,10 +257,10 @@ class _Search:
         return True
 
     async def pause(self, found: SandboxInfo | None, fault: PortFault | None = None) -> None:
-        """Wait, longer each time.
+        """Wait before the next request, each time longer.
 
         Raises:
-            ProvisionError: The time limit is reached.
+            ProvisionError: The time limit of the search is reached.
         """
         self._reached |= fault is None or fault.kind is not FaultKind.NOT_SENT
         within_s = WITHIN_S if self._reached else lifecycle.FIRST_REACH_S

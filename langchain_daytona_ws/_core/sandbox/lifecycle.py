@@ -1,4 +1,4 @@
-"""Create, check, restart and delete a sandbox, with retries that neither duplicate nor leave a sandbox."""
+"""Create, check, restart and delete a sandbox. Retries create no second sandbox and leave no sandbox behind."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ logger = logging.getLogger("langchain_daytona_ws")
 
 CREATE_CALL_S = 60.0
 RETRY_CREATE_S = 45.0
-# If no request of the session has reached Daytona yet, a wrong address is more likely than an outage.
+# Limit of the retries while Daytona has never answered this session: the address is probably wrong.
 FIRST_REACH_S = 5.0
 START_WITHIN_S = 120.0
 STOP_WITHIN_S = 60.0
@@ -25,7 +25,7 @@ REVIVE_WITHIN_S = 60.0
 DELETE_WITHIN_S = 60.0
 POLL_S = 1.0
 BAD_GATEWAY = 502
-# A request that this process aborted may take effect a little later.
+# Pauses before each check for the sandbox of an aborted create, which may still appear.
 LINGER_S = (0.0, 0.5, 2.0, 5.0)
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 10.0
@@ -48,16 +48,17 @@ async def provision(
     left: Callable[[str], object] = lambda _: None,
     reached_before: bool = True,
 ) -> SandboxInfo:
-    """Create a started sandbox. After a failure, delete any sandbox that the request may have created.
+    """Create a sandbox, and return it when it is started. After a failure, delete the sandbox if it was created.
 
-    The name in the spec is unique: it finds the sandbox of a request whose answer was lost.
+    If the answer to the request is lost, the sandbox is found by the name in the spec, which must be unique.
 
     Args:
         port: The API.
         spec: The sandbox to create.
-        organization_id: The required organization; None for any.
-        left: Called with the name of a sandbox that may still exist, if Daytona could not be reached to delete it.
-        reached_before: Whether Daytona has answered this session before. If not, connecting is retried for 5 seconds.
+        organization_id: The organization that the sandbox must belong to; None for any organization.
+        left: Called with the name of the sandbox if the sandbox may still exist, because it could not be deleted.
+        reached_before: Whether Daytona has answered this session before. If not, a failed connection is retried for 5
+            seconds only.
 
     Raises:
         ProvisionError: No sandbox was created; ``code`` names the cause, and the message a remedy.
@@ -79,7 +80,7 @@ async def provision(
 async def check_organization(
     port: SandboxPort, info: SandboxInfo, organization_id: str | None, *, made_here: bool
 ) -> None:
-    """Refuse a sandbox in another organization than the configured one; delete it if this call created it.
+    """Refuse a sandbox that is not in the configured organization; delete it if ``made_here`` is true.
 
     Raises:
         ProvisionError: ``code="organization_mismatch"``.
@@ -111,7 +112,7 @@ async def _create(port: SandboxPort, spec: SandboxSpec, *, reached: bool) -> San
             if found is not None:
                 return found
         elif not last.passing and not re.search(NO_RUNNER, last.message):
-            # Without a status, the SDK itself gave up: the new sandbox went into an error state, for example.
+            # Without an HTTP status, the SDK itself gave up, for example because the new sandbox is in an error state.
             maybe_created |= last.status is None and last.kind is FaultKind.REFUSED
             raise create_error(last, nothing_created=not maybe_created)
         reached |= last.kind is not FaultKind.NOT_SENT
@@ -123,7 +124,7 @@ async def _create(port: SandboxPort, spec: SandboxSpec, *, reached: bool) -> San
 
 
 async def _find(port: SandboxPort, name: str) -> SandboxInfo | None:
-    """Return a sandbox; None also for a passing fault, because all callers try again."""
+    """Return a sandbox; None if it does not exist, or after a passing fault. All callers try again after None."""
     try:
         return await port.get(name)
     except PortFault as fault:
@@ -166,30 +167,30 @@ def failed_to_start(found: SandboxInfo) -> ProvisionError:
 
 
 class SandboxRecord(Protocol):
-    """The state of the sandbox of a session, as far as the session knows it."""
+    """The known state of a session's sandbox."""
 
     @property
     def is_persistent(self) -> bool:
-        """Whether the sandbox's disk outlives a stop."""
+        """Whether the sandbox still exists, with its disk, after a stop."""
         ...
 
     @property
     def starts(self) -> int:
-        """Number of known starts of the sandbox, to be passed to `restarted` later."""
+        """Number of known starts of the sandbox. Read it before a request, and pass it to `restarted` afterwards."""
         ...
 
     def lost(self, info: SandboxInfo) -> None:
         """Record that the sandbox is gone."""
 
     def failed(self, info: SandboxInfo) -> None:
-        """Record that the sandbox is unusable, though it still exists."""
+        """Record that the sandbox still exists, but cannot be used."""
 
     def restarted(self, since: int) -> None:
-        """Record a restart, unless it was recorded since ``starts`` was ``since``."""
+        """Record a restart. Ignore it if ``starts`` is no longer ``since``: another call has recorded it."""
 
 
 class Revival(enum.Enum):
-    """The state of a sandbox that did not answer."""
+    """The state of a sandbox that did not answer, as far as the control plane knows."""
 
     READY = "it is started"
     RESTARTED = "it was stopped, and has been started, here or by another session"
@@ -198,15 +199,15 @@ class Revival(enum.Enum):
 
 
 async def revive(port: SandboxPort, info: SandboxInfo, *, starts: bool = True) -> Revival:
-    """Read a sandbox's state from the control plane, and start the sandbox if it is stopped.
+    """Read a sandbox's state from the control plane, start the sandbox if it is stopped, and return the new state.
 
     Args:
         port: The API.
         info: The sandbox.
-        starts: Whether to start it; otherwise a stopped sandbox is unusable.
+        starts: False to start no sandbox: for a stopped sandbox, the result is then `Revival.UNUSABLE`.
 
     Raises:
-        SandboxUnavailable: The control plane did not return the state.
+        SandboxUnavailable: The control plane returned no state, or a state change did not end in time.
     """
     until, fault, was_down = port.now() + REVIVE_WITHIN_S, None, False
     while port.now() < until:
@@ -247,18 +248,18 @@ async def restart(port: SandboxPort, info: SandboxInfo) -> Revival:
     """Stop a sandbox that is started but does not answer, and start it again. Its disk is kept.
 
     Raises:
-        SandboxUnavailable: The control plane did not return the new state.
+        SandboxUnavailable: The control plane returned no state, or a state change did not end in time.
     """
     try:
         await port.stop(info.id, timeout_s=STOP_WITHIN_S)
     except PortFault as fault:
-        # Another session may be restarting it too; the control plane reports the progress.
+        # Another session may be restarting it at the same time. `revive` waits for the end of the restart.
         logger.warning("could not stop sandbox %s, which does not answer: %s", info.id, fault)
     return await revive(port, info)
 
 
 async def answers(port: SandboxPort, info: SandboxInfo) -> bool:
-    """Return False if Daytona's gateway reports that it cannot reach the sandbox's daemon."""
+    """Return False if the gateway reports that it cannot reach the sandbox's daemon; True after any other answer."""
     try:
         await port.ping(info.id)
     except PortFault as fault:
@@ -267,22 +268,22 @@ async def answers(port: SandboxPort, info: SandboxInfo) -> bool:
 
 
 async def discard(port: SandboxPort, id_or_name: str, *, within_s: float = DELETE_WITHIN_S) -> None:
-    """Delete a sandbox, with retries; succeeds if it is gone already.
+    """Delete a sandbox, with retries. Return without an error if the sandbox is gone already.
 
     Args:
         port: The API.
         id_or_name: The sandbox.
-        within_s: Seconds in which a failed request is repeated.
+        within_s: Seconds for which a failed request is repeated.
 
     Raises:
-        SandboxUnavailable: It could not be deleted in that time; its auto-stop and TTL will end it.
+        SandboxUnavailable: The sandbox could not be deleted in this time.
     """
     until, pause_s = port.now() + within_s, FIRST_PAUSE_S
     while True:
         try:
             return await port.delete(id_or_name)
         except PortFault as fault:
-            # Daytona answers 409 during a state change, so the deletion is sent again.
+            # During a state change, Daytona refuses the deletion with 409: send it again.
             if not fault.passing or port.now() >= until:
                 raise not_deleted(id_or_name, fault.message) from fault
             wait_s = max(pause_s, fault.retry_after_s or 0.0)
@@ -291,7 +292,7 @@ async def discard(port: SandboxPort, id_or_name: str, *, within_s: float = DELET
 
 
 def not_deleted(sandbox_id: str, cause: str) -> SandboxUnavailable:
-    """Return the error for a failed deletion; it names what ends the sandbox instead."""
+    """Return the error for a failed deletion. The message explains when Daytona deletes the sandbox by itself."""
     return SandboxUnavailable(
         f"The sandbox {sandbox_id} could not be deleted: {cause}. Close the session again, or delete it in the "
         "Daytona dashboard; an ephemeral one is deleted by itself after 15 minutes without a request.",
@@ -304,7 +305,7 @@ def not_deleted(sandbox_id: str, cause: str) -> SandboxUnavailable:
 
 
 async def discard_quietly(port: SandboxPort, id_or_name: str) -> None:
-    """Delete a sandbox while another error is being raised; log a failure instead of raising it."""
+    """Delete a sandbox; log a failure instead of raising it, because the caller is raising another error."""
     try:
         await discard(port, id_or_name)
     except SandboxUnavailable as error:
@@ -312,7 +313,10 @@ async def discard_quietly(port: SandboxPort, id_or_name: str) -> None:
 
 
 async def sweep(port: SandboxPort, name: str, left: Callable[[str], object]) -> None:
-    """Delete the sandbox of a failed or abandoned create, which may still appear."""
+    """Delete the sandbox of a failed or aborted create, which may still appear.
+
+    ``left`` is called with the name if the sandbox may still exist at the end.
+    """
     was_checked = False
     for pause_s in LINGER_S:
         await port.sleep(pause_s)

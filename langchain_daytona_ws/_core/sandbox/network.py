@@ -17,11 +17,11 @@ logger = logging.getLogger("langchain_daytona_ws")
 
 
 def network_rules(config: SandboxConfig) -> NetworkRules | None:
-    """Translate the network setting to Daytona's rules. None, which sends nothing, keeps the organization's default.
+    """Return Daytona's rules for the network setting; None without the setting, for the organization's default.
 
     Raises:
-        ConfigError: The mode is ``restricted``, but only domains are listed and they are not enforced: an empty list of
-            ranges must not mean "no restriction".
+        ConfigError: The mode is ``restricted``, and only domains are listed, but domains are not enforced. Without this
+            error an empty list of ranges would be sent, which the API may treat as "no restriction".
     """
     network = config.network
     if network is None:
@@ -45,7 +45,7 @@ def network_rules(config: SandboxConfig) -> NetworkRules | None:
 
 
 def warn_of_network(config: SandboxConfig, workspace: S3Workspace | None) -> None:
-    """Log ignored parts of the network setting, and limits on access to S3; called once per session."""
+    """Log that listed domains are ignored, and that the network setting may block S3; called once per session."""
     network = config.network
     if network is None:
         return
@@ -59,7 +59,7 @@ def warn_of_network(config: SandboxConfig, workspace: S3Workspace | None) -> Non
 
 
 def caution_of(config: SandboxConfig, workspace: S3Workspace) -> str:
-    """Return a warning about the network setting for a workspace in S3; ``""`` without a warning."""
+    """Return a warning that the network setting may block S3 in the sandbox; ``""`` if all access is allowed."""
     if config.network is None or config.network.mode == "allow-all":
         return ""
     bucket, region = workspace.workspace.bucket, workspace.region

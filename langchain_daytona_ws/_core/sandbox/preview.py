@@ -10,7 +10,7 @@ from langchain_daytona_ws._core.sandbox import lifecycle
 from langchain_daytona_ws._core.sandbox.remedies import remedy_for
 from langchain_daytona_ws.errors import CommandRefused, SandboxError, SandboxUnavailable
 
-# Daytona serves previews of these ports (its documentation). Others may be its own, such as 22222, a web terminal.
+# Daytona makes links for these ports only (its documentation). It may use other ports itself: 22222 is a web terminal.
 PORTS = range(3000, 10_000)
 EXPIRES_S = 3600
 EXPIRES_MAX_S = 24 * 3600  # assumed: Daytona's limit
@@ -23,9 +23,9 @@ class PreviewUrl:
     """A link to a server in the sandbox. Anyone with the link can use the server.
 
     Attributes:
-        url: The link, which contains a secret token: neither ``repr`` nor ``str`` shows it.
+        url: The link, which contains a secret token. The ``repr`` of this object does not show it.
         port: The port in the sandbox.
-        expires_at: Time when the link ends, in Unix seconds on the host's clock.
+        expires_at: Time at which the link expires, in Unix seconds on the host's clock.
         sandbox_id: The sandbox.
     """
 
@@ -39,7 +39,7 @@ def check_preview(port: int, expires_s: float) -> None:
     """Refuse an invalid port or time before any request or approval.
 
     Raises:
-        CommandRefused: The port is not from 3000 to 9999, or the time not from 1 to 86,400 seconds.
+        CommandRefused: The port is not from 3000 to 9999, or the time is not a whole number from 1 to 86,400.
     """
     if isinstance(port, bool) or not isinstance(port, int) or port not in PORTS:
         raise CommandRefused(
@@ -66,16 +66,16 @@ async def preview_url(
     may_exist: bool,
     now: Callable[[], float],
 ) -> PreviewUrl:
-    """Return a signed link to a port, after starting a stopped sandbox.
+    """Start the sandbox if it is stopped, then return a signed link to a port.
 
     Args:
         api: The API.
-        sandbox: The session's sandbox.
-        acquire: Returns the sandbox; a stopped persistent sandbox is started.
+        sandbox: The state of the session's sandbox.
+        acquire: Returns the sandbox; starts a persistent sandbox first if it is stopped.
         port: The port.
-        expires_s: Seconds after which the link ends.
-        may_exist: Whether a sandbox may exist already. If not, none is created: no server could run in it.
-        now: Returns Unix time in seconds.
+        expires_s: Seconds after which the link expires, a whole number.
+        may_exist: Whether a sandbox may exist already. If False, the call is refused: no server can be running.
+        now: Returns the Unix time in seconds.
 
     Raises:
         CommandRefused: An argument is invalid, or there is no sandbox yet (``code="no_server"``).

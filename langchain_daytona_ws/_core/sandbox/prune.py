@@ -1,4 +1,4 @@
-"""Summaries of an account's sandboxes; find unused ones, and delete one with confirmation."""
+"""Summaries of an account's sandboxes; select the unused sandboxes; delete a sandbox and wait until it is gone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _AGE = re.compile(r"(\d{1,6})([smhdw])", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class SandboxSummary:
-    """One sandbox of a listing. Times are Unix time in seconds, intervals minutes (Daytona API)."""
+    """A sandbox of a listing. Times (``_at``) are Unix seconds (Daytona API); None means that a value is not known."""
 
     id: str
     name: str
@@ -43,12 +43,12 @@ class SandboxSummary:
 
     @property
     def own_labels(self) -> dict[str, str]:
-        """Labels of the configuration, without the reserved ones."""
+        """The labels that come from ``options.labels``: all except this package's and the SDK's own labels."""
         return {name: value for name, value in self.labels.items() if name not in RESERVED_LABELS}
 
     @property
     def is_kept(self) -> bool:
-        """Whether it is an ephemeral sandbox whose session has ended without deleting it."""
+        """Whether a session has kept this ephemeral sandbox at its end, because some files are not in S3."""
         return self.labels.get("lifetime") == "ephemeral" and self.auto_delete_minutes != 0
 
     @property
@@ -58,21 +58,21 @@ class SandboxSummary:
 
 
 def ours(namespace: str | None) -> dict[str, str]:
-    """Return the labels of this package's sandboxes, in one namespace or (None) in all."""
+    """Return the labels by which this package's sandboxes are found: of one namespace, or (None) of all namespaces."""
     return {"managed-by": MANAGED_BY} | ({} if namespace is None else {"namespace": namespace})
 
 
 def age_s(text: str) -> int | None:
-    """Read an age such as ``7d``: a number and one of s, m, h, d and w; None if it is not an age."""
+    """Return the seconds in an age such as ``7d``, a number and one of s, m, h, d and w; None for any other text."""
     found = _AGE.fullmatch(text)
     return int(found[1]) * _UNITS_S[found[2]] if found else None
 
 
 def prunable(sandboxes: Iterable[SandboxSummary], *, now: float, older_than_s: float) -> list[SandboxSummary]:
-    """Return the sandboxes that were not used for more than ``older_than_s`` seconds.
+    """Return the sandboxes of this package that have not been used for more than ``older_than_s`` seconds.
 
-    A running sandbox is kept until its auto-stop interval has passed, even if ``older_than_s`` is shorter: a background
-    job raises the interval to its own duration, and does not count as use.
+    A running sandbox is returned only if it has also been unused for longer than its auto-stop interval. A background
+    job may still run in it: a job does not count as use, but raises this interval.
     """
     return [sandbox for sandbox in sandboxes if _is_old(sandbox, now, older_than_s)]
 
@@ -89,7 +89,7 @@ async def remove(port: SandboxPort, sandbox_id: str) -> None:
     """Delete a sandbox, and wait until it is gone.
 
     Raises:
-        SandboxUnavailable: It could not be deleted, or still exists a minute later.
+        SandboxUnavailable: The sandbox could not be deleted, or still exists a minute later.
     """
     await discard(port, sandbox_id)
     until, last_state = port.now() + DELETE_WITHIN_S, "its state could not be read"

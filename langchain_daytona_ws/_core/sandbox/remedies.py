@@ -1,4 +1,4 @@
-"""Remedies for refused requests to Daytona."""
+"""Remedies for failed requests to Daytona."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ BY_KIND = {
 
 
 def remedy_for(fault: PortFault, otherwise: str = "refused") -> tuple[str, str]:
-    """Return the code and the remedy for a failed request; the code `otherwise` if the cause is unknown."""
+    """Return the code and the remedy for a failed request. If the cause is unknown, the code is ``otherwise``."""
     by_kind = BY_KIND.get(fault.kind, (otherwise, "See the message for what Daytona objected to."))
-    if fault.kind is FaultKind.UNTRUSTED:  # its message is not from Daytona
+    if fault.kind is FaultKind.UNTRUSTED:  # the message is not from Daytona
         return by_kind
     return next(
         ((code, remedy) for pattern, code, remedy in MESSAGES if re.search(pattern, fault.message)), by_kind
@@ -58,7 +58,12 @@ def remedy_for(fault: PortFault, otherwise: str = "refused") -> tuple[str, str]:
 
 
 def create_error(fault: PortFault, *, nothing_created: bool) -> ProvisionError:
-    """Return the error for a failed create, with its remedy."""
+    """Return the error for a failed create, with its remedy.
+
+    Args:
+        fault: The failure.
+        nothing_created: Whether it is certain that no sandbox was created.
+    """
     code, remedy = remedy_for(fault, "create_refused")
     return ProvisionError(
         f"No sandbox could be created: {fault.message}. {remedy}",

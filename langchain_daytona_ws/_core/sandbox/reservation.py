@@ -15,19 +15,20 @@ if TYPE_CHECKING:
     from langchain_daytona_ws._core.s3.workspace import S3Workspace
 
 MANAGED_BY = "langchain-daytona-ws"
-# An ephemeral sandbox without requests is stopped after this time, which deletes it (auto-delete 0).
+# An ephemeral sandbox belongs to one session. Daytona stops it after this time without requests, and then deletes it at
+# once (auto-delete 0).
 EPHEMERAL_STOP_MINUTES = 15
-# It is destroyed at this age in any state (Daytona API, ttlMinutes).
+# Daytona destroys an ephemeral sandbox at this age, in any state (Daytona API, ttlMinutes).
 EPHEMERAL_TTL_MINUTES = 24 * 60
-# Label of a sandbox whose workspace is synchronised with S3: a hash of the location in S3 and of the directory.
+# Label of a sandbox whose workspace is synchronised with S3. Its value is a hash of location in S3 and directory.
 SYNC_LABEL = "sync-location"
 
 
 def sandbox_name(namespace: str, *identity: str) -> str:
-    """Return the name of a workspace's sandbox: DNS-safe, at most 63 characters, the same on every host.
+    """Return the name of a workspace's persistent sandbox: DNS-safe, at most 63 characters, the same on every host.
 
     Args:
-        namespace: The workspace's name; the sandbox's name contains part of it.
+        namespace: The workspace's name. The sandbox's name contains part of it.
         identity: Bucket, endpoint and prefix, which distinguish workspaces of the same name.
     """
     return _name(namespace, _hash(json.dumps([namespace, *identity])))
@@ -39,11 +40,11 @@ def _name(namespace: str, end: str) -> str:
 
 
 def config_hash(config: SandboxConfig, *location: str) -> str:
-    """Return a hash of the settings that a sandbox is created from. It covers no secret.
+    """Return a hash of the settings that cannot change in an existing sandbox. It depends on no secret.
 
     Args:
-        config: The configuration; envVars, labels, hooks and the account are not part of the hash.
-        location: Location of the workspace's files, and how commands access them.
+        config: The configuration. envVars, labels, hooks and the account are not part of the hash.
+        location: The location of the workspace's files, and the mode in which commands access them.
     """
     options = config.options
     image = options.image
@@ -55,7 +56,7 @@ def config_hash(config: SandboxConfig, *location: str) -> str:
         None if config.network is None else config.network.model_dump(mode="json"),
         *location,
     ]
-    # Only if they are set: the hashes of sandboxes without them stay the same.
+    # Added only if they are set: otherwise the hashes of existing sandboxes would change.
     if options.resources is not None:
         parts.append(["resources", options.resources.model_dump(mode="json")])
     if options.user is not None:
@@ -76,7 +77,8 @@ def specification(
         config: The configuration.
         namespace: The workspace's name.
         workspace: The S3 workspace; None if files are on the sandbox's own disk.
-        unique: Suffix of an ephemeral sandbox's name. A persistent sandbox's name depends on the workspace only.
+        unique: Suffix that makes the name of an ephemeral sandbox unique. The name of a persistent sandbox depends only
+            on the workspace.
     """
     options, keep = config.options, config.persistent
     location = _location(config, workspace)
@@ -119,13 +121,13 @@ def _resources(options: SandboxOptions) -> Resources | None:
 
 
 def sync_location(workspace: S3Workspace) -> str:
-    """Return the value of the label `SYNC_LABEL`: only with the same value can files be pushed from a sandbox."""
+    """Return the value of the label `SYNC_LABEL`. Files are pushed only from a sandbox with the same value."""
     where = workspace.workspace
     return _hash(json.dumps([workspace.endpoint, where.bucket, where.prefix, where.directory]))
 
 
 def _location(config: SandboxConfig, workspace: S3Workspace | None) -> tuple[str, ...]:
-    """Return the bucket and endpoint of the workspace, and its prefix if it is not the default."""
+    """Return the bucket and endpoint of an S3 workspace, and the configured prefix if it is not the default."""
     if workspace is None:
         return ()
     prefix, default = config.options.workspace_prefix, SandboxOptions.model_fields["workspace_prefix"].default
@@ -137,10 +139,11 @@ def _location(config: SandboxConfig, workspace: S3Workspace | None) -> tuple[str
 
 
 def _persistent(spec: SandboxSpec, config: SandboxConfig) -> SandboxSpec:
-    """Return a specification with the lifetime of a persistent sandbox, in whole minutes (Daytona API).
+    """Return a specification with the intervals of a persistent sandbox, in whole minutes (Daytona API).
 
-    The sandbox is not archived, because archived sandboxes are never auto-deleted. If ``maxLifetimeSeconds`` is set, it
-    is also the age at which the sandbox is destroyed in any state.
+    The sandbox is never archived, because archived sandboxes are never auto-deleted. ``maxLifetimeSeconds`` is the time
+    after which a stopped sandbox is deleted. If the configuration sets it, it is also the age at which the sandbox is
+    destroyed in any state.
     """
     given = config.lifecycle or LifecycleConfig()
     hard = "max_lifetime_seconds" in given.model_fields_set
