@@ -337,7 +337,7 @@ class KeptSandbox:
         self.info: SandboxInfo = driven(self.port.create(SandboxSpec(name="kept"), timeout_s=60))
 
     def session(self) -> JobOps:
-        watch = JobTracker(15, None, lambda *_: None, lambda _: None)
+        tracker = JobTracker(15, None, lambda *_: None, lambda _: None)
 
         sandbox = OneSandbox(self.info, is_persistent=True)
 
@@ -348,11 +348,11 @@ class KeptSandbox:
                 sandbox.acquire,
                 {},
                 lambda: f"{time.monotonic_ns():032x}",
-                attachments=[watch],
+                attachments=[tracker],
             )
 
         return JobOps(
-            guest_client, watch, root="/tmp/ws", limit_bytes=65_536, defaults=None, remarks=lambda job: ()
+            guest_client, tracker, root="/tmp/ws", limit_bytes=65_536, defaults=None, remarks=lambda job: ()
         )
 
     def start(self, command: str) -> Job:

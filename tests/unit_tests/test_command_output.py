@@ -149,7 +149,7 @@ class TestTheLog:
         assert (tmp_path / "directory" / "log").read_bytes() == b"1234567812345678"
 
 
-class ScriptedCaller:
+class ScriptedClient:
     """Answers looks with what it was given, in the place of a sandbox."""
 
     def __init__(self, *answers: Any, done: Callable[[], None] = lambda: None, takes_s: float = 0.0) -> None:
@@ -193,10 +193,10 @@ def answered(head: bytes, tail: bytes = b"", size: int | None = None) -> dict[st
     }
 
 
-def followed(*polls: Any, output: bytes) -> tuple[list[str], ScriptedCaller]:
+def followed(*polls: Any, output: bytes) -> tuple[list[str], ScriptedClient]:
     """Follow a call whose looks are answered so, and which ends after the last of them."""
     over = threading.Event()
-    client = ScriptedCaller(*polls, done=over.set)
+    client = ScriptedClient(*polls, done=over.set)
     texts: list[str] = []
     following = LiveOutput(client, "k", texts.append)  # type: ignore[arg-type]
 
@@ -239,7 +239,7 @@ class TestPolling:
         def refused(work: Callable[[BackgroundTask], Any]) -> BackgroundTask:
             raise RuntimeError("can't start new thread")
 
-        client = ScriptedCaller()
+        client = ScriptedClient()
         client.background = refused  # type: ignore[method-assign]
         texts: list[str] = []
         following = LiveOutput(client, "k", texts.append)  # type: ignore[arg-type]
@@ -257,7 +257,7 @@ class TestPolling:
 
         async def work() -> None:
             over = asyncio.Event()
-            client = ScriptedCaller((False, b"a"), (True, b""), done=over.set)
+            client = ScriptedClient((False, b"a"), (True, b""), done=over.set)
             client.background = AsyncioTask  # type: ignore[method-assign,assignment]
 
             async def receive(text: str) -> None:
@@ -286,7 +286,7 @@ class TestTheRest:
         monkeypatch.setattr(live, "FIRST_POLL_S", 600.0)
 
     def rest(self, answer: dict[str, object], *polls: Any, takes_s: float = 0.0) -> tuple[str, list[int]]:
-        client = ScriptedCaller(*polls, takes_s=takes_s)
+        client = ScriptedClient(*polls, takes_s=takes_s)
         texts: list[str] = []
         following = LiveOutput(client, "k", texts.append)  # type: ignore[arg-type]
 
@@ -329,7 +329,7 @@ class TestTheRest:
         assert (text, offsets) == (f"abcd{live.LOST_NOTE}xyz", [3])
 
 
-class HangingCaller(ScriptedCaller):
+class HangingClient(ScriptedClient):
     """Answers polls on demand."""
 
     def __init__(self, late: dict[str, object] | Exception) -> None:
@@ -357,7 +357,7 @@ class TestHangingPoll:
     def test_a_hanging_poll_is_abandoned_and_emits_nothing_later(
         self, late: Any, fails: bool, caplog: pytest.LogCaptureFixture
     ) -> None:
-        client = HangingCaller(late)
+        client = HangingClient(late)
         texts: list[str] = []
         following = LiveOutput(client, "k", texts.append)  # type: ignore[arg-type]
         expected = [] if fails else ["abc"]
@@ -385,7 +385,7 @@ class TestHangingPoll:
 
         async def work() -> None:
             asked, cancelled = asyncio.Event(), asyncio.Event()
-            client = ScriptedCaller()
+            client = ScriptedClient()
             client.background = AsyncioTask  # type: ignore[method-assign,assignment]
 
             async def poll(*_: Any, **__: Any) -> Any:
@@ -420,7 +420,7 @@ class TestHangingPoll:
             assert made[0]._stopping.wait(90)  # the call waits for this already
             texts.append(text)
 
-        client = ScriptedCaller((False, b"ab"))
+        client = ScriptedClient((False, b"ab"))
         client.background = lambda work: ThreadTask(lambda own: made.append(own) or work(own))  # type: ignore
         following = LiveOutput(client, "k", slow)  # type: ignore[arg-type]
 
@@ -446,7 +446,7 @@ class TestHangingPoll:
                 await asyncio.sleep(0)
                 texts.append(text)
 
-            client = ScriptedCaller((False, b"ab"))
+            client = ScriptedClient((False, b"ab"))
             client.background = lambda work: AsyncioTask(lambda own: made.append(own) or work(own))  # type: ignore
             following = LiveOutput(client, "k", slow)  # type: ignore[arg-type]
 
@@ -462,7 +462,7 @@ class TestHangingPoll:
         assert texts == ["ab", "c"]
 
     def test_a_poll_that_ends_while_it_is_abandoned_emits_nothing(self) -> None:
-        client = HangingCaller(seen(False, b"ab"))
+        client = HangingClient(seen(False, b"ab"))
         texts: list[str] = []
         received = threading.Event()
 
@@ -505,7 +505,7 @@ class TestHangingPoll:
         sys.setswitchinterval(1e-6)
         try:
             for round_ in range(200):
-                client = ScriptedCaller()
+                client = ScriptedClient()
 
                 async def poll(*given: Any, within_s: float) -> Any:
                     at = given[2]["offset"]

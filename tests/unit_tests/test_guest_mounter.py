@@ -23,11 +23,11 @@ import pytest
 from langchain_daytona_ws._core.guest_rpc.attachments import GuestRequest
 from langchain_daytona_ws._core.guest_rpc.payload import separate_program
 from langchain_daytona_ws._core.mount.manager import MountManager, mounter_source
-from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.s3.store import Credentials
 from langchain_daytona_ws._core.s3.workspace import Mount, S3Workspace
 from langchain_daytona_ws._guest import mount
 from langchain_daytona_ws._guest.dirs import SetupError
+from tests.unit_tests.attached import exchange
 
 DIRECTORY = "/mnt/workspaces/demo"
 REQUEST: dict[str, Any] = {
@@ -155,14 +155,8 @@ def ran(given: bytes) -> subprocess.CompletedProcess[bytes]:
 
 def sent_by(manager: MountManager) -> GuestRequest:
     """Return the request that a manager sends to a sandbox that it does not know."""
-    sent: list[GuestRequest] = []
-
-    async def send(request: GuestRequest) -> dict[str, object]:
-        sent.append(request)
-        return {}
-
-    run_sync(manager.send(send, GuestRequest(None, "box", "command", {}, 60.0)))  # type: ignore[arg-type]
-    return sent[0]
+    request = GuestRequest(None, "box", "command", {}, 60.0)  # type: ignore[arg-type]
+    return exchange(manager, request)[1][0]
 
 
 @pytest.mark.parametrize(("life_s", "is_short"), [(3.2, True), (299.0, True), (900.0, False), (None, False)])

@@ -33,6 +33,7 @@ from langchain_daytona_ws._guest import job_log
 from langchain_daytona_ws._session.jobs import WorkspaceJobs
 from langchain_daytona_ws.errors import CommandRefused, JobError, OutcomeUnknown, SandboxError
 from langchain_daytona_ws.permissions import PermissionRequest, needs_approval
+from tests.unit_tests.attached import exchange
 from tests.unit_tests.daemon import ShellPort, guest_client
 
 LONG = "sleep 600"
@@ -70,32 +71,32 @@ class Jobs:
         self.port = Port(shell, directory)
         self.ended: list[Job] = []
         self.reported: list[str] = []
-        self.watch, self.guest_client, self.ops = self.session()
+        self.tracker, self.guest_client, self.ops = self.session()
         self.jobs = WorkspaceJobs(self.ops, self.ops, session=self)
         self.state = self.port.tmp / f".langchain-daytona-ws-{os.getuid()}" / "jobs"
 
     def session(self) -> tuple[JobTracker, GuestClient, JobOps]:
         """Return what a session of its own has."""
-        watch = JobTracker(15, 24 * 60, lambda job, _: self.ended.append(job), self.reported.append)
-        guest_client = self.new_caller(watch)
+        tracker = JobTracker(15, 24 * 60, lambda job, _: self.ended.append(job), self.reported.append)
+        guest_client = self.new_client(tracker)
 
         async def current() -> GuestClient:
-            return self.new_caller(watch)
+            return self.new_client(tracker)
 
         ops = JobOps(
-            current, watch, root=str(self.root), limit_bytes=65_536, defaults=None, remarks=lambda job: ()
+            current, tracker, root=str(self.root), limit_bytes=65_536, defaults=None, remarks=lambda job: ()
         )
-        return watch, guest_client, ops
+        return tracker, guest_client, ops
 
-    def new_caller(self, watch: JobTracker) -> GuestClient:
-        return guest_client(self.port, attachments=[watch])
+    def new_client(self, tracker: JobTracker) -> GuestClient:
+        return guest_client(self.port, attachments=[tracker])
 
     def start(self, command: str, **settings: Any) -> Job:
         return self.jobs.start(command, **settings)
 
     def run(self, command: str, *, timeout_s: float = 20, limit_bytes: int = 65_536) -> CommandResult:
         """Run a command that goes on as a job when its time is up."""
-        goes_on = job_request(command, 600, self.watch, at_once=False)
+        goes_on = job_request(command, 600, self.tracker, at_once=False)
         return run_sync(
             run_command(
                 self.guest_client, str(self.root), command, timeout_s=timeout_s, limit_bytes=limit_bytes, key=None,
@@ -714,18 +715,6 @@ class TestSegments:
         os.close(directory)
 
 
-def sent_by(watch: JobTracker, request: GuestRequest) -> Mapping[str, object]:
-    """Return the fields of the request that the tracker sends."""
-    sent: list[Mapping[str, object]] = []
-
-    async def send(complete: GuestRequest) -> dict[str, object]:
-        sent.append(complete.fields)
-        return {}
-
-    run_sync(watch.send(send, request))
-    return sent[0]
-
-
 class TestKeepAlive:
     def test_a_start_raises_the_interval_and_a_later_call_restores_it(self, bash: Jobs) -> None:
         job = bash.start(LONG, max_duration_s=3600)
@@ -739,7 +728,8 @@ class TestKeepAlive:
         bash.run("true")
         assert bash.port.autostop == [75, 15]
         assert not (bash.state / "keep_alive").exists()
-        assert sent_by(bash.watch, GuestRequest(bash.port, "sb", "command", {}, 1.0)) == {}
+        _, [sent] = exchange(bash.tracker, GuestRequest(bash.port, "sb", "command", {}, 1.0))
+        assert sent.fields == {}
 
     def test_the_longest_job_decides_the_interval(self, bash: Jobs) -> None:
         bash.start(LONG, max_duration_s=7200)
@@ -802,7 +792,7 @@ class TestKeepAlive:
 
     def test_the_jobs_of_a_lost_sandbox_are_lost(self, bash: Jobs) -> None:
         job = bash.start(LONG)
-        sent_by(bash.watch, GuestRequest(bash.port, "another", "command", {}, 1.0))
+        exchange(bash.tracker, GuestRequest(bash.port, "another", "command", {}, 1.0))
         assert [(ended.id, ended.state) for ended in bash.ended] == [(job.id, "lost")]
 
 

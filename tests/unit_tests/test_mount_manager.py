@@ -16,6 +16,7 @@ from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.s3.store import Credentials
 from langchain_daytona_ws._core.s3.workspace import Mount, S3Workspace
 from langchain_daytona_ws.errors import SandboxError
+from tests.unit_tests.attached import exchange
 
 MOUNTED: Answer = {"outcome": "finished"}
 
@@ -69,14 +70,8 @@ class Session:
         Returns:
             A letter for each send: ``s`` with the credentials, ``-`` without.
         """
-        left, sent = list(answers), list[GuestRequest]()
-
-        async def answer(request: GuestRequest) -> Answer:
-            sent.append(request)
-            return left.pop(0) if len(left) > 1 else left[0]
-
         request = GuestRequest(None, "sb", "command", {"key": "k"}, 60.0)  # type: ignore[arg-type]
-        self.answer = run_sync(self.manager.send(answer, request))
+        self.answer, sent = exchange(self.manager, request, *answers)
         assert all(each.fields["key"] == "k" for each in sent)
         mounts: list[Any] = [each.fields["mount"] for each in sent]
         assert [mount["has_secret"] for mount in mounts] == [each.secret is not None for each in sent]

@@ -145,7 +145,7 @@ def test_a_command_in_a_terminal_becomes_a_job(tmp_path: Path) -> None:
             timeout_s=1,
             limit_bytes=65_536,
             key=None,
-            job=job_request(command, 600, jobs.watch, at_once=False),
+            job=job_request(command, 600, jobs.tracker, at_once=False),
             pty=(80, 24),
         )
     )

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from langchain_daytona_ws._core.answer import Answer
 from langchain_daytona_ws._core.guest_rpc.attachments import SENDS_MAX, GuestRequest, OnProgress
-from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.s3.store import Credentials
 from langchain_daytona_ws._core.s3.workspace import Mount, S3Workspace
 from langchain_daytona_ws._core.sync.manager import MARGIN_S, PULL_LIMIT_S, SyncManager, SyncState
+from tests.unit_tests.attached import exchange
 
 SAVED = {"outcome": "finished", "sync": json.dumps({"pushed": 1})}
 
@@ -67,14 +66,8 @@ class Session:
         self, *answers: Mapping[str, object], on_progress: OnProgress | None = None
     ) -> list[Mapping[str, Any]]:
         """Answer the sends of one request, the last answer for ever; return the fields of each send."""
-        left, sent = list(answers), list[Mapping[str, Any]]()
-
-        async def answer(request: GuestRequest) -> Answer:
-            sent.append(request.fields)
-            return dict(left.pop(0) if len(left) > 1 else left[0])
-
-        self.answer = run_sync(self.manager.send(answer, self.request(on_progress)))
-        return sent
+        self.answer, sent = exchange(self.manager, self.request(on_progress), *answers)
+        return [each.fields for each in sent]
 
 
 def refusal(code: str, detail: str = "") -> dict[str, object]:
