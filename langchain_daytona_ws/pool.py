@@ -57,20 +57,22 @@ class WorkspacePool:
     Args:
         config: A `SandboxConfig`, or its JSON as a dict, for all sessions.
         key: ``"thread"``, the graph's thread id; ``"user"``, the ``identity`` of the user that a LangGraph server has
-            authenticated; or a function that takes the `RunnableConfig` and returns the key. It must not block. A run
-            without a key is refused: the model gets an error, and the log a warning. Default: ``"thread"``.
+            authenticated; or a function that takes the `RunnableConfig` and returns the key. The function must not
+            block. A run without a key is refused: the model gets an error, and a warning is logged. Default:
+            ``"thread"``.
         approver: As in `WorkspaceSession`, for each session. The request has the namespace of the workspace.
         approval_timeout_s: As in `WorkspaceSession`.
         on_job_done: As in `WorkspaceSession`, for each session.
-        idle_close_s: Seconds after which an unused session is closed; its ephemeral sandbox is deleted. The pool checks
-            this at each use of a session, without a background thread; Daytona's auto-stop ends the sandboxes of an
-            idle process. A session whose ephemeral sandbox runs a background job is not closed before the job's time is
-            over. None for no limit. Default: 15 minutes.
-        max_sessions: Limit of open sessions. If it is reached, the least recently used session is closed. If all are
-            in use, a call waits for ``wait_s``. Default: 100.
-        wait_s: Seconds that a call waits for a session, also while the earlier session of its key is being closed; then
-            the call is refused with `SandboxUnavailable`. Default: 60.
-        on_event: Called with a `PoolEvent`, in the thread where it happens. It must not block; its errors are logged.
+        idle_close_s: Seconds after which an unused session is closed; its ephemeral sandbox is deleted. There is no
+            background thread: the pool checks all sessions whenever one is used. If none is used, Daytona's auto-stop
+            ends the sandboxes. If a background job runs in an ephemeral sandbox, the session is not closed before the
+            job's maximum duration has passed. None for no limit. Default: 15 minutes.
+        max_sessions: Maximum number of open sessions. If a call needs one more, the least recently used session is
+            closed. If all sessions are in use, the call waits, at most ``wait_s``. Default: 100.
+        wait_s: Maximum number of seconds that a call waits for a session, or until the earlier session of its key is
+            closed. Then the call is refused with `SandboxUnavailable`. Default: 60.
+        on_event: Called with each `PoolEvent`, in the thread that causes the event. It must not block; its errors are
+            logged.
         clock: The time of the pool and its sessions. Default: this machine's.
 
     Raises:
@@ -111,8 +113,8 @@ class WorkspacePool:
             "wait_s": wait_s,
             "on_event": on_event,
         }
-        # This session gets no sandbox. Making it validates the configuration now, and it has the facts that are the
-        # same for all sessions.
+        # This session never creates a sandbox. Making it validates the configuration now. It has the settings that all
+        # sessions share.
         self._example = self._new_session("example")
         slots: Slots[WorkspaceSession] = Slots(
             self._open,
@@ -128,9 +130,9 @@ class WorkspacePool:
         return f"WorkspacePool(sessions={len(self._sessions)}, in_use={self._sessions.in_use})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle a pool over persistent sandboxes: unpickled elsewhere, it finds the same sandboxes.
+        """Pickle a pool with persistent sandboxes: a pool that is unpickled elsewhere finds the same sandboxes.
 
-        The same holds as for a `WorkspaceSession`. Open sessions are not pickled.
+        The pickle contains what the pickle of a `WorkspaceSession` contains. Open sessions are not pickled.
         """
         if not self.config.persistent:
             raise TypeError(
@@ -183,10 +185,10 @@ class WorkspacePool:
         return approver.interrupt_on(self.config.permission_mode, partial(current_namespace, self))
 
     def release(self, key: str, *, discard_unpushed: bool = False) -> None:
-        """Delete the sandbox of a key, also a persistent sandbox that this process has not used, and close its session.
+        """Delete the sandbox of a key, even if this process has not used it, and close its session.
 
         Call it when a thread or user was deleted. The files on the sandbox's own disk are lost; the files of an S3
-        workspace stay in the bucket. Calls that use the session are waited for.
+        workspace stay in the bucket. This method first waits until no call uses the session.
 
         Args:
             key: The key.
@@ -208,8 +210,8 @@ class WorkspacePool:
         """Close all sessions in parallel, also those in use; later calls are refused.
 
         Raises:
-            WorkspaceError: The first failure, see `WorkspaceSession.close`; all are logged. This method may be called
-                again.
+            WorkspaceError: The first failure, see `WorkspaceSession.close`; all failures are logged. Call this method
+                again to try again.
         """
         self._sessions.close()
 
@@ -219,7 +221,10 @@ class WorkspacePool:
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
-        """Close all sessions when a server ends: ``Starlette(lifespan=pool.lifespan)``, or FastAPI, or `http.app`.
+        """Close all sessions when a server ends.
+
+        Pass it to the app of the server: ``Starlette(lifespan=pool.lifespan)``, ``FastAPI(lifespan=pool.lifespan)``, or
+        the app that a LangGraph server loads as ``http.app``.
 
         Args:
             app: Ignored; servers pass their app.
@@ -287,7 +292,7 @@ def example_of(source: SessionSource) -> WorkspaceSession:
 def lease_for(
     source: SessionSource, run: Mapping[str, Any] | None
 ) -> nullcontext[WorkspaceSession] | SessionLease:
-    """Return the session for a run, as a sync or async context manager."""
+    """Return a sync and async context manager that leases the session for a run."""
     if isinstance(source, WorkspaceSession):
         return nullcontext(source)
     return source.session(key_of(source._key, run))

@@ -41,10 +41,10 @@ def key_of(source: RunKey, run: Mapping[str, Any] | None) -> str:
 
 
 def check_key(source: object) -> None:
-    """Refuse a value that is not a source of keys.
+    """Refuse a value that no `WorkspacePool` accepts as its ``key``.
 
     Raises:
-        ConfigError: It is neither ``"thread"`` nor ``"user"`` nor a function, or it is an async function.
+        ConfigError: The value is neither ``"thread"`` nor ``"user"`` nor a function, or it is an async function.
     """
     is_async = inspect.iscoroutinefunction(source) or inspect.iscoroutinefunction(
         getattr(source, "__call__", None)  # noqa: B004 - an object with an async __call__

@@ -47,8 +47,8 @@ class PoolEvent:
         namespace: Its namespace.
         duration_s: Seconds that the creation, the closing or the wait took; 0 for ``open``.
         sandbox_id: The sandbox; None if there is none.
-        sessions: How many sessions are open now.
-        in_use: How many of them are in use now.
+        sessions: Number of open sessions now.
+        in_use: Number of sessions in use now.
         error: Why closing failed, or why the call was refused; else None.
     """
 
@@ -80,9 +80,9 @@ class PoolSessions(Generic[S]):
     """The sessions of a pool.
 
     Args:
-        slots: Their slots.
-        wait_s: Seconds that a call waits for a session.
-        on_event: Called with each `PoolEvent`; its errors are logged. None for none.
+        slots: The slots of the sessions.
+        wait_s: Maximum number of seconds that a call waits for a session.
+        on_event: Called with each `PoolEvent`; its errors are logged. None if no callback is wanted.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class PoolSessions(Generic[S]):
 
     @property
     def in_use(self) -> int:
-        """How many sessions are in use."""
+        """Number of sessions in use."""
         return self._slots.in_use
 
     def reopen(self) -> None:
@@ -108,7 +108,7 @@ class PoolSessions(Generic[S]):
         self._slots.reopen()
 
     async def acquire(self, key: str, namespace: str, wait: Wait) -> Slot[S]:
-        """Return the slot of a key, leased; the caller passes it to `end`."""
+        """Lease the slot of a key and return it; wait if necessary. The caller ends the lease with `end`."""
         ticket, began = object(), time.monotonic()
         waited = False
         try:
@@ -139,7 +139,8 @@ class PoolSessions(Generic[S]):
         """Wait until another attempt may succeed.
 
         Raises:
-            SandboxUnavailable: The time is over, or waiting would block the event loop that must end the wait.
+            SandboxUnavailable: The time is over. Or this thread's event loop must run to free a session, and waiting
+                would block it (`WouldDeadlock`).
         """
         left_s = began + self._wait_s - time.monotonic()
         error: SandboxUnavailable | None = None
@@ -154,7 +155,7 @@ class PoolSessions(Generic[S]):
         await wait(step.changed, left_s)
 
     def _needs_this_loop(self, step: Step[S]) -> bool:
-        """Return whether the event loop of this thread may have to run before the caller can get a slot."""
+        """Return whether a slot may become free only if the event loop of this thread runs."""
         loop = running_loop()
         if step.reason != "closing":
             return loop is not None
@@ -187,7 +188,7 @@ class PoolSessions(Generic[S]):
     # --- release and close ---
 
     def release(self, key: str, *, discard_unpushed: bool) -> None:
-        """Delete the sandbox of a key, and close its session, when all its leases have ended."""
+        """Wait, at most ``wait_s``, until no call uses a key's session; then delete its sandbox and close it."""
         slot = run_sync(self._reserve(key, wait_blocking))
         failures = []
         for ended in [slot, *self._take_unclosed(slot.namespace)]:
@@ -215,7 +216,7 @@ class PoolSessions(Generic[S]):
         _raise_first(await self._shielded(work()))
 
     async def _reserve(self, key: str, wait: Wait) -> Slot[S]:
-        """Return the slot of a key for closing, after all its leases have ended."""
+        """Wait until no call uses the slot of a key; mark the slot as closing and return it."""
         namespace, began = namespace_of(key), time.monotonic()
         self._slots.hold(namespace)
         try:
@@ -248,7 +249,7 @@ class PoolSessions(Generic[S]):
         _raise_first(failures)
 
     def _close_soon(self, slots: Sequence[Slot[S]]) -> None:
-        """Close slots in threads of their own, so that no call waits for the deletion of another's sandbox."""
+        """Close each slot in a new thread, so that no call waits for the deletion of another workspace's sandbox."""
         for slot in slots:
             thread = threading.Thread(target=self._close, args=(slot,), name="langchain-daytona-ws-close")
             try:
@@ -275,7 +276,7 @@ class PoolSessions(Generic[S]):
 
     @contextmanager
     def _ending(self, slot: Slot[S]) -> Iterator[None]:
-        """Record that the block has closed a slot, with its failure if it has one."""
+        """Close a slot in the ``with`` block; afterwards record and report the result."""
         began, sandbox_id = time.monotonic(), slot.value.sandbox_id
         failure: WorkspaceError | None = None
         try:
@@ -300,7 +301,8 @@ class PoolSessions(Generic[S]):
             )
 
     def _take_unclosed(self, namespace: str | None = None) -> list[Slot[S]]:
-        """Return the sessions whose closing has failed, of all namespaces or of one, to try again."""
+        """Remove the slots whose closing has failed from `_unclosed`, of one namespace or (None) of all; return
+        them."""
         taken = [slot for slot in list(self._unclosed) if namespace in (None, slot.namespace)]
         for slot in taken:
             with suppress(ValueError):  # another thread has taken it

@@ -1,4 +1,4 @@
-"""The open sessions of a pool: those in use, those being closed, and the waiting callers. It sends no requests."""
+"""The open sessions of a pool, their leases, and the callers that wait for a session. Sends no requests."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ T = TypeVar("T")
 
 
 class Slot(Generic[T]):
-    """The place of one session in the pool.
+    """One session of the pool, with the number of its leases.
 
     Attributes:
-        key: The key that it was opened for.
+        key: The key that the session was opened for.
         namespace: The namespace of the key.
         value: The session.
-        leases: How many callers use the session now.
+        leases: Number of callers that use the session now.
         used_at: When the last lease ended, in seconds on the monotonic clock.
-        is_closing: Whether it is being closed, and cannot be leased.
-        closed: Done when the session is closed.
+        is_closing: Whether the session is being closed, and cannot be leased.
+        closed: A future that is done when the session is closed.
     """
 
     def __init__(self, key: str, namespace: str, value: T) -> None:
@@ -40,10 +40,11 @@ class Step(NamedTuple, Generic[T]):
     """The result of one attempt to get a slot.
 
     Attributes:
-        changed: Done when another attempt may succeed.
+        changed: A future that is done when another attempt may succeed.
         slot: The slot; None if the caller must wait.
-        opened: Whether the slot is new.
-        reason: Why the caller must wait: the session of its key is being closed or in use, or all slots are in use.
+        opened: Whether this attempt has opened the slot.
+        reason: Why the caller must wait. ``closing``: the session of its key is being closed. ``in_use``: it is in use.
+            ``full``: all slots are in use. ``""``: the caller has the slot.
         to_close: Slots that the caller must close now, and pass to `Slots.done`.
     """
 
@@ -59,11 +60,11 @@ class Slots(Generic[T]):
 
     Args:
         make: Makes the value of a slot for a key and its namespace.
-        max_slots: Limit of slots, including those that are being closed.
+        max_slots: Maximum number of slots, including slots that are being closed.
         idle_s: Seconds after which an unused slot is closed; None for no limit.
         now: Returns seconds on a monotonic clock.
         is_ended: Returns whether a value can't be used any more.
-        is_busy: Returns whether a value must not be closed yet, although it is not leased.
+        is_busy: Returns whether an unused value must not be closed yet.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class Slots(Generic[T]):
         # holds the lock.
         self._lock = threading.RLock()
         self._slots: dict[str, Slot[T]] = {}  # by namespace, the least recently used first
-        self._reserved: Counter[str] = Counter()  # namespaces that callers wait to close
+        self._reserved: Counter[str] = Counter()  # by namespace: callers that wait to close its slot
         self._waiting: list[object] = []  # tickets of callers that wait for a free slot
         self._is_open = True
         self._changed = _uncancellable()
@@ -96,17 +97,17 @@ class Slots(Generic[T]):
 
     @property
     def in_use(self) -> int:
-        """How many slots are in use."""
+        """Number of slots in use."""
         with self._lock:
             return sum(slot.leases > 0 for slot in self._slots.values())
 
     def try_lease(self, key: str, namespace: str, ticket: object) -> Step[T]:
-        """Try to lease the slot of a namespace, and open it if necessary; the caller passes it to `end`.
+        """Try to lease the slot of a namespace; open the slot if necessary. The caller ends the lease with `end`.
 
         Args:
             key: The key, for a new slot.
             namespace: The namespace.
-            ticket: Identifies the caller in all its attempts.
+            ticket: An object that identifies the caller in all its attempts.
 
         Raises:
             SessionClosed: The pool is closed.
@@ -146,16 +147,16 @@ class Slots(Generic[T]):
             return self._take_idle(but=slot.namespace)
 
     def forget(self, ticket: object) -> None:
-        """Remove a caller that waits no longer."""
+        """Remove a caller from the waiting callers."""
         with self._lock:
             if ticket in self._waiting:
                 self._waiting.remove(ticket)
                 self._notify()
 
     def reserve(self, key: str, namespace: str) -> Step[T]:
-        """Reserve the slot of a namespace to close it, and open it first if necessary.
+        """Mark the slot of a namespace as closing, if no caller uses it; open the slot first if necessary.
 
-        The caller calls `hold` before its first attempt, so that no new leases delay it, and `unhold` at the end.
+        Call `hold` before the first attempt, so that no new lease delays the closing, and `unhold` at the end.
 
         Raises:
             SessionClosed: The pool is closed.
@@ -217,7 +218,7 @@ class Slots(Generic[T]):
 
     def _add(self, key: str, namespace: str) -> Slot[T]:
         slot = self._slots[namespace] = Slot(key, namespace, self._make(key, namespace))
-        slot.closed.set_running_or_notify_cancel()  # a cancelled wrapper must not cancel it
+        slot.closed.set_running_or_notify_cancel()  # otherwise a cancelled asyncio wrapper would cancel it
         return slot
 
     def _remove(self, slot: Slot[T]) -> None:
@@ -229,7 +230,7 @@ class Slots(Generic[T]):
         return self._waiting.index(ticket) if ticket in self._waiting else len(self._waiting)
 
     def _take_idle(self, *, but: str) -> tuple[Slot[T], ...]:
-        """Mark the slots that have been unused for too long as closing, except that of ``but``; return them."""
+        """Mark slots that were unused for ``idle_s`` as closing, except the slot of ``but``; return these slots."""
         limit = self._now() - self._idle_s
         idle = takewhile(lambda slot: slot.used_at <= limit, self._unused())
         return self._mark_closing(
@@ -261,5 +262,5 @@ class Slots(Generic[T]):
 
 def _uncancellable() -> Future[None]:
     future: Future[None] = Future()
-    future.set_running_or_notify_cancel()  # a cancelled waiter must not cancel it for the others
+    future.set_running_or_notify_cancel()  # otherwise a cancelled waiter would cancel it for all waiters
     return future

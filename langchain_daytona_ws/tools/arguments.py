@@ -23,9 +23,9 @@ Problem = tuple[str, str]
 class ToolInput(BaseModel):
     """Base class of a tool's arguments.
 
-    For an optional argument, ``null`` means the default, and so does ``""`` unless `may_be_empty` has the argument. An
-    argument of another tool is ignored if it is null or false, and otherwise refused with the name to use in this tool.
-    All problems are reported at once.
+    For an optional argument, ``null`` means the default, and so does ``""`` unless `may_be_empty` has the argument.
+    Models also send argument names of other tools, see `foreign_names`. Such an argument is ignored if it is null or
+    false. Otherwise it is refused, and the error names this tool's argument. All problems are reported at once.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -35,7 +35,7 @@ class ToolInput(BaseModel):
     foreign_names: ClassVar[Mapping[str, str]] = {}
     """Argument of another tool, normalised by `_plain` → its name in this tool, or why there is none."""
     always_so: ClassVar[frozenset[str]] = frozenset()
-    """Names in `foreign_names` that are ignored if true too: this tool always does what they request."""
+    """Names in `foreign_names` that are also ignored if they are true: this tool always does what they request."""
     foreign_values: ClassVar[Mapping[str, str]] = {}
     """Name of an operation in another tool → its name in this tool."""
     verb: ClassVar[str] = ""
@@ -43,11 +43,11 @@ class ToolInput(BaseModel):
 
     @classmethod
     def problems(cls, operation: str, values: Mapping[str, Any]) -> Iterable[Problem]:
-        """Return the problems of combinations of arguments.
+        """Return problems that the types of the arguments do not show.
 
         Args:
             operation: This tool's name of the requested operation, or an unknown name; ``""`` if there is none.
-            values: The validated arguments; the arguments as given if one of them is invalid.
+            values: The validated arguments; if an argument is invalid, the unvalidated arguments.
         """
         return ()
 
@@ -62,7 +62,7 @@ class ToolInput(BaseModel):
         values: Mapping[str, Any] = {name: value for name, value in known.items() if name in cls.model_fields}
         operation = cls._operation(values)
         found: list[Problem] = [(_shown(name), _unknown(remark)) for name, remark in intended.items()]
-        # pydantic reads true as 1: a timeout of one second.
+        # pydantic would read true as 1, such as a timeout of one second.
         found += [
             (name, "a number is needed, not true or false")
             for name, value in values.items()
@@ -131,7 +131,8 @@ class ToolInput(BaseModel):
         """Validate the arguments that an approver edited.
 
         Raises:
-            AnswerUnusable: The arguments are invalid. Its text says why, and contains no argument values.
+            AnswerUnusable: The arguments are invalid. The text of the exception gives the reason, without the values of
+                arguments.
         """
         try:
             return cls.model_validate(arguments)
@@ -140,7 +141,7 @@ class ToolInput(BaseModel):
 
 
 def explain(error: ValidationError) -> str:
-    """Return the error for the model: all problems of its arguments, without the values."""
+    """Return the text of the error for the model: all problems of its arguments, without the values."""
     return f"[bad_arguments] Nothing was done. {problem_line(error)}"[:ERROR_LIMIT]
 
 

@@ -32,7 +32,7 @@ Content: TypeAlias = str | list[dict[str, Any]]
 # Default names of the tools of a session; the results of most of them contain the id of the sandbox.
 _TOOLS = frozenset({"bash", "workspace_file", "bash_job", "preview_url"})
 
-# Not an injected argument: those make a tool refuse every call that is not a full `ToolCall` of LangChain.
+# LangChain's injected argument for this id is not used: a tool that has it refuses a call with the arguments only.
 _tool_call_id: ContextVar[str | None] = ContextVar("langchain_daytona_ws_tool_call_id", default=None)
 
 
@@ -71,7 +71,7 @@ class WorkspaceTool(BaseTool):
                 return await super().arun(*args, tool_call_id=tool_call_id, **kwargs)
         except Exception as error:
             if is_control_flow(error):
-                await call.others()
+                await call.wait_for_others()
             raise
         finally:
             call.end()
@@ -98,13 +98,13 @@ class WorkspaceTool(BaseTool):
             raise tool_exception(error, run_manager) from error
 
     def _lease(self, config: RunnableConfig) -> nullcontext[WorkspaceSession] | SessionLease:
-        """Return the session of a run, as a sync or async context manager."""
+        """Return a sync and async context manager that leases the session of a run."""
         return nullcontext(self.session) if self.pool is None else lease_for(self.pool, config)
 
     async def _call(self, call: CallContext, arguments: dict[str, Any]) -> tuple[Content, dict[str, Any]]:
         """Carry out one call: ask for approval where the mode requires it, perform the operation, add the notices."""
         state, conversation = call.state, call.conversation
-        wanted: Any = self._input.model_construct(**arguments)  # LangChain has validated them
+        wanted: Any = self._input.model_construct(**arguments)  # LangChain has validated the arguments
         action, shown = self._described(wanted)
         notes: list[str] = []
         asks = needs_approval(state.config.permission_mode, self.name, action)
@@ -157,10 +157,10 @@ class WorkspaceTool(BaseTool):
         raise NotImplementedError
 
     async def _refuse_early(self, call: CallContext, wanted: Any) -> None:
-        """Raise the error of a call that cannot succeed."""
+        """Raise an error if the call cannot succeed, before the approver is asked."""
 
     def _identity(self, wanted: Any, arguments: dict[str, object]) -> dict[str, object]:
-        """Return the arguments that are equal in a call and in its repetition."""
+        """Return the arguments that identify the call: a repetition of the call has equal values."""
         return arguments
 
     async def _perform(self, call: CallContext, wanted: Any) -> ToolResult:
@@ -188,17 +188,17 @@ class CallContext:
     """One call of a tool.
 
     Attributes:
-        session: Its session.
+        session: The session of the call.
         state: The state of the session.
         gate: Asks for approval.
-        conversation: The state of its thread.
+        conversation: The state of the call's thread.
         runtime: Performs operations, sync or async.
         approval_runtime: Makes the runtime that waits for an approval.
-        config: The config of its run.
+        config: The config of the call's run.
         run_manager: LangChain's manager of the run, which has its tracers.
         tool_call_id: The model's id of the call; None if a program calls the tool.
-        idempotency_key: Names the call, so that a graph node that runs again repeats nothing; None without
-            ``tool_call_id``.
+        idempotency_key: Identifies the call, so that the operation does not run again if the graph's node runs again.
+            None without ``tool_call_id``.
         concurrent: Registers the call with the other calls that run at the same time in the graph; None for a sync
             call.
     """
@@ -223,7 +223,7 @@ class CallContext:
         self.concurrent: ConcurrentCall | None = None
 
     def set_idempotency_key(self, tool_call_id: str, identity: Mapping[str, object]) -> None:
-        """Set ``idempotency_key``, from the arguments that are equal in a call and in its repetition."""
+        """Set ``idempotency_key``. ``identity`` has the arguments that identify the call."""
         namespace, session_id = self.session.namespace, self.session.id
         self.idempotency_key = call_key(
             self.config, tool_call_id, identity, namespace=namespace, session_id=session_id
@@ -249,7 +249,7 @@ def _with_notices(content: Content, notices: Iterable[str]) -> Content:
 def tool_exception(
     error: WorkspaceError, run_manager: RunManager | None, notices: Iterable[str] = ()
 ) -> ToolException:
-    """Return the exception that LangChain turns into the tool message of an error; trace the error's code.
+    """Add an error's code to the run's trace; return the exception that LangChain turns into a tool message.
 
     Args:
         error: The error.
@@ -277,5 +277,5 @@ def add_to_run(run_manager: RunManager | None, facts: dict[str, Any]) -> None:
         run = handler.run_map.get(str(run_manager.run_id))
         if run is not None:
             extra = run.extra if run.extra is not None else {}
-            # A copy: concurrent runs may share the dict.
+            # The dict is copied, because concurrent runs may share it.
             run.extra = {**extra, "metadata": {**(extra.get("metadata") or {}), **facts}}

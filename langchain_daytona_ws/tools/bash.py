@@ -28,7 +28,7 @@ OnChunk: TypeAlias = Callable[[dict[str, Any]], object]
 """Called with each piece of a bash call's output: ``type``, ``tool_call_id``, ``sandbox_id``, ``offset``, ``text``."""
 
 CHUNK_TYPE = "bash_output"
-# A graph in a graph wraps the writer of the outer one.
+# A graph inside another graph wraps the writer of the outer graph.
 WRAPPERS_MAX = 50
 
 _KILLED = "A command that exceeds its timeout is killed with all that it started; its output until then is returned."
@@ -93,7 +93,7 @@ class BashInput(ToolInput):
     @field_validator("command", mode="after")
     @classmethod
     def _ends_lines_as_bash_does(cls, command: str) -> str:
-        """Undo CRLF, where every line ends in it: bash takes the CR for a part of the last word."""
+        """Replace CRLF by LF if all line breaks are CRLF: bash would read CR as a part of the last word."""
         if "\r\n" not in command or "\n" in command.replace("\r\n", ""):
             return command
         return command.replace("\r\n", "\n").removesuffix("\r")
@@ -142,13 +142,14 @@ class BashTool(WorkspaceTool, defer_build=False):
     background command.
 
     Args:
-        session: The session that runs the commands and asks for approval; None with a pool.
-        pool: The `WorkspacePool` that has the session of each run. Default: None.
+        session: The session that runs the commands and asks for approval. Omit it with a pool.
+        pool: The `WorkspacePool` that has the session of each run. Omit it with a session.
         on_output: Called with each piece of a command's output, like the callback of `WorkspaceSession.run`, but with a
-            dict: ``type`` (``"bash_output"``), ``tool_call_id``, ``sandbox_id``, ``offset`` (the number of characters
-            of this call before it) and ``text``. LangGraph's custom stream gets the same dicts if it has a listener.
-        raw_output: Whether the artifact of a command with ``pty`` has its output with all control codes too, as
-            ``raw_output``. Default: False; ``output`` is the text that the terminal shows.
+            dict: ``type`` (``"bash_output"``), ``tool_call_id``, ``sandbox_id``, ``offset`` (number of characters that
+            this call has printed before) and ``text``. LangGraph's custom stream gets the same dicts if it has a
+            listener.
+        raw_output: For a command with ``pty``: whether the artifact also has the output with all control codes, as
+            ``raw_output``. The artifact's ``output`` is always the text that the terminal shows. Default: False.
     """
 
     name: str = "bash"
@@ -280,8 +281,8 @@ def _has_no_listener(writer: object) -> bool:
     """Return whether a writer discards its input.
 
     Without ``stream_mode="custom"``, a graph's writer is an empty function, possibly wrapped (langgraph 1.0 to 1.2);
-    LangGraph offers no other sign. A function without references cannot forward anything. A function of unknown form
-    counts as a listener, which costs a few requests.
+    LangGraph offers no other sign. A function that refers to nothing else cannot forward its input. A function of
+    unknown form is treated as a listener; this costs a few requests.
     """
     for _ in range(WRAPPERS_MAX):
         code = getattr(writer, "__code__", None)

@@ -31,7 +31,7 @@ class ConcurrentCall:
 
     @staticmethod
     def current() -> ConcurrentCall | None:
-        """Return the async call of this task; None outside of one."""
+        """Return the async call that runs in this context; None if there is no such call."""
         return _current.get()
 
     def begin(self) -> None:
@@ -52,7 +52,7 @@ class ConcurrentCall:
         if not self._done.done():  # cancelling a waiting call cancels the future
             self._done.set_result(None)
 
-    async def others(self) -> None:
+    async def wait_for_others(self) -> None:
         """Wait until no other call of the task is running."""
         loop = asyncio.get_running_loop()
         while running := [

@@ -134,7 +134,7 @@ class FileInput(ToolInput):
     @field_validator("content", mode="before")
     @classmethod
     def _is_text(cls, content: object, info: ValidationInfo) -> object:
-        """Write an object as JSON into a .json file: some servers read a string that holds JSON before they send it."""
+        """Convert an object to JSON text for a .json file: some servers parse a string that contains JSON."""
         if not isinstance(content, (dict, list)):
             return content
         if str(info.data.get("path") or "").lower().endswith(".json"):
@@ -154,17 +154,18 @@ class FileInput(ToolInput):
 class WorkspaceFileTool(WorkspaceTool, defer_build=False):
     """The tool ``workspace_file``: a model reads, writes, edits, lists, finds, searches and deletes workspace files.
 
-    The artifact is the operation's result as a dict. With ``media``, ``read`` of an image (PNG, JPEG, GIF, WebP) or a
-    PDF document returns LangChain's standard content block after a line of text, for files of at most 3,750,000 bytes
-    and 8,000 pixels a side; the artifact has the facts without the content. The content decides what a file is, not its
-    name. Otherwise the result says what the file is. A provider that does not accept such a block ends the run with an
-    error.
+    The artifact is the operation's result as a dict. With ``media``, ``read`` returns an image (PNG, JPEG, GIF, WebP)
+    or a PDF document as a line of text and LangChain's standard content block; the artifact describes the file without
+    its content. The file may have at most 3,750,000 bytes and 8,000 pixels a side. Its kind is detected from its
+    content, not from its name. If the file is not shown, the result states what kind of file it is. If the model's
+    provider does not accept such a block, the run ends with an error.
 
     Args:
-        session: The session that has the files and asks for approval; None with a pool.
-        pool: The `WorkspacePool` that has the session of each run. Default: None.
-        media: The kinds of files to show: True (``"image"`` and ``"pdf"``), a list of them, or the chat model, whose
-            profile lists the kinds that it accepts in tool messages. Default: False.
+        session: The session that has the files and asks for approval. Omit it with a pool.
+        pool: The `WorkspacePool` that has the session of each run. Omit it with a session.
+        media: The kinds of files to show to the model: True for all kinds (``"image"`` and ``"pdf"``), a list of kinds,
+            or the chat model itself. A model's profile lists the kinds that the model accepts in tool messages.
+            Default: False.
     """
 
     name: str = "workspace_file"
@@ -200,7 +201,7 @@ class WorkspaceFileTool(WorkspaceTool, defer_build=False):
 
     async def _perform(self, call: CallContext, wanted: FileInput) -> ToolResult:
         files, key = call.runtime.file_operations(call.conversation), call.idempotency_key
-        # The arguments that an action needs are there: the model was validated.
+        # `FileInput` has checked that the arguments of the action are present.
         path, content = wanted.path or "", wanted.content or ""
         old, new, pattern = wanted.old_string or "", wanted.new_string or "", wanted.pattern or ""
         match wanted.action:
@@ -242,7 +243,7 @@ class WorkspaceFileTool(WorkspaceTool, defer_build=False):
             if not _is_accepted(refusal.context.get("what"), self.media):
                 raise
             media, content = await files.media(path, refusal)
-            if not _is_accepted(media.kind, self.media):  # it has changed since
+            if not _is_accepted(media.kind, self.media):  # the file has changed meanwhile
                 raise
             return ToolResult(content_blocks(media, content), _sendable(_media_artifact(media, content)))
         return _result(rendering.file_text(page), page)
@@ -267,10 +268,10 @@ def accepted_kinds(media: Any) -> frozenset[MediaKind]:
     """Return the kinds of files that a model accepts in a tool message.
 
     Args:
-        media: True for all kinds, False for none, the kinds themselves, or the chat model, whose profile lists them.
+        media: True for all kinds, False for no kind, a list of kinds, or the chat model, whose profile lists the kinds.
 
     Raises:
-        ValueError: It has another type, or a kind is unknown.
+        ValueError: ``media`` has another type, or a kind is unknown.
     """
     if isinstance(media, bool):
         return MEDIA_KINDS if media else frozenset()
@@ -306,7 +307,7 @@ def content_blocks(media: Media, content: FileContent) -> list[dict[str, Any]]:
 
 
 def _media_artifact(media: Media, content: FileContent) -> dict[str, Any]:
-    """Return the facts about the file, without its content."""
+    """Return the artifact: it describes the file without its content."""
     return {
         "path": content.path,
         "kind": media.kind,

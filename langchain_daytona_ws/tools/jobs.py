@@ -73,8 +73,8 @@ class BashJobTool(WorkspaceTool, defer_build=False):
     Only ``stop`` needs approval. The artifact is the `Job` or `JobLog` as a dict; for ``list``, ``{"jobs": [...]}``.
 
     Args:
-        session: The session that has the jobs and asks for approval; None with a pool.
-        pool: The `WorkspacePool` that has the session of each run. Default: None.
+        session: The session that has the jobs and asks for approval. Omit it with a pool.
+        pool: The `WorkspacePool` that has the session of each run. Omit it with a session.
     """
 
     name: str = "bash_job"
@@ -96,7 +96,7 @@ class BashJobTool(WorkspaceTool, defer_build=False):
 
     async def _refuse_early(self, call: CallContext, wanted: JobInput) -> None:
         if wanted.job_id is not None:
-            # The tools are built without it.
+            # Imported on first use: building the tools does not need it.
             from langchain_daytona_ws._core.jobs.operations import check_job_id
 
             check_job_id(wanted.job_id)

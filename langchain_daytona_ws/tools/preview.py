@@ -40,13 +40,13 @@ class PreviewInput(ToolInput):
 class PreviewTool(WorkspaceTool, defer_build=False):
     """The tool ``preview_url``: a model makes a link to a web server in the sandbox of a `WorkspaceSession`.
 
-    It is not among the tools of `WorkspaceToolkit` unless ``previews`` is true. It needs approval in the modes ``ask``
-    and ``edit``, because it opens a port to anyone with the link. The link is in the content and in the artifact, a
-    `PreviewUrl` as a dict, and so in the graph's state and its traces until it expires.
+    `WorkspaceToolkit` includes this tool only if ``previews`` is true. The tool needs approval in the modes ``ask`` and
+    ``edit``, because it opens a port to anyone with the link. The artifact is the `PreviewUrl` as a dict. Content and
+    artifact contain the link, so the graph's state and traces contain a link that works until it expires.
 
     Args:
-        session: The session whose sandbox runs the server; it asks for approval. None with a pool.
-        pool: The `WorkspacePool` that has the session of each run. Default: None.
+        session: The session whose sandbox runs the server, and which asks for approval. Omit it with a pool.
+        pool: The `WorkspacePool` that has the session of each run. Omit it with a session.
     """
 
     name: str = "preview_url"

@@ -26,11 +26,11 @@ else:
 class WorkspaceToolkit(BaseToolkit):
     """Make the tools of a `WorkspaceSession`, or of a `WorkspacePool` that has a session for each run.
 
-    As a context manager, sync or async, it closes the session or the pool at the end.
+    Used as a context manager (sync or async), the toolkit closes the session or the pool at the end of the block.
 
     Args:
-        session: The session that the tools share; None with a pool.
-        pool: The pool that has the session of each run. Default: None.
+        session: The session that the tools share. Omit it with a pool.
+        pool: The pool that has the session of each run. Omit it with a session.
         on_output: Callback for the output of running commands, see `BashTool`.
         previews: Whether `get_tools` includes a `PreviewTool`. Default: False.
         media: The kinds of files that ``workspace_file`` shows to the model, or the chat model; see
@@ -53,7 +53,7 @@ class WorkspaceToolkit(BaseToolkit):
 
     @property
     def _source_argument(self) -> dict[str, Any]:
-        """The argument of the tools."""
+        """The argument ``session`` or ``pool`` of the tools."""
         return {"session": self.session} if self.pool is None else {"pool": self.pool}
 
     @classmethod
@@ -67,7 +67,7 @@ class WorkspaceToolkit(BaseToolkit):
         media: Any = False,
         **arguments: Any,
     ) -> Self:
-        """Return the toolkit of a new session, which leaving a ``with`` block closes.
+        """Create a session and return its toolkit. Use it in a ``with`` block, which closes the session at its end.
 
         Args:
             config: A `SandboxConfig`, or its JSON as a dict.
