@@ -301,8 +301,7 @@ class PoolSessions(Generic[S]):
             )
 
     def _take_unclosed(self, namespace: str | None = None) -> list[Slot[S]]:
-        """Remove the slots whose closing has failed from `_unclosed`, of one namespace or (None) of all; return
-        them."""
+        """Remove the slots of a namespace (None: all slots) from `_unclosed`, and return them."""
         taken = [slot for slot in list(self._unclosed) if namespace in (None, slot.namespace)]
         for slot in taken:
             with suppress(ValueError):  # another thread has taken it

@@ -34,7 +34,7 @@ class ToolInput(BaseModel):
     """Optional arguments for which ``""`` is a value."""
     foreign_names: ClassVar[Mapping[str, str]] = {}
     """Argument of another tool, normalised by `_plain` → its name in this tool, or why there is none."""
-    always_so: ClassVar[frozenset[str]] = frozenset()
+    ignored_if_true: ClassVar[frozenset[str]] = frozenset()
     """Names in `foreign_names` that are also ignored if they are true: this tool always does what they request."""
     foreign_values: ClassVar[Mapping[str, str]] = {}
     """Name of an operation in another tool → its name in this tool."""
@@ -98,7 +98,7 @@ class ToolInput(BaseModel):
             plain = _plain(name)
             if value is None or value is False:
                 return plain in cls.foreign_names
-            return value is True and plain in cls.always_so
+            return value is True and plain in cls.ignored_if_true
         if field.is_required():
             return False
         return value is None or (value == "" and name not in cls.may_be_empty)

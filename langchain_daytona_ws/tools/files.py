@@ -76,7 +76,7 @@ class FileInput(ToolInput):
 
     verb: ClassVar[str] = "action"
     may_be_empty: ClassVar[frozenset[str]] = frozenset({"content", "old_string", "new_string"})
-    always_so: ClassVar[frozenset[str]] = frozenset(
+    ignored_if_true: ClassVar[frozenset[str]] = frozenset(
         {"n", "linenumbers", "showlinenumbers", "createdirs", "parents"}
     )
     foreign_values: ClassVar[Mapping[str, str]] = by_foreign_name(
