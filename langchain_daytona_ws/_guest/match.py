@@ -1,11 +1,12 @@
 """Match glob patterns segment by segment, without regular expressions. Pure; used by host and guest.
 
-``*``, ``?``, ``[a-z]``, ``[!a]``, ``{a,b}``, a backslash before a literal character, and ``**`` as a
-whole segment for any number of directories. Hidden names match like others. Hostile patterns stay cheap:
-a segment is matched with one backtracking point, and braces are expanded up to a limit.
+A pattern may contain ``*``, ``?``, ``[a-z]``, ``[!a]``, ``{a,b}``, a backslash before a literal character, and ``**``
+as a whole segment, which matches any number of directories. Hidden names match like other names. Even a hostile pattern
+takes little time: a segment is matched with one backtracking point, and braces are expanded up to a limit.
 
-A glob that matches no file may have another reading: models write ``app/[locale]/**`` for a directory of that name,
-``*.ts,*.tsx`` for two globs, and ``src/**/*.py`` for a search that starts in ``src``.
+If a glob matches no file, the model may have meant something else, another reading of the glob: models write
+``app/[locale]/**`` for a directory with the name ``[locale]``, ``*.ts,*.tsx`` for two globs, and ``src/**/*.py`` for a
+search that starts in ``src``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Final, Literal
 
     Kind = Literal["path", "brackets", "commas", "alternatives"]  # of a reading
-    States = frozenset[tuple[int, int]]  # positions in a pattern, each an alternative and a segment of it
+    States = frozenset[tuple[int, int]]  # positions in a glob: index of an alternative, index of its segment
 
 MAX_ALTERNATIVES = 256
 DEEP = "**"
@@ -44,7 +45,7 @@ class Segment:
 
     def __init__(self, text: str) -> None:
         self.tokens = _tokens(text)
-        # Each token is (kind, value): "c" a character, "?" any, "*" any run, "[" a class.
+        # A token is (kind, value): "c" is a character, "?" any character, "*" any characters, "[" a class.
         plain = all(kind == "c" for kind, _ in self.tokens)
         self.literal = "".join(str(value) for _, value in self.tokens) if plain else None
 
@@ -70,7 +71,10 @@ class Segment:
 
 
 class Glob:
-    """A compiled pattern, applied to a tree as a set of positions; ``None`` is ``**``."""
+    """A compiled pattern. ``alternatives`` are the patterns that its braces stand for; the segment None is ``**``.
+
+    A walk of a tree keeps, for each directory, the set of the positions in the pattern that its path has reached.
+    """
 
     def __init__(self, pattern: str) -> None:
         self.only_dirs = pattern.endswith("/")
@@ -115,7 +119,7 @@ class Glob:
         return any(at < len(self.alternatives[index]) for index, at in states)
 
     def names(self, name: str, states: States | None = None) -> bool:
-        """Return whether the pattern contains ``name`` literally, at the given positions if any."""
+        """Return whether a segment of the pattern is the literal ``name``; with ``states``, only at these positions."""
         return any(
             segment is not None and segment.literal == name
             for index, segments in enumerate(self.alternatives)
@@ -130,7 +134,7 @@ class Glob:
         return self.accepts(states)
 
     def _closed(self, states: set[tuple[int, int]]) -> States:
-        """Add the positions after each ``**``, which may match no directory."""
+        """Add the position after each ``**``, because ``**`` also matches no directory at all."""
         more = {
             (index, at + 1)
             for index, at in states
@@ -140,14 +144,14 @@ class Glob:
 
 
 class GlobWalk:
-    """Decides, in a walk of a tree, which entries match a pattern, and which directories are entered."""
+    """Decides during a walk of a tree which entries match a pattern, and which directories are entered."""
 
     def __init__(self, glob: Glob) -> None:
-        self.skipped: list[str] = []  # directories that are not searched unless they are named
+        self.skipped: list[str] = []  # paths of SKIPPED directories, which were not entered
         self._glob = glob
 
     def directory(self, above: States, path: str, name: str) -> tuple[States | None, bool]:
-        """Return the state of a directory, None if it is not entered, and whether it matches itself."""
+        """Return the positions that a directory reaches, None if it is not entered; and whether it matches itself."""
         after = self._glob.step(above, name)
         matches = self._glob.only_dirs and self._glob.accepts(after)
         if not self._glob.goes_on(after):
@@ -163,7 +167,7 @@ class GlobWalk:
 
 
 def compiled(pattern: str) -> tuple[str, Glob]:
-    """Return a pattern's leading literal directories, and the compiled rest, which has at least one segment.
+    """Return the directories without wildcards at a pattern's start ("." if there are none), and the compiled rest.
 
     Raises:
         GlobError: The pattern is invalid.
@@ -210,7 +214,7 @@ def _tokens(text: str) -> list[tuple[str, object]]:
 
 
 def _class(text: str, at: int) -> tuple[tuple[bool, list[tuple[str, str]]] | None, int]:
-    """Parse a class after ``[``; without a closing bracket ``[`` is literal."""
+    """Parse a class after its ``[``. Without a closing bracket return None, because this ``[`` is literal."""
     start = at
     negated = text[at : at + 1] in ("!", "^")
     at += negated
@@ -235,7 +239,7 @@ def _class_char(text: str, at: int) -> tuple[str, int]:
 
 
 def _expanded(pattern: str) -> list[str]:
-    """Expand braces, innermost last; braces without a comma or a closing brace are literal."""
+    """Expand braces, outer braces first. Braces without a comma or without a closing brace are literal."""
     done: list[str] = []
     todo = [(pattern, 0)]
     while todo:
@@ -295,9 +299,9 @@ def _choices(text: str, at: int) -> tuple[int, list[str]]:
 
 
 def readings(pattern: str, path: str) -> list[tuple[Kind, str]]:
-    """Return other readings of a glob, as ``(kind, pattern)``, to propose if they match a file.
+    """Return other readings of a glob, as ``(kind, pattern)``. If one of them matches a file, it is proposed.
 
-    ``path`` is the directory searched, "" for the root.
+    ``path`` is the directory to search, "" for the root.
     """
     found = list(_rewritten(pattern))
     if path and pattern.startswith(path + "/") and len(pattern) > len(path) + 1:

@@ -1,8 +1,9 @@
-"""Check before each call that the workspace is mounted, alive and accepted by S3; otherwise mount it.
+"""Check before each call that the workspace is mounted and that the mount answers; otherwise mount it.
 
-``begin`` starts early, while the other modules are compiled: it checks the mounts or, if the request has new
-credentials, starts the ``mounter``, a separate program that runs as root. Its source comes with new credentials, and
-stays in a file for repairs. A call never runs in the bare directory below a missing mount.
+``begin`` runs early, while the other modules are compiled. It starts the checks of the mounts; if the request has new
+credentials, it starts the ``mounter`` instead, a separate program that runs as root. The host sends the source of the
+mounter with new credentials, and the sandbox keeps it in a file, for later repairs. If the mount is missing, a call
+never runs in the directory below it.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ if TYPE_CHECKING:
 STATUS = "/var/lib/langchain-daytona-ws/%s.status"
 HELPER = "/usr/local/sbin/langchain-daytona-ws-mount"
 TRIES = 3
-# A live daemon answers within milliseconds. If it does not, the mounter checks it again, for longer, before it kills
-# the daemon.
+# A live daemon (the process of mount-s3) answers within milliseconds. If it does not answer within this time, the
+# mounter checks it again, for longer, before it kills the daemon.
 ALIVE_S = 1.0
-# If S3 only answers slowly, the call continues.
+# Longest wait for an answer of S3. If there is none yet, the call continues.
 ANSWER_S = 3.0
-LIMIT_S = 110.0
+LIMIT_S = 110.0  # longest wait for the mounter, from its start
 _RUN = 'import sys;r=eval(sys.stdin.readline());exec(compile(r,"mounter","exec"),{"__name__":"__main__"})'
 
 _checks: list[Check] = []
@@ -57,13 +58,13 @@ def descriptors() -> list[int]:
 
 
 def enter(request: Request) -> Request:
-    """Change into the mounted workspace; return the directories to which files below the mount were moved."""
+    """Change into the mounted workspace. If files had to be moved out of the mount point, return their directories."""
     moved = _enter(request["root"], request["mount"])
     return {"moved": moved} if moved else {}
 
 
 def leave(request: Request, timed_out: bool) -> Request:
-    """After a time-out, return whether the workspace's storage is silent: the command may have waited for a file."""
+    """After a time-out, return ``silent`` if a mount or S3 does not answer: the command may have waited for a file."""
     return {"silent": True} if timed_out and not answers(request["mount"]) else {}
 
 
@@ -80,8 +81,8 @@ def _enter(root: str, wanted: Request) -> list[str]:
             os.chdir(root)
             current = os.stat(".").st_dev
         except OSError:
-            current = None  # it died after the check, or another call replaced it
-        # Compare the current directory, not the path: the mount may be gone meanwhile.
+            current = None  # the mount died after the check, or another call replaced it
+        # Compare the current directory with the mount: the mount may have ended before chdir.
         if current is not None and device(root) == current:
             return moved
         moved += _repair(wanted)
@@ -121,21 +122,21 @@ def _is_healthy(wanted: Request) -> bool:
 
 
 def answers(wanted: Request) -> bool:
-    """Return whether all mounts, and S3 behind them, answer now."""
+    """Return whether all mounts, and S3 through each of them, answer now; True also if this cannot be checked."""
     checks: list[Check] = []
     try:
         for directory in wanted["directories"]:
             checks.append(Check(directory))
         return all(check.answers(ANSWER_S) for check in checks)
     except OSError:
-        return True  # no process for a check: nothing is known
+        return True  # no process is available for a check
     finally:
         for check in checks:
             check.end()
 
 
 def _has_credentials(wanted: Request) -> bool:
-    """Return whether stored credentials fit the specification and last long enough for this call."""
+    """Return whether the stored credentials are for these mounts, and valid long enough for this call."""
     try:
         with open(STATUS % wanted["id"]) as file:
             spec, serial, expires = file.read().split()
@@ -155,7 +156,8 @@ def _repair(wanted: Request) -> list[str]:
 
 
 class Mounter:
-    """A running mounter, as root: directly, through the snapshot's helper, or through a general sudo.
+    """A running mounter. It runs as root: directly if the user is root, or through sudo and, if there is one, the
+    helper that the snapshot contains.
 
     Args:
         wanted: The mounts.
@@ -235,7 +237,7 @@ class Mounter:
 def _run_mounter(streams: tuple[int, int, int], command: list[str], source: bytes) -> NoReturn:
     """Run the mounter in the forked child.
 
-    Without a command (the user is root) it runs in this process, which has Python started already.
+    If there is no command (the user is root), execute the source in this process: no second Python needs to start.
     """
     try:
         for number, fd in enumerate([os.dup(fd) for fd in streams]):

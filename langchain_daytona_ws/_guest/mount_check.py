@@ -20,7 +20,7 @@ ALIVE, REACHES_S3, REFUSED = b"alive", b"+", b"-"
 
 
 class Check:
-    """The check of one mount. It starts at once.
+    """The check of one mount, which begins when this object is created.
 
     Args:
         directory: The mount point.
@@ -33,7 +33,8 @@ class Check:
         self._pid = os.fork()
         if self._pid == 0:
             try:
-                # Close the lock and the pipes to the caller: this process may outlive the call and must block no other.
+                # Close the lock and the pipes to the caller: this process may outlive the call, and must not block
+                # other calls.
                 os.closerange(0, write)
                 os.closerange(write + 1, 256)
                 _examine(directory, write)
@@ -46,7 +47,7 @@ class Check:
         return self._await(len(ALIVE), limit_s)
 
     def is_refused(self, limit_s: float) -> bool:
-        """Return whether S3 refuses requests through the mount; False if S3 is only slow to answer."""
+        """Return whether S3 refuses requests through the mount; False if S3 has not answered within ``limit_s``."""
         return self._await(len(ALIVE) + 1, limit_s) and self._output.endswith(REFUSED)
 
     def answers(self, limit_s: float) -> bool:
@@ -54,13 +55,13 @@ class Check:
         return self._await(len(ALIVE) + 1, limit_s)
 
     def end(self) -> None:
-        """Kill the process, and do not wait for its end."""
+        """Kill the process that checks the mount, and do not wait for its end."""
         os.close(self.descriptor)
         try:
             os.kill(self._pid, 9)
             os.waitpid(self._pid, os.WNOHANG)
         except OSError:
-            pass  # not our child: a job is started by a child of the process that started the check
+            pass  # not our child: a call that may create a job runs in a forked process (job_run)
 
     def _await(self, size: int, limit_s: float) -> bool:
         poll = select.poll()

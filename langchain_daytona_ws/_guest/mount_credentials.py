@@ -1,8 +1,8 @@
 """The credentials of the mounts, in a directory that only root may enter.
 
-mount-s3 reads them through ``credential_process``, which it runs again before they expire, so a rotation only replaces
-a file (mount-s3 CONFIGURATION). Each specification of mounts has its own file: no other mount can read it, not even a
-detached mount that is still open.
+mount-s3 reads them through ``credential_process``, a command that it runs again before the credentials expire (mount-s3
+CONFIGURATION). So new credentials need no new mount: only a file is replaced. Each specification of mounts has its own
+file: no other mount can read it, not even a detached mount that is still open.
 """
 
 from __future__ import annotations
@@ -53,13 +53,16 @@ class CredentialStore:
         self._file = "%s/%s.json" % (self.directory, spec)
         self._serial = self._expires = ""
         published, serial, expires = self._read()
-        # Whether existing mounts can stay: they fit the specification, and read this file.
+        # Whether existing mounts can stay: they have this specification, and read this file.
         self.is_current = published == spec and os.path.exists(self._file)
         if self.is_current:
             self._serial, self._expires = serial, expires
 
     def replace(self, credentials: Request | None, expires: str) -> bool:
-        """Store new credentials; return whether those that a mount may still use expire within five minutes."""
+        """Store new credentials; None keeps the stored ones.
+
+        Return whether the old credentials, which a mount may still use, expire within five minutes.
+        """
         old = float(self._expires or "inf")
         if credentials is None:
             if not self.is_current or old <= time.time():
@@ -71,14 +74,15 @@ class CredentialStore:
                 try:
                     self._write(self._file, json.dumps(credentials), 0o600)
                 except OSError:
-                    # A full disk must not stop the command that would free space while the old ones are valid.
+                    # If the disk is full, continue with the old credentials while they are valid: the command may
+                    # free space.
                     if self.is_current and self._expires and old - 300 > time.time():
                         return False
                     raise
-                # mount-s3 reads credentials without an expiry again only after 15 minutes.
+                # Credentials without an expiry are read again only after 15 minutes (mount-s3): mount again.
                 self.is_current = self.is_current and bool(self._expires)
                 self._serial, self._expires = serial, expires
-        # mount-s3 reads new credentials five minutes before its own expire.
+        # mount-s3 reads the file again five minutes before the credentials that it has read expire.
         return old - 300 <= time.time()
 
     def publish(self) -> None:
@@ -100,7 +104,7 @@ class CredentialStore:
         return output
 
     def environment(self, path: str) -> dict[str, str]:
-        """Return mount-s3's environment, in which this file is the only source of credentials."""
+        """Return mount-s3's environment, in which the stored file is the only source of credentials."""
         cat = next((at for at in ("/bin/cat", "/usr/bin/cat") if os.path.exists(at)), "cat")
         text = "[default]\ncredential_process = %s %s\n" % (cat, self._file)
         self._write(self.directory + "/config", text, 0o600)

@@ -1,7 +1,7 @@
 """Read and check the request to the mounter, without trusting it.
 
-In a snapshot, where the mounter is an installed helper, the agent can send requests of its own. The mounts are checked
-here, and their ids are computed from their content instead of being read from the request.
+In a snapshot the mounter is an installed helper, to which the agent can send its own requests. So this module checks
+the mounts, and computes their id from their content instead of reading the id from the request.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 VERSION = 2
 LIMIT_CHARS = 64 * 1024
 DETAIL_CHARS = 800
-# Set in the helper of a snapshot: the only directories in which it mounts.
+# In the helper of a snapshot: the only directories at which it mounts. Otherwise empty.
 WORKSPACES = ""
 SKILLS = ""
 
 # No value may be parsed as an option, or contain a path to another directory.
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 _BUCKET = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
-# Letters, digits and what is no wildcard in a policy, as in options.workspacePrefix.
+# Letters, digits and characters that are no wildcards in an IAM policy; the same as in options.workspacePrefix.
 _PREFIX = r"(?!-)(?:(?!\.{1,2}/)[A-Za-z0-9_.=+,:-]{1,128}/){1,64}"
 _REGION = r"[A-Za-z0-9][A-Za-z0-9-]{0,62}"
 _ENDPOINT = r"[Hh][Tt][Tt][Pp][Ss]?://[!-\[\]-~]{1,2000}"
@@ -81,9 +81,10 @@ def checked(request: Request) -> Request:
 
 
 def _mount(value: object, *, read_only: bool) -> Request:
-    """Check one mount: the workspace, whose name is a part of its prefix, or the read-only skills.
+    """Check one mount: the workspace, or the read-only skills.
 
-    The configuration decides the other parts of the prefix. They are no boundary: the credentials are.
+    The name of the workspace's directory must be one part of its prefix. The other parts depend on the configuration,
+    and are not checked: the credentials, not the prefix, limit the access.
     """
     mount = _object(value, "mount")
     directory = _text(mount, "directory", r"/.{1,2000}")
@@ -116,7 +117,7 @@ def credentials(value: object) -> Request | None:
 
 
 def expiry(request: Request) -> str:
-    """Return when the credentials expire, in whole Unix seconds; ``""`` if never, or unknown."""
+    """Return when the credentials expire, in whole Unix seconds; ``""`` if they do not, or if the time is unknown."""
     at = request.get("expires_at")
     if at is None:
         return ""
@@ -133,7 +134,7 @@ def _object(value: object, name: str) -> Request:
 
 def _text(fields: Request, name: str, form: str) -> str:
     value = fields.get(name)
-    # Without the value: it may be a secret.
+    # Do not name the value in the error: it may be a secret.
     if not isinstance(value, str) or not re.fullmatch(form, value):
         raise Failed("bad_request", name)
     return value

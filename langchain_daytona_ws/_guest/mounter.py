@@ -1,9 +1,9 @@
-"""Mount the workspace's prefixes with mount-s3. A separate program, the only code that runs as root.
+"""Mount the workspace's prefixes with mount-s3. A separate program, which runs as root.
 
-It is sent as text and run through sudo, or is installed as a root-owned helper in the snapshot that ``s3-snapshot``
-builds. ``_core/mount/manager.py`` joins it with the modules that it imports. Standard input has one JSON object and, on
-the next line, credentials, if any; it prints one object. The helper can only mount prefixes of buckets below fixed
-directories.
+Its source is sent with a request and run through sudo; or it is installed as a helper that root owns, in the snapshot
+that ``s3-snapshot`` builds. ``_core/mount/manager.py`` joins this module with the modules that it imports. The first
+line of standard input is a JSON object; a second line contains the credentials, if there are new ones. The program
+prints one JSON object. The helper mounts only at fixed directories.
 
 Imports and compilation take most of the time before mount-s3 starts, so modules that only a repair needs are imported
 late.
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 SOURCE = "mountpoint-s3"  # source of these mounts in the kernel's mount table
 START_S = 40.0  # mount-s3 itself gives up after 30
 READY_S = 10.0
-ALIVE_S = 2.0  # the caller has waited for a second before
+ALIVE_S = 2.0  # the caller has already waited for one second
 ANSWER_S = 10.0
 END_S = 5.0
 LIMIT_S = 100  # less than the caller waits
@@ -95,7 +95,7 @@ def _overdue(number: int, frame: object) -> None:
 
 
 def ensure(request: Request, secret: object) -> Request:
-    """Make sure that each mount exists, is alive and has valid credentials."""
+    """Make sure that each mount exists, is alive and has valid credentials; return the answer."""
     wanted = checked(request)
     mounts = [Mount(mount, wanted["region"], wanted["endpoint"]) for mount in wanted["mounts"]]
     new, expires = credentials(secret), expiry(request)
@@ -106,7 +106,8 @@ def ensure(request: Request, secret: object) -> Request:
         stale = store.replace(new, expires)
         broken = mounts
         if store.is_current:
-            # mount-s3 uses credentials until they expire, even if S3 refuses them and others are stored here.
+            # mount-s3 uses the credentials that it has read until they expire, even if S3 refuses them and new ones are
+            # stored here.
             asks_s3 = stale or new is not None
             checks = [(mount, Check(mount.directory)) for mount in mounts]
             broken = [mount for mount, check in checks if not _is_healthy(check, asks_s3)]
@@ -154,9 +155,10 @@ class Mount:
         raise Failed("cannot_unmount", self.directory)
 
     def _end_daemon(self) -> None:
-        """Kill the daemon: when it ends it unmounts what is then at its path, even a new mount (mount-s3).
+        """Kill the daemons of the mount, and wait for their end, at most END_S seconds.
 
-        This also unblocks the processes that wait for a hung daemon.
+        A daemon that ends by itself unmounts its path, even if a new mount is there (mount-s3). Killing a hung daemon
+        also unblocks the processes that wait for it.
         """
         path = os.fsencode(self.directory)
         daemons = [
@@ -173,7 +175,7 @@ class Mount:
             time.sleep(0.002)
 
     def _unmount(self) -> None:
-        """Detach the mount, even if processes use it. A dead mount would prevent a new mount."""
+        """Detach the mount, even if processes use it. A dead mount that stays would prevent a new mount."""
         import subprocess
 
         commands = (["umount", "-l"], ["fusermount3", "-u", "-z"], ["fusermount", "-u", "-z"])
@@ -195,7 +197,10 @@ class Mount:
         raise Failed("cannot_unmount", output)
 
     def _make_empty(self) -> list[str]:
-        """Create the directory, or move its files away: the mount would hide them."""
+        """Create the directory, or move its files to a new directory, since the mount would hide them.
+
+        Return the directories to which files were moved.
+        """
         try:
             os.makedirs(self.directory, exist_ok=True)
             names = os.listdir(self.directory)
@@ -210,11 +215,11 @@ class Mount:
             import tempfile
 
             target = tempfile.mkdtemp(prefix="found-under-workspace-", dir="/tmp")
-            os.chmod(target, 0o755)  # noqa: S103 - as readable as their directory was
+            os.chmod(target, 0o755)  # noqa: S103 - the files were readable by all before
             for name in names:
                 shutil.move(os.path.join(self.directory, name), os.path.join(target, name))
             moved.append(target)
-        # Without a mount, only root can write into it.
+        # While nothing is mounted, only root can write into the directory.
         os.chown(self.directory, 0, 0)
         os.chmod(self.directory, 0o555)  # noqa: S103
         return moved
@@ -231,7 +236,7 @@ class Mount:
         except OSError as error:
             raise Failed("no_fuse", error.strerror or "") from None
         argv, environment = [program, *self._arguments()], store.environment(SYSTEM_PATH)
-        # Wait for its end without polling, which would slow its start.
+        # `finish` waits for this signal: polling would slow the start of mount-s3.
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
         pid = os.fork()
         if pid == 0:
@@ -252,7 +257,7 @@ class Mount:
             with open(self._log(store), errors="replace") as file:
                 output = store.redacted(file.read(LIMIT_CHARS))
             raise failure_of(output or "mount-s3 ended with status %d" % status)
-        # It can end before the daemon answers the kernel's first request.
+        # mount-s3 can end before its daemon answers the kernel's first request.
         until = time.monotonic() + READY_S
         while True:
             check = Check(self.directory)
@@ -275,7 +280,7 @@ class Mount:
             arguments += ["--prefix", self.prefix]
         if self.endpoint:
             arguments += ["--endpoint-url", self.endpoint, "--force-path-style"]
-        # The agent, whose ids sudo passes on, owns the files; mount-s3 refuses 0.
+        # The agent's user, whose ids sudo passes on, owns the files. mount-s3 refuses the id 0.
         for option, name in (("--uid", "SUDO_UID"), ("--gid", "SUDO_GID")):
             number = os.environ.get(name, "0")
             if re.fullmatch("[1-9][0-9]*", number):
@@ -329,7 +334,7 @@ def _has_fuse(pid: int) -> bool:
     try:
         return any(os.readlink(at + name) == "/dev/fuse" for name in os.listdir(at))
     except OSError:
-        return False  # it has ended
+        return False  # the process has ended
 
 
 def _exec(argv: list[str], environment: dict[str, str], log: str) -> NoReturn:

@@ -9,19 +9,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Final
 
-BINARY: Final = "binary"  # not searched
-BINARY_MATCH: Final = "binary_match"  # matches, and its lines are not shown
-UTF16: Final = "utf16"  # not searched
-UNREADABLE: Final = "unreadable"  # not searched: no permission, or a failing disk
+BINARY: Final = "binary"  # a binary file that was not searched
+BINARY_MATCH: Final = "binary_match"  # a binary file that matches; its lines are not shown
+UTF16: Final = "utf16"  # a file in UTF-16 that was not searched
+UNREADABLE: Final = "unreadable"  # a file that could not be read: no permission, or a failing disk
 REASONS: Final = (BINARY_MATCH, BINARY, UTF16, UNREADABLE)
 
-NAMED = 20  # paths of each reason
-# A larger binary file is not searched: a directory of images would exceed the time of a search.
+NAMED = 20  # most paths that are named for each reason
+# Larger binary files are not searched: a directory of images would take more time than a search has.
 SEARCHED_BINARY_BYTES = 64 << 10
 
 
 def is_too_binary(kind: str, size_bytes: int) -> bool:
-    """Return whether a file of this kind, see `text.binary_kind`, is not searched because of its size."""
+    """Return whether a file of this kind (see `text.binary_kind`) is too large to be searched."""
     return kind not in ("", MARKED_UTF16) and size_bytes > SEARCHED_BINARY_BYTES
 
 

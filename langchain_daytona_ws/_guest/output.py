@@ -1,4 +1,4 @@
-"""Bounded capture of a command's output: head and tail for the answer, the rest in a capped log on disk."""
+"""Keep a bounded part of a command's output: head and tail for the answer, and a log on disk up to another limit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import posix
 
 
 class Output:
-    """Keep the first and last half of ``limit_bytes``; write all output to a log once the limit is exceeded."""
+    """The output of a command.
+
+    Up to ``limit_bytes`` bytes are kept in memory. Of more output, the head and the tail are kept, each half as large,
+    and all output is written to a log, up to ``log_limit_bytes`` bytes.
+    """
 
     def __init__(self, limit_bytes: int, log_path: str, log_limit_bytes: int) -> None:
         self.size_bytes = 0
@@ -16,7 +20,7 @@ class Output:
         self._log_limit = log_limit_bytes
         self._half = limit_bytes // 2
         self._limit = limit_bytes
-        self._head = bytearray()  # the whole output while it fits, then its head
+        self._head = bytearray()  # the whole output while it is within the limit, then its head
         self._tail = bytearray()
         self._log = -1
 
@@ -35,9 +39,9 @@ class Output:
             del self._tail[: -self._half]
 
     def _overflow(self, chunk: bytes) -> None:
-        """Exceed the limit: the output so far becomes head, tail and the start of the log."""
+        """Split the output into head and tail when it exceeds the limit, and start the log if there is none."""
         if self._log < 0:
-            self.log_bytes, self.log_error = 0, ""  # discard the state of a live command's log that failed
+            self.log_bytes, self.log_error = 0, ""  # try again if the log of a live command has failed
             self.open_log()
             self._write_log(chunk)
         whole = self._head + chunk
@@ -45,7 +49,7 @@ class Output:
         self._tail = whole[self._half :]
 
     def open_log(self) -> None:
-        """Start the log with the output so far; a full disk is recorded in ``log_error``."""
+        """Start the log with the output so far. If it cannot be written, record the reason in ``log_error``."""
         try:
             self._log = posix.open(
                 self.log_path, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_NOFOLLOW, 0o600
@@ -77,7 +81,7 @@ class Output:
             self._log = -1
 
     def drop_log(self) -> None:
-        """Remove the log of a live command if its output fits into the answer."""
+        """Remove the log of a live command if all its output is within the limit."""
         if self.size_bytes > self._limit:
             return
         self.close()
@@ -98,7 +102,7 @@ class Output:
         return bytes(self._head), bytes(self._tail[-self._half :])
 
     def drain(self, reader: int) -> None:
-        """Read until all writers close the pipe: into the log up to its limit, then discard."""
+        """Read the pipe until all writers have closed it. Write to the log up to its limit; discard the rest."""
         while True:
             chunk = posix.read(reader, 65536)
             if not chunk:

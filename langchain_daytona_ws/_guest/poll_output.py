@@ -14,17 +14,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# A request that does not arrive leaves no record: stop waiting for it after this time.
+# If the request of the command never arrives, its call has no record: stop waiting after this time.
 UNRECORDED_WAIT_S = 1.0
 POLL_S = 0.02
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
-    """Wait for output after an offset or for the command's end; return the output.
+    """Wait for output after an offset, or for the command's end; return the output and whether the command has ended.
 
     Args:
-        request: ``key`` of the call; ``offset`` and ``limit_bytes`` of its output; ``wait_s``, the longest wait in
-            seconds, 0 to read the log of an ended command; ``linger_s``, the wait for more after the first output.
+        request: ``key``: the key of the command's call. ``offset`` and ``limit_bytes``: which output to return.
+            ``wait_s``: the longest wait in seconds; 0 to read the log of an ended command. ``linger_s``: how long to
+            wait for more output after the first.
     """
     base = "%s/%s" % (dirs.state_directory(), request["key"])
     offset, limit, wait_s = request["offset"], request["limit_bytes"], request["wait_s"]
@@ -33,7 +34,8 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
         if log < 0:
             log = _open(base + ".log")
         size = os.fstat(log).st_size if log >= 0 else 0
-        # After the size: output before the end belongs to the command, later output to its background processes.
+        # Read the state after the size: output before the command's end is the command's, later output comes from its
+        # background processes.
         state = _state(base + ".call")
         now = time.monotonic()
         if size > offset and not output_at:
@@ -62,7 +64,7 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _open(path: str) -> int:
-    """Open a regular file; return -1 if there is none. The agent's commands can write to this directory too."""
+    """Open a regular file; return -1 if there is none. Commands of the agent can write to this directory too."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
@@ -74,7 +76,7 @@ def _open(path: str) -> int:
 
 
 def _state(path: str) -> str:
-    """Return "running", "ended", or "" for a call that has not begun."""
+    """Return "running", "ended", or "" if the call has not begun."""
     try:
         record = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:

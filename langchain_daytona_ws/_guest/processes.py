@@ -12,10 +12,12 @@ MARKER = b"LANGCHAIN_DAYTONA_WS_CALL"
 
 
 def tree(leader: int, key: str) -> dict[int, str]:
-    """Return the descendants of ``leader`` and the processes with this call's marker in their environment.
+    """Find the descendants of ``leader``, and the processes that have the marker of this call in their environment.
 
-    Returns pid → start time in clock ticks, since a pid may be reused. A process that was adopted by init and has
-    cleared its environment is not found.
+    A process that was adopted by init and has cleared its environment is not found.
+
+    Returns:
+        pid → start time in clock ticks, which shows whether the pid was reused.
     """
     marker = b"\0%s=%s\0" % (MARKER, key.encode())
     parents, starts = _table()
@@ -77,7 +79,7 @@ def send(processes: dict[int, str], number: int) -> None:
             except OSError:
                 continue
     if denied:
-        # Processes under sudo are root's: a stuck "sudo apt-get install" would keep its locks for ever.
+        # A process under sudo belongs to root: a stuck "sudo apt-get install" would keep its locks for ever.
         run_quietly(["sudo", "-n", "kill", "-%d" % number, *denied])
 
 
@@ -97,7 +99,7 @@ def start_time(pid: int) -> str:
 
 
 def kill_tree(leader: int, key: str, deadline: float) -> bool:
-    """Kill the tree until no process of it is found; return whether this succeeded before the deadline."""
+    """Kill the processes that `tree` finds until it finds none; return False if some are left at the deadline."""
     while True:
         found = tree(leader, key)
         if not found:

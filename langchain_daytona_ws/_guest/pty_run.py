@@ -1,9 +1,9 @@
 """Run a command in a pseudo-terminal. Sent only if the command wants one.
 
-There is no user at the terminal. A program that reads the terminal gets the end of its input at once, as at Ctrl-D: the
-supervisor writes Ctrl-D whenever the terminal has no input. A pager switches off the meaning of Ctrl-D, and reads the
-character itself. No Ctrl-D is written for an editor, which would execute it as a command, without end. A program that
-still waits for a key is ended like an editor without a terminal.
+There is no user at the terminal. This module writes Ctrl-D whenever the terminal has no input, so a program that reads
+the terminal gets the end of its input at once. A pager switches off this meaning of Ctrl-D, and reads the character as
+a key. While an editor runs, no Ctrl-D is written: the editor would execute each as a command, without end. An editor or
+pager that still waits for a key is ended, as ``editors`` ends editors that have no terminal.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Run(editors.Run):
     def _spawn(  # type: ignore[override]  # without `path`: this method opens the terminal
         self, bash: bytes, script: bytes, writer: int, env: Mapping[bytes, bytes], options: list[bytes]
     ) -> int:
-        """Start bash in a terminal; the two ends of the terminal replace those of the pipe for its output."""
+        """Start bash in a new terminal; the terminal's two ends replace the two ends of the pipe for bash's output."""
         try:
             reader, terminal = os.openpty()
             self._terminal = os.ttyname(terminal)
@@ -52,7 +52,7 @@ class Run(editors.Run):
             size = b"".join(n.to_bytes(2, sys.byteorder) for n in (self._rows, self._columns, 0, 0))
             fcntl.ioctl(terminal, termios.TIOCSWINSZ, size)
             settings = termios.tcgetattr(terminal)
-            settings[3] &= ~termios.ECHO  # typed characters are not output
+            settings[3] &= ~termios.ECHO  # input must not appear in the output
             termios.tcsetattr(terminal, termios.TCSANOW, settings)
         except (OSError, termios.error) as error:
             raise dirs.SetupError("pty", str(error)) from None
@@ -76,13 +76,13 @@ class Run(editors.Run):
         super().collect(min(until, self._type_at) if self.reader >= 0 else until)
 
     def _end_input(self) -> None:
-        """Write an end of input, unless input waits already."""
+        """Write an end of input, unless there is unread input or an editor runs."""
         if self.reader < 0 or self.exit_code is not None:
             return
         try:
             terminal = os.open(self._terminal, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
         except OSError:
-            return  # closed by all programs
+            return  # all programs have closed the terminal
         try:
             waiting = select.poll()
             waiting.register(terminal, select.POLLIN)
@@ -94,7 +94,7 @@ class Run(editors.Run):
             os.close(terminal)
 
     def _has_editor(self, terminal: int) -> bool:
-        """Return whether an editor reads single keys of the terminal."""
+        """Return whether an editor reads single keys from the terminal."""
         if termios.tcgetattr(terminal)[3] & termios.ICANON:
             return False
         if time.monotonic() >= self._search_at:
@@ -118,7 +118,7 @@ class Run(editors.Run):
         return -1
 
     def drain(self) -> None:
-        """Read the rest of the output, and close the terminal: processes in the background get a hang-up."""
+        """Read the rest of the output, and close the terminal, which sends SIGHUP to background processes."""
         until = time.monotonic() + HANG_UP_WAIT_S
         super().drain()
         output = select.poll()

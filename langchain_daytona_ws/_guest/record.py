@@ -1,7 +1,7 @@
-"""The record of a call, by its idempotency key, so that a call that is sent twice runs once.
+"""Keep a record of each call under its idempotency key, so that a call that is sent twice runs once.
 
-One file per call. The process that runs the command locks it, so a second request for the same call can distinguish
-"running" (locked), "finished" (a result) and "died half-way" (neither).
+A record is one file. The process that runs the call locks the file, so a second request for the same call can
+distinguish "running" (locked), "finished" (an answer) and "died half-way" (neither).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ NEW, STARTED, CANCELLED, DONE = "new", "started", "cancelled", "done"
 
 
 class Record:
-    """The record of one call, open and perhaps locked by this process; with ``keep`` it is never pruned."""
+    """The record of one call, which this process may have locked. With ``keep`` it is never pruned."""
 
     def __init__(self, state_dir: str, key: str, keep: bool = False) -> None:
         self.path = "%s/%s.%s" % (state_dir, key, "kept" if keep else "call")
@@ -37,22 +37,22 @@ class Record:
         self.fd = -1
 
     def lock(self, wait_until: float) -> bool:
-        """Lock the record; wait until ``wait_until`` (monotonic clock); return whether it is locked."""
+        """Lock the record, at most until the time ``wait_until`` (monotonic clock); return whether it is locked."""
         while True:
             if self.fd < 0:
                 self.fd = posix.open(self.path, posix.O_RDWR | posix.O_CREAT | posix.O_NOFOLLOW, 0o600)
-            # The first call may run as long as its command.
+            # Pause longer between attempts: the lock may be held as long as a command runs.
             wait_s = wait_until - time.monotonic()
             if not locks.lock_within(self.fd, wait_s, longest_pause_s=0.1):
                 return False
             if posix.fstat(self.fd).st_nlink:
                 return True
-            # Pruned between open and lock.
+            # The record was pruned between open and lock: create it again.
             posix.close(self.fd)
             self.fd = -1
 
     def read(self) -> tuple[str, bytes]:
-        """Return the state and its data (the runner's pid, or the result)."""
+        """Return the state, and its data: the pid of the process that runs the call, or the answer."""
         data = posix.pread(self.fd, posix.fstat(self.fd).st_size, 0)
         state, _, body = data.partition(b"\n")
         if not data:
@@ -61,15 +61,15 @@ class Record:
         return (state.decode() if state in (b"cancelled", b"done") else STARTED), body
 
     def write(self, state: str, body: bytes = b"") -> None:
-        """Replace the state; the record is never empty in between (each state is longer)."""
+        """Overwrite the record without emptying it first: a new state is never shorter than the state before."""
         data = state.encode() + b"\n" + body
         try:
             complete = posix.pwrite(self.fd, data, 0) == len(data)
         except OSError:
             complete = False
         if not complete:
-            # A full disk must not stop the command that would free space, and a partial record must not look complete.
-            # Truncating needs no block on the disk.
+            # The disk is full. The command must run, since it may free space, but a partial record must not look
+            # complete: one byte is read as STARTED. Truncating needs no space on the disk.
             posix.ftruncate(self.fd, 1)
 
     def forget(self) -> None:
@@ -83,15 +83,15 @@ class Record:
 
 
 def run_once(call: Record, wait_s: float, work: Callable[[], Answer], clear: Callable[[], None]) -> Answer:
-    """Return the answer of ``work``, which runs at most once however often the call is sent.
+    """Run ``work`` at most once, however often the call is sent, and return its answer.
 
-    A repeated call waits for the first and returns its recorded answer.
+    A repeated call waits for the end of the first, and returns the recorded answer.
 
     Args:
         call: The record of this call.
-        wait_s: How long to wait for the first call, in seconds.
-        work: Returns the answer. If it raises SetupError, nothing ran.
-        clear: Kills the processes of a runner that died half-way.
+        wait_s: Longest wait for the end of the first call, in seconds.
+        work: Returns the answer. If it raises SetupError, nothing ran, and the call may be sent again.
+        clear: Called if the process that ran the call has died; kills the processes that are left.
     """
     if not call.lock(time.monotonic() + wait_s):
         return {"outcome": "running"}
@@ -101,7 +101,7 @@ def run_once(call: Record, wait_s: float, work: Callable[[], Answer], clear: Cal
     if state == CANCELLED:
         return {"outcome": "cancelled"}
     if state == STARTED:
-        # The runner died without a result (kill -9, out of memory).
+        # The process that ran the call died without an answer (kill -9, out of memory).
         clear()
         return {"outcome": "unknown"}
     call.write(STARTED, b"%d" % posix.getpid())
@@ -135,11 +135,11 @@ def prune(state_dir: str, uploads_dir: str) -> None:
         pass
     posix.close(posix.open(stamp, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_NOFOLLOW, 0o600))
     posix.utime(stamp)
-    # Separately: logs are large, and must not displace the records that prevent a second run.
+    # Prune each kind separately: logs are large, and must not displace the records that prevent a second run.
     _prune(_entries(state_dir, ".call"), now)
     _prune(_entries(state_dir, ".log"), now)
     _prune(_entries(state_dir, ".program"), now)
-    # By age only: an upload that is still written may be large.
+    # Prune uploads by age only: a large upload may still be in progress.
     for modified, _, path in _entries(uploads_dir, ""):
         if now - modified > 3600:
             posix.unlink(path)
@@ -169,7 +169,7 @@ def _entries(directory: str, ending: str) -> list[tuple[float, int, str]]:
 
 
 def _in_use(path: str) -> bool:
-    """Return whether a call is still running, by its lock."""
+    """Return whether a call is still running: its record is locked."""
     if not path.endswith(".call"):
         return False
     try:

@@ -1,4 +1,4 @@
-"""Close the call's output, and kill other processes that hold it: Daytona's daemon answers only after all closed it."""
+"""Close the call's output, and kill other processes that keep it open: until then Daytona's daemon does not answer."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from langchain_daytona_ws._guest import encode
 
 SETTLE_S = 0.05
 
-# Our own children that outlive the call: they may not have redirected their output yet.
+# Children of this process that outlive the call. They are not killed: they will redirect their output at once.
 own_children: set[int] = set()
 
 
 def release(nonce: str) -> None:
-    """Close the output, kill every other process that holds it, and print their names after the nonce.
+    """Close the output, and kill each other process that keeps it open; print their names after the nonce.
 
-    Commands write to another output. A process holds this output if a start-up file of the calling shell started it, or
-    if it opened the output through /proc. The daemon would not answer before that process ends.
+    The output of commands is another pipe. A process has this output open if a start-up file of the calling shell
+    started the process, or if the process opened the output through /proc. The daemon would wait for its end.
     """
     try:
         status = posix.fstat(1)
@@ -35,11 +35,11 @@ def release(nonce: str) -> None:
     holders = _holders(pipe)
     if not holders:
         return  # the holder may belong to another user
-    time.sleep(SETTLE_S)  # a process may not have redirected its output yet
+    time.sleep(SETTLE_S)  # a process may be about to redirect its output
     killed = {pid: name for pid, name in _holders(pipe).items() if pid in holders}
     if not killed:
         return
-    # The daemon reads the pipe until the last holder closes it.
+    # The daemon still reads the pipe: print the names before the last process that has it open is killed.
     writer = posix.open("/proc/self/fd/%d" % reader, posix.O_WRONLY)
     posix.write(writer, ("\n%s+ %s\n" % (nonce, encode.encode(sorted(set(killed.values()))))).encode("ascii"))
     posix.close(writer)
@@ -59,7 +59,7 @@ def _is_held(reader: int) -> bool:
 
 
 def _holders(pipe: str) -> dict[int, str]:
-    """Return the processes that can write to the pipe, except our own and its ancestors: pid → name."""
+    """Return the other processes that can write to the pipe, except our ancestors and children: pid → name."""
     pid, excluded = posix.getpid(), set(own_children)
     while pid > 0 and pid not in excluded:
         excluded.add(pid)

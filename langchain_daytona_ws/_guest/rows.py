@@ -12,16 +12,20 @@ if TYPE_CHECKING:
 
     from langchain_daytona_ws._guest.match import Kind
 
-LINE_CHARS = 500  # shown of a matching line
-LINE_BYTES = 4 * LINE_CHARS  # their largest size in UTF-8
-BEFORE_CHARS = 150  # of `LINE_CHARS`: before the match, if the line is cut at both ends
-MATCH_CHARS = 150  # of `LINE_CHARS`: at least, from the match on
+LINE_CHARS = 500  # most characters that are shown of a line
+LINE_BYTES = 4 * LINE_CHARS  # most bytes of these characters in UTF-8
+BEFORE_CHARS = 150  # shown characters before the match, if the line is cut at both ends
+MATCH_CHARS = 150  # fewest shown characters from the match on, if the line is cut at its end
 CUT = "... [line cut]"
 RECORD_BYTES = 1 << 20  # a longer record (one long line) is not read completely
 
 
 class Filter:
-    """The glob that limits a search: without ``/`` it matches names at any depth, and ``!`` negates it."""
+    """A glob that limits a search to some files.
+
+    A glob without ``/`` matches names at any depth. A glob that begins with ``!`` selects the files that the rest of it
+    does not match.
+    """
 
     def __init__(self, pattern: str) -> None:
         self.text = pattern
@@ -32,7 +36,7 @@ class Filter:
         elif "/" not in pattern:
             pattern = "**/" + pattern
         if pattern.endswith("/**"):
-            pattern += "/*"  # the entries of a directory, not a file of its name (as in ripgrep)
+            pattern += "/*"  # match the entries of a directory, but no file with its name (as in ripgrep)
         self._pattern = pattern
         self._glob = Glob(pattern)
 
@@ -44,18 +48,18 @@ class Filter:
 
 
 class Selection:
-    """Decides, in a walk below a directory, which files a search reads and which directories it enters.
+    """Decides during a walk which files a search reads, and which directories it enters.
 
-    If the glob matches no file, but another reading of it does, `reading` returns that one. Paths are relative to the
-    base.
+    Paths are relative to the base. If another reading of the glob (see `match.readings`) matches a file, `reading`
+    returns it.
 
     Args:
         glob: Limits the search; None for all files.
-        base: The directory searched, with its ``/``; "" for the root.
+        base: The directory to search, with a final ``/``; "" for the root.
     """
 
     def __init__(self, glob: Filter | None, base: str) -> None:
-        self.skipped: list[str] = []  # directories directly in the base
+        self.skipped: list[str] = []  # directories directly in the base that were not entered
         self._glob = glob
         self._base = base
         self._skipping = [name for name in SKIPPED if glob is None or not glob.names(name)]
@@ -83,23 +87,24 @@ class Selection:
         return False
 
     def reading(self, *, matched: bool) -> tuple[Kind, str, str] | None:
-        """Return kind, pattern and a path that it matches, or None.
+        """Return the kind of a reading, its pattern, and a path that the pattern matches; None if no reading matches.
 
         Args:
-            matched: Whether the glob has matched files. Then only a reading of brackets is returned: brackets may have
-                matched other files than intended.
+            matched: Whether the glob itself has matched files. If it has, only a reading of the kind BRACKETS is
+                returned: brackets may have matched other files than the model meant.
         """
         return None if self._reading is None or (matched and self._reading[0] != BRACKETS) else self._reading
 
 
 class Rows:
-    """The rows found so far; ``full`` once a limit is exceeded.
+    """The rows found so far. ``full``: a row was left out, because a limit would be exceeded.
 
     Args:
         base: Prefix of each path.
-        limit: Largest number of rows.
-        limit_bytes: Largest size of all rows in bytes.
-        is_shown: Called once for each file that matches, with its path as given to `add`; False leaves out its rows.
+        limit: Maximum number of rows.
+        limit_bytes: Maximum size of all rows, in bytes.
+        is_shown: Called once for each file that matches, with the path that `add` got. If it returns False, the rows of
+            the file are left out.
     """
 
     def __init__(
@@ -107,8 +112,8 @@ class Rows:
     ) -> None:
         self.items: list[list[Any]] = []
         self.full = False
-        self.lost = False  # a match on a line too long to be read
-        self.cut: dict[bytes, None] = {}  # files with a match whose position in a long line is unknown
+        self.lost = False  # a match was left out: its line is too long to be read
+        self.cut: dict[bytes, None] = {}  # files with a match in a long line, whose position is unknown
         self._base = base
         self._limit = limit
         self._bytes_left = limit_bytes
@@ -131,12 +136,12 @@ class Rows:
         self.items.append([self.named(path), *rest])
 
     def add_line(self, path: bytes, number: int, line: bytes, match: int | None) -> None:
-        """Add a line in mode ``content``; ``match`` is the offset of the match in it, None for a context line."""
+        """Add a line in mode ``content``. ``match`` is the offset of the match in the line; None for a context line."""
         text, column = excerpt(line, match or 0)
         self.add(path, number, match is not None, text, *([column] if column and match is not None else []))
 
     def named(self, path: bytes) -> str:
-        """Return a path as it is in results."""
+        """Return the name of a path in results."""
         return self._base + os.fsdecode(path[2:] if path.startswith(b"./") else path)
 
     def sorted(self) -> list[list[Any]]:
@@ -144,7 +149,9 @@ class Rows:
 
 
 def excerpt(line: bytes, match: int) -> tuple[str, int]:
-    """Return a line as it is shown and, if it was cut, the column of the match (in bytes, 1-based), otherwise 0."""
+    """Return the text to show for a line. If the text is cut, also return the column of the match (in bytes, from 1);
+    otherwise 0.
+    """
     line = line.rstrip(b"\r\n")
     head = line[:LINE_BYTES]
     text = _shown(head)
@@ -167,7 +174,7 @@ def _shown(line: bytes) -> str:
 
 
 class _Records:
-    """Split a stream into records; a record over the limit is skipped, and ``long`` is called instead."""
+    """Split a stream into records; call ``handle`` with each, or ``long`` for a record of more than RECORD_BYTES."""
 
     def __init__(self, handle: Callable[[bytes], None], long: Callable[[], None], end: bytes) -> None:
         self._handle = handle
@@ -237,7 +244,7 @@ class _PathRecords:
         data = self._rest + chunk
         at = 0
         while True:
-            if data.startswith(b"--\n", at):  # between groups of context; paths start with ./
+            if data.startswith(b"--\n", at):  # grep separates groups of lines so; all paths begin with ./
                 at += 3
             middle = data.find(b"\0", at)
             end = data.find(b"\n", middle) if middle >= 0 else -1
@@ -245,7 +252,7 @@ class _PathRecords:
                 break
             self._handle(data[at:middle], data[middle + 1 : end])
             at = end + 1
-        # Only the head of an overlong line is shown.
+        # Of an overlong line only the head is kept, since no more is shown.
         self._rest = data[at : at + RECORD_BYTES]
 
 
@@ -270,7 +277,7 @@ def _counts(rows: Rows) -> _PathRecords:
 
 
 def offsets(handle: Callable[[int, int], Any]) -> _PathRecords:
-    """Parse the output of ``-o -b -n`` of both programs: call ``handle`` with line and file offset of each match."""
+    """Parse the output of ripgrep or grep with ``-o -b -n``; call ``handle`` with each match's line and file offset."""
 
     def parse(_path: bytes, rest: bytes) -> None:
         line, offset = rest.split(b":", 2)[:2]

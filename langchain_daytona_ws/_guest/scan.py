@@ -15,10 +15,14 @@ if TYPE_CHECKING:
     S = TypeVar("S")
 
     class Visitor(Protocol[S]):
-        """Receives each entry once. ``fd`` is the open directory that contains ``name``."""
+        """Receives each entry once. ``fd`` is the open directory that contains ``name``.
+
+        A visitor may have a value for each directory, its state: ``above`` is the state of the directory that contains
+        the entry, or ``start`` of `Scan.run`.
+        """
 
         def directory(self, above: S, path: str, name: str, fd: int) -> S | None:
-            """Visit a directory before its entries; return its state, or None to skip its entries."""
+            """Visit a directory before its entries; return the state of the directory, or None to skip its entries."""
             ...
 
         def file(self, above: S, path: str, name: str, fd: int) -> None:
@@ -27,14 +31,14 @@ if TYPE_CHECKING:
 
 
 LONGEST_PATH = 4095  # bytes, PATH_MAX without its NUL
-MAX_ENTRIES = 200_000  # visited in one call
+MAX_ENTRIES = 200_000  # most entries that one call visits
 MAX_DEPTH = 200  # each level keeps one directory open
 # The entry was removed or replaced.
 GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 class Scan:
-    """One walk. ``cut``: it ended early, at a limit or at the deadline (``timed_out``).
+    """One walk. ``cut``: the walk ended early, at a limit or at the deadline. ``timed_out``: it was the deadline.
 
     Args:
         deadline: End of the walk in seconds on the monotonic clock.
@@ -43,12 +47,12 @@ class Scan:
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
         self.cut = self.timed_out = False
-        self.left_out = False  # a path longer than PATH_MAX
-        self.unreadable: list[str] = []  # directories
+        self.left_out = False  # a path was not visited, because it is longer than PATH_MAX
+        self.unreadable: list[str] = []  # paths of directories that could not be read
         self._entries = 0
 
     def run(self, fd: int, prefix: str, visitor: Visitor[S], start: S) -> None:
-        """Walk the tree below the directory ``fd``, and close it; each path begins with ``prefix``.
+        """Walk the tree below the open directory ``fd``, and close ``fd``; each visited path begins with ``prefix``.
 
         Raises:
             OSError: The directory ``fd`` itself cannot be read.
@@ -88,7 +92,7 @@ class Scan:
         try:
             below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | SAFE, dir_fd=fd)
             stack.append((below, path + "/", state, names))
-            # A directory may open and still be unreadable: /proc/1/map_files.
+            # A directory that can be opened may still be unreadable, such as /proc/1/map_files.
             names += self._names(below)
         except OSError as error:
             if error.errno not in GONE:

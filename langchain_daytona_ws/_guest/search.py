@@ -2,8 +2,8 @@
 
 This module selects the files, so that both programs, and the search on S3, search the same files. Symlinks, FIFOs and
 devices are left out. Ignore files have no effect: a file that the model has just written must be found. The programs
-treat all files as text; whether a matching file is text is decided as for `read`. The program runs in the directory to
-search, without a shell, and is killed at the limit of rows, bytes or seconds.
+treat all files as text; for a matching file, this module then decides by the rule of `read` whether it is text. The
+program runs in the directory to search, without a shell, and is killed at the limit of rows, bytes or seconds.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 STANDARD_PATH = "/usr/local/bin:/usr/bin:/bin"
 STDERR_BYTES = 4096
-ARGUMENT_BYTES = 100_000  # of paths on one command line
+ARGUMENT_BYTES = 100_000  # most bytes of paths on one command line
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
@@ -90,7 +90,10 @@ def grep(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _open_base(root: str, path: str) -> tuple[str, str, int]:
-    """Return the prefix of the results, the name of the file to search ("" for a directory), and the open directory."""
+    """Open the directory to search, or the directory of the file to search.
+
+    Return the prefix of paths in results, the name of the file ("" for a directory), and the open directory.
+    """
     with locate(root, path) as location:
         status = location.status()
         try:
@@ -99,7 +102,7 @@ def _open_base(root: str, path: str) -> tuple[str, str, int]:
             if refusal.error != "not_a_directory":
                 raise
             need_file(status)
-            # The parent was opened with O_PATH; to start a program in it, open it again.
+            # The parent was opened with O_PATH. Open it again, so that a program can be started in it.
             fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=location.parent)
             return location.path[: len(location.path) - len(location.name)], location.name, fd
         return ("" if location.path == "." else location.path + "/"), "", fd
@@ -134,7 +137,7 @@ class _Files:
         self._select(path, kind, status.st_size)
 
     def only(self, name: str) -> None:
-        """Select this file, whatever its size."""
+        """Select one file, which may have any size."""
         if not self._selection.takes(name):
             return
         kind = self._kind(name, self._fd)
@@ -145,7 +148,7 @@ class _Files:
 
     @property
     def has_matched(self) -> bool:
-        """Whether the glob has matched files."""
+        """Whether the glob has matched at least one file."""
         return bool(self._found) or any(self.omitted.values())
 
     def _select(self, path: str, kind: str, size: int) -> None:
@@ -161,7 +164,7 @@ class _Files:
         return sorted(self._found, key=lambda path: os.fsencode(path).split(b"/"))
 
     def is_shown(self, path: bytes) -> bool:
-        """Return whether the lines of a matching file are shown; record it if they are not."""
+        """Return whether the lines of a matching file are shown. If they are not, record the file as omitted."""
         name = os.fsdecode(path[2:])
         try:
             is_binary = self._kind(name, self._fd) not in ("", MARKED_UTF16)
@@ -172,7 +175,7 @@ class _Files:
         return not is_binary
 
     def find_unreadable(self) -> None:
-        """Record the files that cannot be opened."""
+        """Record the selected files that cannot be opened as omitted."""
         for path in self._found:
             try:
                 os.close(os.open(path, os.O_RDONLY | SAFE, dir_fd=self._fd))
@@ -197,10 +200,10 @@ class _Engine:
 
     @classmethod
     def find(cls, path: str) -> _Engine:
-        """Find the program on a PATH.
+        """Find ripgrep or grep on a PATH.
 
         Raises:
-            RefusedError: ``no_tool``.
+            RefusedError: ``no_tool``: neither is there.
         """
         for name, program in (("ripgrep", "rg"), ("grep", "grep")):
             found = _program(program, path)
@@ -211,7 +214,7 @@ class _Engine:
     def options(
         self, request: dict[str, Any], *, posix: bool = False, offsets_only: bool = False
     ) -> list[str]:
-        """Return the program and its options, up to the files."""
+        """Return the command line without the files: the program, its options and the pattern."""
         pattern = request["pattern"]
         if self.name == "ripgrep":
             options = ["--no-config", "--no-messages", "--sort=path", "--null", "--with-filename"]
@@ -255,7 +258,7 @@ class _Search:
         Raises:
             RefusedError: ``bad_pattern``, or ``no_tool`` if the program lacks an option.
         """
-        # A pattern is checked even if there is nothing to search.
+        # If there are no files, search an empty one: the program checks the pattern.
         for batch in _batches(files or [os.devnull]):
             if self.rows.full or self.timed_out:
                 break
@@ -282,7 +285,7 @@ class _Search:
         return self._engine.options(self.request, posix=self._posix, offsets_only=offsets_only)
 
     def _spawn(self, options: list[str], files: list[bytes], reader: Any = None) -> int:
-        """Run the program, feed its output to the rows, and kill it if they are full or the time is up."""
+        """Run the program, and add its output to the rows; kill it if the rows are full or the time is up."""
         if reader is None:
             tool = "rg" if self.engine == "ripgrep" else "grep"
             reader = READERS[(tool, self.request["mode"])](self.rows)
@@ -320,12 +323,12 @@ class _Search:
         return os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
 
     def _find_in_long_lines(self) -> None:
-        """Add excerpts of the matches whose position in a long line was not printed."""
+        """Add excerpts of the matches in long lines whose position the program did not print."""
         self.rows.lost = False
         for path in self.rows.cut:
             with open(path, "rb", buffering=0, opener=self._open) as file:
                 head = file.read(len(BOM))
-                if head.startswith(UTF16_BOMS):  # ripgrep's offsets are those of the UTF-8 text
+                if head.startswith(UTF16_BOMS):  # ripgrep's offsets count the bytes of the text in UTF-8
                     self.rows.lost = True
                     continue
                 found: dict[int, int] = {}  # line → offset of its first match in the file
@@ -355,9 +358,9 @@ class _Search:
 
 
 def _start(argv: list[bytes], env: dict[str, str], directory: int) -> tuple[int, int, int]:
-    """Start a program in an open directory, even if it was moved; return its pid, output and error output.
+    """Start a program in an open directory, even if the directory was moved; return its pid, output and error output.
 
-    Importing ``subprocess`` takes 10 ms.
+    Importing ``subprocess``, which could do this, takes 10 ms.
     """
     out, out_writer = os.pipe()
     err, err_writer = os.pipe()
@@ -369,7 +372,7 @@ def _start(argv: list[bytes], env: dict[str, str], directory: int) -> tuple[int,
             (os.POSIX_SPAWN_DUP2, out_writer, 1),
             (os.POSIX_SPAWN_DUP2, err_writer, 2),
         ]
-        ignored = (signal.SIGPIPE, signal.SIGXFSZ)  # by Python
+        ignored = (signal.SIGPIPE, signal.SIGXFSZ)  # Python ignores these signals; the program must not
         pid = os.posix_spawn(argv[0], argv, env, file_actions=actions, setsigdef=ignored)
     except BaseException:
         os.close(out)
@@ -407,7 +410,7 @@ def _batches(files: list[str]) -> Iterator[list[bytes]]:
 
 
 def _program(name: str, path: str) -> str:
-    """Find a program on PATH; skip relative entries, through which the workspace could supply it."""
+    """Find a program on PATH. Skip relative entries: through them the workspace could supply the program."""
     for directory in path.split(":"):
         candidate = directory + "/" + name
         if directory.startswith("/") and os.path.isfile(candidate) and os.access(candidate, os.X_OK):

@@ -1,4 +1,4 @@
-"""The secret of a call. It arrives at a file descriptor: an environment is readable by all processes of the user."""
+"""Read the secret of a call from a file descriptor: an environment is readable by all processes of the user."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ SECRET_FD = 3
 
 
 def read_secret() -> bytes:
-    """Return the secret; ``b""`` if it did not arrive: the shell stores it in /tmp first, which may be full."""
+    """Return the secret; ``b""`` if it did not arrive, since the shell stores it in /tmp first, which may be full."""
     import binascii
 
     with os.fdopen(SECRET_FD, "rb") as file:

@@ -1,7 +1,8 @@
 r"""Find the text that ``old_string`` refers to if it does not occur byte for byte. Pure; used by host and guest.
 
-Two kinds of differences are accepted: NUL, ESC and bytes that are not UTF-8, which `text.as_shown` shows as ``\xe9``
-(`text_of` maps each such byte to one lone surrogate); and, with ``loose``, look-alike and invisible characters.
+Two kinds of differences are accepted. NUL, ESC and bytes that are not UTF-8 may be written as `text.as_shown` shows
+them, such as ``\xe9``; `text_of` maps each byte that is not UTF-8 to one lone surrogate. With ``loose``, characters may
+be replaced by look-alikes, and there may be invisible characters.
 
 The functions import ``re`` themselves: it takes 5 ms, and most edits find their text byte for byte.
 """
@@ -14,9 +15,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MAX_LOOSE_CHARS = 4_000  # of a text that is searched with ``loose``
-MAX_SKIPPING = 20_000_000  # characters of the content times units to find; takes up to a second
-MAX_COMPARED = 4_000_000  # pairs of equal characters; takes up to two seconds
+MAX_LOOSE_CHARS = 4_000  # most characters of a text that is searched with ``loose``
+MAX_SKIPPING = 20_000_000  # most characters of the content times units to find; takes up to a second
+MAX_COMPARED = 4_000_000  # most pairs of equal characters; takes up to two seconds
 
 _SHOWN_BYTE = r"\\x(?:00|1b|[89a-f][0-9a-f])"
 # A character with combining marks (Latin, Greek, Cyrillic, Vietnamese, Japanese); or a decomposed Korean syllable.
@@ -30,7 +31,7 @@ class TooLongError(Exception):
 
 
 class Match:
-    """A match: offsets into `text_of` the content, and the matched characters for each unit."""
+    """A match: its start and end in the text, and for each unit the characters that match it (``pieces``)."""
 
     __slots__ = ("end", "pieces", "start")
 
@@ -76,12 +77,12 @@ def units(text: str) -> list[str]:
 def find(content: str, wanted: list[str], loose: bool, limit: int) -> list[Match]:
     """Find the units in the content, at most ``limit + 1`` times; with ``loose`` also units that only look the same.
 
-    Invisible characters between the units are skipped if the search for that takes no longer than about a second.
+    With ``loose``, invisible characters between two units are skipped, unless this could take more than a second.
     """
     import re
 
     forms = [_form(unit, loose) for unit in wanted]
-    if not any(forms):  # a text of invisible characters only would match everywhere
+    if not any(forms):  # a text that has only invisible characters would match everywhere
         return []
     between = ""
     if (
@@ -121,7 +122,7 @@ def _form(unit: str, loose: bool) -> str:
 
 
 def _pieces(content: str, at: int, forms: list[str], between: str) -> Iterator[str]:
-    """Yield the matched characters of each unit, with the invisible characters before it."""
+    """Yield for each unit the characters that match it, with the invisible characters before them."""
     import re
 
     for number, form in enumerate(forms):
@@ -132,7 +133,7 @@ def _pieces(content: str, at: int, forms: list[str], between: str) -> Iterator[s
 
 
 def is_changed(unit: str, piece: str) -> bool:
-    """Return whether a matched piece differs from its unit other than by a line end or a shown byte."""
+    """Return whether a piece differs from its unit. A line end or a byte that is shown as an escape does not count."""
     return unit not in (piece, "\n") and not (len(piece) == 1 and _is_shown_byte(unit))
 
 
@@ -170,8 +171,8 @@ def replaced(wanted: list[str], pieces: list[str], new: str, newline: str, loose
 def _shared(wanted: list[str], new: list[str]) -> list[tuple[int, int, int]]:
     """Return the blocks that two texts share: the start in each text, and the length.
 
-    The lengths of the texts do not bound the time: it is cubic if one character is most of a text, for example a rule
-    of dashes.
+    If one character makes up most of a text, for example in a line of dashes, the time grows with the third power of
+    the length; so the steps are counted.
 
     Raises:
         TooLongError: The comparison would take more than MAX_COMPARED steps.

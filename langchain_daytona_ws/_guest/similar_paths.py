@@ -1,6 +1,6 @@
 """Find existing paths that are similar to a missing path: the same names in another spelling.
 
-An entry module, called after a path was not found; the form of requests and answers is documented in ``files``:
+An entry module, called after a path was not found. ``files`` documents the form of requests and answers:
 
 ======  ==============================================  ===================================================
 op      request                                         answer, in addition to ``ok: true``
@@ -21,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-MAX_NAMES = 5000  # checked in one directory
+MAX_NAMES = 5000  # most names that are checked in one directory
 MAX_SIMILAR = 3
 
 
@@ -45,7 +45,7 @@ def exists(root: str, path: str) -> bool:
 
 
 def similar(root: str, path: str) -> list[str]:
-    """Return existing paths that are similar to ``path``; a backslash in it may stand for a slash."""
+    """Return existing paths that are similar to ``path``; a backslash in ``path`` may stand for a slash."""
     paths: list[str] = []
     for spelling in spellings(path):
         prefixes = [""]

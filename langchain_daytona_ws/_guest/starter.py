@@ -1,4 +1,4 @@
-"""Create the modules of a call. The file of a program contains this module first, compiled."""
+"""Create the modules of a call. In the file that the sandbox keeps, this is the first of the compiled modules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     Call = dict[str, Any]
 
 PACKAGE = "langchain_daytona_ws._guest"
-EARLY = ("mount", "sync")  # their work continues while the next modules are compiled
+EARLY = ("mount", "sync")  # call `begin` of these modules at once: its work goes on during compilation
 
 
 def start(modules: Iterable[tuple[str, CodeType]], call: Call) -> Any:

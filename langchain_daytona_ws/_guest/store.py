@@ -1,8 +1,9 @@
-"""Read whole files, and replace them: an upload is renamed into place, other content is written in place.
+"""Read whole files, and replace them.
 
-An S3 mount supports no rename, append or chmod: there an upload is copied, by plain open, truncate, write and close. A
-failed write can therefore lose the old content: it is kept in memory and restored, and the answer reports what the file
-contains now.
+An upload is a file on the sandbox's own disk, to which the host has sent the content. It is renamed to the path of the
+file; other content is written into the existing file. An S3 mount supports no rename, append or chmod: an upload is
+then copied, by plain open, truncate, write and close. Such a write may fail after the old content is gone. So the old
+content is kept in memory and written back, and the answer reports what the file contains then.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
 
 CHUNK = 1 << 20
 MAX_BYTES = 10 << 20
-OWN_HASH_BYTES = 128 << 10
+OWN_HASH_BYTES = 128 << 10  # up to this size, hash without ``hashlib``, see `_sha256`
 _BUSY_WAITS_S = (0.02, 0.05, 0.1, 0.2, 0.4)
 
 
 class Content:
-    """The content of a file: always its hash, and its bytes (``data``) only up to ``max_bytes``."""
+    """The hash, size and time of a file, and its bytes (``data``); None if the file was larger than a given limit."""
 
     __slots__ = ("data", "mtime_ns", "sha256", "size")
 
@@ -38,10 +39,10 @@ class Content:
 
 
 class Source:
-    """The bytes to write: from the request, or from an upload on the sandbox's own disk, which is then removed.
+    """The bytes to write: from the request, or from an upload, which `close` removes.
 
-    An upload that only this user can have written is not read again: its size is checked, and its hash is the one that
-    the host computed while it sent the bytes.
+    If only this user can have written the upload, it is not read to hash it: its size is checked, and its hash is the
+    hash that the host computed while it sent the bytes.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Source:
             raise RefusedError("staging")
 
     def move(self, location: Location, old: os.stat_result | None) -> bool:
-        """Make the upload the file, atomically; return False if it must be copied.
+        """Move the upload to the path of the file, atomically; return False if it must be copied instead.
 
         Args:
             location: The file.
@@ -86,7 +87,7 @@ class Source:
             FileExistsError: Another process created the file first.
         """
         above = os.fstat(location.parent)
-        if not self.is_own or above.st_mode & stat.S_ISGID:  # files in it belong to its group
+        if not self.is_own or above.st_mode & stat.S_ISGID:  # a new file must get the group of the directory
             return False
         upload = os.fstat(self._fd)
         if old is None:
@@ -94,11 +95,11 @@ class Source:
             os.umask(mask)
             mode = self.new_mode & ~mask
         else:
-            # Another name of the file, or its owner, would be lost.
+            # A rename would change the file's owner, or leave the old content under its other names (hard links).
             if old.st_nlink != 1 or (old.st_uid, old.st_gid) != (upload.st_uid, upload.st_gid):
                 return False
             mode = stat.S_IMODE(old.st_mode)
-            if not mode & stat.S_IWUSR:  # writing in place is refused
+            if not mode & stat.S_IWUSR:  # the caller then writes into the file, which is refused
                 return False
             if self.executable:
                 mode = _executable_mode(mode)
@@ -110,7 +111,7 @@ class Source:
                 os.rename(str(self.path), location.name, dst_dir_fd=location.parent)
         except FileExistsError:
             raise
-        except OSError:  # another file system, such as a mount, or a directory that is not writable
+        except OSError:  # another file system, such as a mount, or no permission to write in the directory
             return False
         return True
 
@@ -120,7 +121,7 @@ class Source:
         return 0o777 if self.executable else 0o666
 
     def make_executable(self, location: Location) -> None:
-        """Make a file executable, if the source is executable. The refusal of an S3 mount is ignored."""
+        """Make a file executable if the source is executable. If an S3 mount refuses this, do nothing."""
         if not self.executable:
             return
         try:
@@ -147,7 +148,7 @@ class Source:
         self._fd = -1
         try:
             os.unlink(str(self.path))
-        except OSError:  # its directory is pruned by age
+        except OSError:  # old uploads are pruned
             return
 
     def _open_upload(self) -> int:
@@ -171,7 +172,7 @@ class Source:
 
 
 def load(location: Location, max_bytes: int) -> Content:
-    """Read a regular file; above ``max_bytes`` it is only hashed."""
+    """Read and hash a regular file. The bytes of a file of more than ``max_bytes`` bytes are not kept."""
     for wait_s in (*_BUSY_WAITS_S, None):
         need_file(location.status())  # before opening: opening a device can have effects
         try:
@@ -217,7 +218,7 @@ def create(location: Location, source: Source) -> bool:
 
 
 def replace(location: Location, chunks: Iterable[bytes], old: Content) -> None:
-    """Overwrite a regular file in place; on failure restore the old content if possible."""
+    """Overwrite a regular file in place. If this fails, write the old content back if possible, and raise the error."""
     error = _overwrite(location, chunks)
     if error is None:
         return
@@ -237,7 +238,7 @@ def _overwrite(location: Location, chunks: Iterable[bytes]) -> OSError | None:
             fd = location.open(os.O_WRONLY | os.O_TRUNC)
             break
         except OSError as error:
-            # An S3 mount refuses to write a file just read until the kernel has released the reader.
+            # An S3 mount refuses to write a file that was just read until the kernel has released the reader.
             if error.errno != errno.EPERM or wait_s is None:
                 return error
             time.sleep(wait_s)
@@ -245,7 +246,7 @@ def _overwrite(location: Location, chunks: Iterable[bytes]) -> OSError | None:
 
 
 def _fill(fd: int, chunks: Iterable[bytes]) -> OSError | None:
-    """Write all chunks and close; an S3 mount uploads, and can fail, only on close."""
+    """Write all chunks and close the file; return the first error. An S3 mount uploads, and may fail, only on close."""
     failure: OSError | None = None
     try:
         need_file(os.fstat(fd))
@@ -290,17 +291,17 @@ def _unlink(location: Location) -> None:
 
 
 def _executable_mode(mode: int) -> int:
-    """Return the mode with the permission to execute for every class that may read."""
+    """Return the mode in which owner, group and others may execute the file if they may read it."""
     return mode | (mode & 0o444) >> 2
 
 
 def _sha256(size: int) -> Any:
     """Return a new hash for ``size`` bytes.
 
-    ``hashlib`` hashes 1 MiB in 1 ms, Python's own hash in 10 ms; but importing ``hashlib`` takes 3 to 10 ms.
+    ``hashlib`` hashes 1 MiB in 1 ms, Python's built-in module in 10 ms; but importing ``hashlib`` takes 3 to 10 ms.
     """
     if size <= OWN_HASH_BYTES:
-        for name in ("_sha2", "_sha256"):  # from Python 3.12, and before
+        for name in ("_sha2", "_sha256"):  # the built-in module from Python 3.12 on, and before
             try:
                 return __import__(name).sha256()
             except (ImportError, AttributeError):
@@ -319,7 +320,7 @@ def _chunks(fd: int) -> Iterator[bytes]:
 
 
 def _wait_or_raise(error: OSError, wait_s: float | None) -> None:
-    """Wait before a retry if the error means "being changed" (measured on S3 mounts); otherwise raise it."""
+    """If the error means that the file is being changed (measured on S3 mounts), wait; otherwise raise the error."""
     if error.errno == errno.ELOOP:  # a symlink replaced the file after the check
         raise RefusedError("busy") from None
     if error.errno not in (errno.ESTALE, errno.EPERM) or wait_s is None:

@@ -1,7 +1,7 @@
 """The synchronisation of one call: ask the resident to pull before the command, and to push after it.
 
-The module ``sync_resident`` explains the resident. ``begin`` runs early, while the other modules are compiled. A call
-never runs in a workspace that was not pulled.
+The resident is a process that stays in the sandbox between calls, see ``sync_resident``. ``begin`` runs early, while
+the other modules are compiled. A call never runs in a workspace that was not pulled.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     Request = dict[str, Any]
 
 CONNECT_S = 2.0
-# A resident that works on a long pull or push answers other questions at once; a hung one does not.
+# If there is no answer after this time, ask for the progress. During a long pull or push a resident answers this second
+# question at once; a hung resident does not.
 PATIENCE_S = 3.0
-ALIVE_S = 5.0
+ALIVE_S = 5.0  # longest wait for an answer that needs no work
 ANSWER_BYTES = 256 * 1024
 
 _pulls: list[Question | SetupError] = []
@@ -48,7 +49,7 @@ class Question:
         return int(self._socket.fileno())
 
     def answer(self, wait_s: float) -> tuple[str, str] | None:
-        """Return the code and the JSON text of the answer; None if there is none in time.
+        """Return the code and the JSON text of the answer; None if it has not arrived after ``wait_s`` seconds.
 
         Raises:
             OSError: The resident has ended.
@@ -68,7 +69,7 @@ class Question:
 
 
 def patient_answer(question: Question, path: str, wait_s: float) -> tuple[str, str] | tuple[None, str]:
-    """Return the answer, or None and the progress if there is none yet after ``wait_s`` seconds.
+    """Return the answer. If there is none after ``wait_s`` seconds, return None and the progress of the work.
 
     Raises:
         OSError: The resident has ended or hangs.
@@ -121,11 +122,11 @@ def descriptors() -> list[int]:
 
 
 def enter(request: Request) -> Request:
-    """Wait until the workspace is pulled, and change into it. If the request carries the resident, start it first.
+    """Wait until the workspace is pulled, and change into it. If the request brings a new resident, start it first.
 
     Raises:
-        SetupError: ``sync_absent`` or ``sync_credentials`` if the host must send the resident or new credentials,
-            ``sync_pulling`` if the pull takes longer, or another code if the workspace cannot be pulled.
+        SetupError: ``sync_absent`` if the host must send a new resident, ``sync_credentials`` if it must send new
+            credentials, ``sync_pulling`` if the pull takes longer, or another code if the workspace cannot be pulled.
     """
     wanted = request["sync"]
     if wanted["is_new"]:
@@ -139,7 +140,7 @@ def enter(request: Request) -> Request:
     try:
         code, value = patient_answer(pull, socket_path(wanted), wanted["wait_s"])
     except OSError:
-        raise SetupError("sync_absent", "") from None  # the host sends another one, which takes its place
+        raise SetupError("sync_absent", "") from None  # the host sends a new resident
     if code is None:
         raise SetupError("sync_pulling", value)
     if code != "ok":
@@ -163,7 +164,7 @@ def _detail(text: str) -> str:
 
 
 def leave(request: Request, timed_out: bool) -> Request:
-    """Push the changes of a call; return the resident's report as JSON text, or why there is none."""
+    """Push the changes of a call; return the resident's report as JSON text, or the reason why there is no report."""
     if "op" in request and "key" not in request:  # a file operation that changes nothing
         return {}
     wanted = request["sync"]
@@ -189,10 +190,10 @@ def push(request: Request, wait_s: float) -> bool:
         question = Question(socket_path(wanted), "flush %s" % wanted["id"])
         answer = question.answer(wait_s) if wait_s else None
     except OSError:
-        return False  # the next call starts a resident, which pushes
+        return False  # the next call starts a new resident, which pushes the changes
     return answer is not None and answer[0] == "ok"
 
 
 def main(request: Request) -> Request:
-    """Do nothing between pull and push: a call that only synchronises."""
+    """Do nothing: a call of this module only pulls before, and pushes after."""
     return {"ok": True}

@@ -44,10 +44,11 @@ class Found:
 
 
 class Page:
-    """One page of a listing; its objects are parsed only when they are asked for.
+    """One page of a listing. Its objects are parsed only when `objects` is called.
 
     Raises:
-        S3Error: The answer is not a whole listing, for example a proxy's page: it must not look like an empty prefix.
+        S3Error: The text is not a whole listing, for example the page of a proxy, which must not look like an empty
+            prefix.
     """
 
     def __init__(self, text: bytes, prefix: str) -> None:
@@ -67,11 +68,11 @@ class Page:
         self._is_encoded = fields.get("EncodingType") == "url"
         self._count = fields.get("KeyCount")
         self._prefix = prefix
-        # The rest of the page may differ each time.
+        # Digest of the objects only: the rest of the page may differ each time.
         self.digest = hashlib.md5(self._contents).digest()  # noqa: S324 - compares with the last page only
 
     def objects(self) -> list[tuple[str, str, int, str]]:
-        """Return key below the prefix, ETag, size and last change of each object.
+        """Return for each object its key without the prefix, ETag, size in bytes, and time of the last change.
 
         Raises:
             S3Error: The page is incomplete.
@@ -101,7 +102,7 @@ class Page:
 
 
 def text_of(document: bytes, name: str) -> str:
-    """Return the text of the first element of this name, in any namespace; "" if there is none."""
+    """Return the text of the first XML element of this name, in any namespace; "" if there is none."""
     try:
         for element in ElementTree.fromstring(document).iter():  # noqa: S314 - as above
             if element.tag.rpartition("}")[2] == name:
@@ -124,7 +125,7 @@ def etag_of(headers: http.client.HTTPMessage) -> str:
     """Return the ETag of an answer.
 
     Raises:
-        S3Error: There is none: a proxy has answered, and nothing was read or stored.
+        S3Error: The answer has no ETag: it comes from a proxy, and nothing was read or stored.
     """
     etag = headers["ETag"]
     if not etag:

@@ -1,8 +1,12 @@
 """A working copy of an S3 prefix: the transfer of single files in both directions, and conflict copies.
 
-Every object is one file: its key is the prefix and the path, its content the file's, and its user metadata are those of
-AWS's own file services (`file-permissions`, `file-mtime`). The content of a symbolic link is its target. An empty
-directory is an empty object whose key ends in ``/``; other directories have no object.
+A working copy is a directory on the sandbox's disk that is synchronised with an S3 prefix. Each file is one object. The
+object's key is the prefix and the path; its content is the content of the file; its user metadata contain the mode and
+the time of the file in the form of AWS's own file services (`file-permissions`, `file-mtime`). The object of a symbolic
+link contains the target of the link. An empty directory is an empty object whose key ends in ``/``; other directories
+have no object.
+
+A conflict copy is a renamed file: if a file was changed here and in S3, both versions are kept.
 """
 
 from __future__ import annotations
@@ -45,12 +49,12 @@ if TYPE_CHECKING:
     Spec = dict[str, Any]
     Pairs = list[list[str]]
 
-WORKERS = 64  # so that 2,000 requests of 25 ms take 0.8 seconds; more threads only wait for each other
+WORKERS = 64  # 2,000 requests of 25 ms then take 0.8 seconds; more threads only wait for each other
 PART_WORKERS = 6
 SMALL_BYTES = 1024 * 1024
 PARTS_ABOVE_BYTES = 64 * 1024 * 1024
-PLAIN_MODE = stat.S_IFREG | 0o644  # of an object that a program stored without a mode
-NAMES_MAX = 20  # in a report
+PLAIN_MODE = stat.S_IFREG | 0o644  # mode of a file whose object has no mode
+NAMES_MAX = 20  # most paths of each kind in a report
 
 
 class Raced(Exception):
@@ -82,11 +86,12 @@ class Report:
 
 
 class Copy:
-    """The state of one working copy.
+    """One working copy: its index, its report, and its connection to S3.
 
     Args:
-        spec: ``root``, ``state`` (a directory next to it), ``bucket``, ``prefix``, ``region``, ``endpoint``,
-            ``label`` (part of the names of conflict copies), ``ignored``, ``read_only``.
+        spec: ``root``, ``state`` (a directory next to the root, for the index, temporary files and the trash),
+            ``bucket``, ``prefix``, ``region``, ``endpoint``, ``label`` (part of the names of conflict copies),
+            ``ignored``, ``read_only``.
         credentials: The credentials for S3.
     """
 
@@ -102,10 +107,10 @@ class Copy:
         self.trash = Trash(spec["state"] + "/trash")
         self._names = threading.Lock()
         self._make_state()
-        for name in os.listdir(self._temporary):  # of a resident that was killed
+        for name in os.listdir(self._temporary):  # left by a resident that was killed
             remove("%s/%s" % (self._temporary, name))
         self.report = Report()
-        self.reported: set[str] = set()  # problems are reported once
+        self.reported: set[str] = set()  # problems that were reported, since each is reported once
         self.is_new_directory = False
         self.index = self._index(self.tree.identity(), is_lost=False)
 
@@ -123,7 +128,10 @@ class Copy:
         return self.index.binding[0] == self.tree.identity()
 
     def bind(self) -> None:
-        """Begin a new index if the directory was replaced, so that its missing files are not deleted in S3."""
+        """Begin a new index if the workspace's directory was replaced.
+
+        Otherwise the objects of files that are missing in the new directory would be deleted in S3.
+        """
         self._make_state()
         if self.is_bound and self.index.binding[0] is not None:
             return
@@ -138,7 +146,7 @@ class Copy:
         self.index.honours_delete = honours
 
     def forget_report(self) -> None:
-        """Begin a new report, after the last one was delivered."""
+        """Begin a new report. Called after the last report was delivered."""
         self.report = Report()
 
     def for_each(self, work: Callable[[str], T | None], paths: list[str]) -> list[T]:
@@ -164,7 +172,7 @@ class Copy:
             self.report.skipped.append([path, reason])
 
     def is_same_content(self, path: str, status: os.stat_result, entry: Entry) -> bool:
-        """Return whether a file has the content that the index knows."""
+        """Return whether a file has the content that is recorded in the index."""
         if stat.S_IFMT(status.st_mode) != stat.S_IFMT(entry.mode):
             return False
         if entry.is_unchanged(status):
@@ -178,12 +186,12 @@ class Copy:
 
         Args:
             path: The file.
-            source: A file outside of the working copy to be renamed in its place.
+            source: If given, this file outside of the working copy is renamed instead.
         """
         directory, _, name = path.rpartition("/")
         base = "%s%s.conflict-%s" % (directory and directory + "/", shortened(name), self.spec["label"])
         copy, number = base, 1
-        with self._names:  # several files may get the same name
+        with self._names:  # two threads must not choose the same name
             while self.tree.status(copy) is not None or copy in self.index.entries:
                 number += 1
                 copy = "%s-%d" % (base, number)
@@ -193,12 +201,12 @@ class Copy:
         return copy
 
     def discard(self, path: str, status: os.stat_result) -> None:
-        """Remove a file that no longer exists in S3, and the directories that become empty."""
+        """Move a file that no longer exists in S3 to the trash, and remove the directories that become empty."""
         if stat.S_ISDIR(status.st_mode):
             try:
                 os.rmdir(self.tree.path(path.rstrip("/")))
             except OSError:
-                return  # it has other content
+                return  # the directory is not empty
         else:
             self.move_to_trash(path, status)
         for parent in reversed(list(parents(path))):
@@ -247,13 +255,13 @@ class Copy:
         Args:
             path: The file.
             size: Size of the object, in bytes.
-            etag: ETag of the object in the listing; the object may be newer by now.
-            modified: Its last change in the listing; "" if it is not from a listing.
-            expected: Status of the file that may be replaced; None for no file.
-            is_changed: Whether the file may have content that S3 does not have, and must not be lost.
+            etag: Last known ETag of the object, which may have been replaced since.
+            modified: Time of the object's last change in the listing; "" if ``etag`` is not from a listing.
+            expected: Status of the file that may be replaced; None if there must be no file.
+            is_changed: Whether the file may have content that S3 does not have, and that must not be lost.
 
         Raises:
-            Raced: Another file is there now.
+            Raced: The file has changed, or another file is at the path.
             S3Error, LocalError, OSError: The file is unchanged.
         """
         new = "%s/%d" % (self._temporary, next(self._numbers))
@@ -262,13 +270,13 @@ class Copy:
         try:
             digest = hashlib.md5()  # noqa: S324 - S3's ETag is an MD5
             if size > PARTS_ABOVE_BYTES:
-                # The ETag of an upload in parts depends on their sizes, so the digest of the content is unknown.
+                # The ETag of an upload in parts depends on the sizes of the parts: the content's digest is unknown.
                 found, content = self._download_parts(path, size, etag, fd), ""
             else:
 
                 def write(piece: bytes) -> None:
                     nonlocal digest
-                    if not piece:  # the content begins again
+                    if not piece:  # the content is sent again from its start
                         os.ftruncate(fd, 0)
                         os.lseek(fd, 0, os.SEEK_SET)
                         digest = hashlib.md5()  # noqa: S324
@@ -299,7 +307,10 @@ class Copy:
     def _keep_changed(
         self, path: str, found: Found, fd: int, content: str, status: os.stat_result
     ) -> os.stat_result | None:
-        """Adopt a file that equals its object, and return its status; or rename it to a conflict copy."""
+        """If a file equals its object, record it in the index and return its status.
+
+        Otherwise rename the file to a conflict copy, and return None.
+        """
         read_at_ns = time.time_ns()
         if _has_content(self.tree.path(path), status, fd, found.mode, content):
             self.adopt(path, status, found, digest=content, is_racy=is_racy(status, read_at_ns))
@@ -319,7 +330,10 @@ class Copy:
         digest: str = "",
         is_racy: bool = True,
     ) -> None:
-        """Record a file whose content is that of its object. A push stores the mode that the file has here."""
+        """Record in the index that a file has the content of its object.
+
+        If the object has another mode, the next push stores the mode of the file.
+        """
         entry = Entry(found.etag if found else "", status, digest=digest, is_racy=is_racy)
         if found is not None:
             entry.put_at = unix_time(found.modified)
@@ -327,7 +341,7 @@ class Copy:
         self.index.set(path, entry)
 
     def _download_parts(self, path: str, size: int, etag: str, fd: int) -> Found:
-        """Read a large object in parallel parts; all parts must be of one object."""
+        """Read a large object in parallel parts, all of the object with this ETag."""
 
         def part(start: int) -> Found:
             at = start
@@ -391,26 +405,26 @@ class Copy:
                 try:
                     os.link(at, self.trash.new_path(path, now))
                 except OSError:
-                    pass  # another user's file, or no hard links here: later writes to it are lost
+                    pass  # another user's file, or a disk without hard links: later writes to it are lost
             os.rename(new, at)
         status = os.lstat(at)
         entry = Entry(found.etag, status, digest=content)
         entry.put_at = unix_time(found.modified)
         if not found.mode:
             entry.mode = PLAIN_MODE  # the next push stores the mode, so that other copies have it too
-        # Any later write gives the file another modification time.
+        # If this time is older, any later write gives the file another modification time.
         entry.is_racy = status.st_mtime_ns > time.time_ns() - RACY_NS
         self.index.set(path, entry)
 
     # --- upload ---
 
     def upload(self, path: str, status: os.stat_result, condition: dict[str, str]) -> None:
-        """Store a file as an object and record it in the index.
+        """Store a file as an object, and record both in the index.
 
         Args:
             path: The file, link, or empty directory (with a final ``/``).
             status: Its status before this call.
-            condition: ``if-match`` or ``if-none-match``.
+            condition: The header ``if-match`` or ``if-none-match`` of the request.
 
         Raises:
             S3Error: ``changed`` or ``missing`` if the condition does not hold.
@@ -421,8 +435,8 @@ class Copy:
             etag, put_at, digest = self._put(path, status, condition)
             known = self.index.entries.get(path)
             if known is not None and known.etag == etag and put_at and put_at <= known.changed_at:
-                # Only mode or time have changed, within one second: other copies would not notice, since listings show
-                # whole seconds.
+                # Only the mode or time has changed, within the same second as the last change. Listings show whole
+                # seconds, so other copies would not notice: store the object again in the next second.
                 time.sleep(1.0)
                 etag, put_at, digest = self._put(path, status, {"if-match": '"%s"' % etag})
             entry = Entry(etag, status, digest=digest, put_at=put_at, is_racy=is_racy(status, read_at_ns))
@@ -495,7 +509,7 @@ class Copy:
         return etag, put_at, ""
 
     def _check_condition(self, key: str, condition: dict[str, str]) -> None:
-        """Check the condition by a request first: some stores ignore it when they complete an upload."""
+        """Check the condition by a separate request: some stores ignore it when they complete an upload in parts."""
         etag = condition.get("if-match")
         if etag is not None:
             found = self.bucket.head(key)
@@ -512,7 +526,7 @@ class Copy:
 
 
 def _any_cpu() -> int | None:
-    """Return one of this process's CPUs; None if the system does not report them."""
+    """Return one of the CPUs that this process may use; None if the system does not report them."""
     try:
         cpus = sorted(os.sched_getaffinity(0))
     except (AttributeError, OSError):
@@ -521,17 +535,17 @@ def _any_cpu() -> int | None:
 
 
 def _on_cpu(cpu: int | None, work: Callable[[], T]) -> T:
-    """Run work of this thread on one CPU.
+    """Run work of this thread on the given CPU; on any CPU if it is None.
 
-    Threads that wait for the interpreter's lock on several CPUs wake each other at each system call: on two CPUs,
-    10,000 downloads cost 8.8 s of CPU time in place of 4.9 (measured).
+    If the threads that wait for the interpreter's lock are on several CPUs, they wake each other at each system call:
+    on two CPUs, 10,000 downloads took 8.8 s of CPU time, on one CPU 4.9 s (measured).
     """
     if cpu is None:
         return work()
     before = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {cpu})
-    except OSError:  # not allowed here, or the CPU is gone
+    except OSError:  # not allowed here, or this CPU was removed
         return work()
     try:
         return work()
@@ -539,14 +553,14 @@ def _on_cpu(cpu: int | None, work: Callable[[], T]) -> T:
         try:
             os.sched_setaffinity(0, before)
         except OSError:
-            pass  # some of these CPUs are gone
+            pass  # some of these CPUs were removed
 
 
 def _move_new(new: str, at: str) -> None:
-    """Move a file to a path at which there is none.
+    """Move a file to a path at which no file may be.
 
     Raises:
-        Raced: A file is there now.
+        Raced: There is a file at the path.
     """
     try:
         os.link(new, at, follow_symlinks=False)
@@ -561,7 +575,7 @@ def _move_new(new: str, at: str) -> None:
 
 
 def _target(fd: int) -> bytes:
-    """Return the content of an open file as the target of a link; empty if no link can have this target."""
+    """Return the content of an open file, if it can be the target of a symbolic link; otherwise nothing."""
     target = os.pread(fd, PATH_BYTES + 1, 0)
     return b"" if len(target) > PATH_BYTES or b"\0" in target else target
 

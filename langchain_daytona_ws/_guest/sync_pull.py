@@ -1,4 +1,4 @@
-"""Pull: make the working copy equal to the prefix, before a command runs."""
+"""Pull: copy the changes in an S3 prefix to its working copy, before a command runs."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
     Object = tuple[str, str, int, str]  # path, ETag, size, last change
 
-# A large prefix is listed in parallel segments, which start after each 900th key of the last listing. A page has at
-# most 1,000 keys.
+# A large prefix is listed in parallel segments. A segment begins after each 900th key of the last listing, since a page
+# has at most 1,000 keys.
 KEYS_APART = 900
 HIDDEN = "S3 has objects below this name too; a directory has this name here"
-TRIES = 3  # for a file that a program is writing meanwhile
+TRIES = 3  # attempts for a file that a program is writing, or an object that another writer replaces
 
 
 class TooLarge(Exception):
@@ -37,7 +37,7 @@ class TooLarge(Exception):
 
 
 class Listing:
-    """The prefix's objects by path, in key order."""
+    """The objects of the prefix by path, in the order of their keys."""
 
     def __init__(self, copy: Copy) -> None:
         self._copy = copy
@@ -46,7 +46,7 @@ class Listing:
         self.objects: dict[str, Object] = {}
 
     def refresh(self) -> bool:
-        """List again; return whether anything has changed. A page whose bytes have not changed is not parsed."""
+        """List the prefix; return whether it has changed. Pages whose objects have not changed are not parsed again."""
         ends: list[str | None] = [*self._marks[1:], None]
         results = list(self._copy.pool.map(self._segment, self._marks, ends))
         if not any(changed for _, changed in results):
@@ -65,7 +65,7 @@ class Listing:
         return True
 
     def _segment(self, mark: str, end: str | None) -> tuple[list[tuple[bytes, list[Object]]], bool]:
-        """List the keys after a mark, up to the next mark."""
+        """List the keys after the key ``mark``, at least up to ``end``; return the pages, and whether they changed."""
         copy, known = self._copy, self._pages.get(mark, [])
         pages: list[tuple[bytes, list[Object]]] = []
         changed, after = mark not in self._pages, mark
@@ -94,10 +94,10 @@ class Pull:
         self.total = self.done = 0  # objects of the running pull, for its progress
 
     def run(self) -> None:
-        """Copy all remote changes here.
+        """Copy all changes in S3 to the working copy.
 
         Raises:
-            S3Error, LocalError, OSError: Not everything could be pulled; what was pulled is in the index.
+            S3Error, LocalError, OSError: Some files could not be pulled; the index contains those that were pulled.
             TooLarge: The objects to download are larger than the limit. Nothing was downloaded.
         """
         copy = self._copy
@@ -121,7 +121,7 @@ class Pull:
         copy.trash.empty()
 
     def _compare(self) -> list[str]:
-        """Return the paths whose objects are not those of the index."""
+        """Return the paths whose objects differ from the index, and can be files here."""
         copy, objects = self._copy, self._listing.objects
         entries, wanted = copy.index.entries, []
         for path, etag, _, modified in objects.values():
@@ -161,7 +161,7 @@ class Pull:
             raise TooLarge(size, limit)
 
     def _remove_deleted(self) -> None:
-        """Remove the files whose objects are gone; files that have changed here stay and become new files."""
+        """Remove the files whose objects were deleted. Files that were changed here stay, and count as new files."""
         copy, objects = self._copy, self._listing.objects
         entries = copy.index.entries
         unchanged: list[tuple[str, os.stat_result]] = []
@@ -176,7 +176,8 @@ class Pull:
                 unchanged.append((path, status))
         if not unchanged:
             return
-        # If this process is killed now, the next one must not delete the objects of a listing that was wrong.
+        # Save first: if the listing was wrong, these objects exist, and if this process is killed after it has removed
+        # the files, the next resident must not delete the objects.
         copy.index.save()
         for path, status in sorted(unchanged, key=lambda item: item[0], reverse=True):
             try:
@@ -186,9 +187,9 @@ class Pull:
                 self._failures.append(error)
 
     def _make_room(self, path: str) -> bool:
-        """Make the directories above a path, in place of files; return whether this was possible.
+        """Create the directories above a path; return whether this was possible.
 
-        A file that was changed becomes a conflict copy.
+        A file that has the name of one of these directories is removed, or becomes a conflict copy if it was changed.
         """
         copy = self._copy
         try:
@@ -213,7 +214,7 @@ class Pull:
         entry = copy.index.entries.get(path)
         if entry is not None and copy.is_same_content(path, status, entry):
             copy.index.drop(path)
-            copy.index.save()  # if this process is killed now, the next one must not delete the object
+            copy.index.save()  # if this process is killed now, the next resident must not delete the object
             copy.move_to_trash(path, status)
             if path in self._listing.objects:
                 copy.skip(path, HIDDEN)
@@ -257,7 +258,7 @@ class Pull:
                 found = copy.bucket.head(copy.prefix + path) if error.code == "changed" else None
                 if found is None:
                     raise
-                etag, size = found.etag, found.size  # it was replaced during its download
+                etag, size = found.etag, found.size  # the object was replaced during the download
                 continue
             if is_there:
                 copy.report.count("pulled")
@@ -267,7 +268,7 @@ class Pull:
         raise S3Error("changed", "%s is replaced again and again" % path)
 
     def _replace_directory(self, path: str) -> None:
-        """Write a file in the place of an empty directory; a directory with files of its own stays."""
+        """Write a file in place of an empty directory. A directory that is not empty stays."""
         copy = self._copy
         try:
             os.rmdir(copy.tree.path(path))
@@ -277,12 +278,15 @@ class Pull:
         self._update(path)
 
     def _adopt(self, path: str, status: os.stat_result, entry: Entry | None) -> bool:
-        """Record a file that needs no download and return True: it equals the object, or only the file has changed."""
+        """Return whether a file needs no download: it equals the object, or only the file has changed.
+
+        In both cases record the object's state in the index.
+        """
         copy = self._copy
         _, etag, size, modified = self._listing.objects[path]
         if entry is not None and entry.etag == etag:
             if not copy.is_same_content(path, status, entry):
-                entry.modified = modified  # only this copy has changed it: the next push stores it
+                entry.modified = modified  # the file was changed only here: the next push stores it
                 return True
             # Another writer has stored the same content, or changed the mode.
             found = copy.bucket.head(copy.prefix + path)

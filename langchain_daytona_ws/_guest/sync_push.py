@@ -1,4 +1,4 @@
-"""Push: make the prefix equal to the working copy after a command, without overwriting changes of other writers."""
+"""Push: copy changes in a working copy to its S3 prefix after a command, without overwriting other writers' changes."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Push:
         self.unpushed: dict[str, str] = {}  # path → reason
 
     def run(self) -> None:
-        """Store all local changes in S3: contents first, then references to them, deletions last.
+        """Store all local changes in S3. Git references are stored after Git objects; deletions come last.
 
         Raises:
-            S3Error: S3 cannot be reached, or refuses every request; ``unpushed`` names the files.
+            S3Error: At least one file could not be stored or deleted; ``unpushed`` names the files.
         """
         copy = self._copy
         copy.bind()
@@ -63,7 +63,7 @@ class Push:
             raise failure
 
     def _save_all(self, found: Scan) -> S3Error | None:
-        """Upload the changed files of a scan; return the first error that concerns all files."""
+        """Upload the changed files of a scan; return the first error of S3."""
         self._changed = found.changed
         self.total += len(found.changed)
         failures: list[S3Error] = []
@@ -73,7 +73,7 @@ class Push:
         return failures[0] if failures else None
 
     def _save(self, path: str) -> S3Error | None:
-        """Upload one changed file; return the error if it concerns all files."""
+        """Upload one changed file; return the error of S3, if any."""
         try:
             self._upload(path, self._changed[path])
         except FileNotFoundError:
@@ -110,7 +110,7 @@ class Push:
         copy.report.count("pushed")
 
     def _is_only_touched(self, path: str, status: os.stat_result, entry: Entry) -> bool:
-        """Return whether only attributes have changed that S3 does not store, such as the inode."""
+        """Return whether only attributes have changed that S3 does not store, such as the inode; record them."""
         if entry.mode != status.st_mode or entry.mtime_ns != status.st_mtime_ns:
             return False
         read_at_ns = time.time_ns()
@@ -121,7 +121,7 @@ class Push:
         return True
 
     def _store(self, path: str, status: os.stat_result, entry: Entry | None) -> None:
-        """Upload if the object has not changed. If it was deleted in S3, create it again."""
+        """Upload a file if its object has not changed in S3. If the object was deleted there, create it again."""
         copy = self._copy
         if entry is not None:
             try:
@@ -133,7 +133,7 @@ class Push:
         return copy.upload(path, status, {"if-none-match": "*"})
 
     def _resolve(self, path: str, status: os.stat_result) -> None:
-        """Keep both versions if another writer has changed the object: this file becomes a conflict copy."""
+        """Keep both versions if another writer has changed the object: the file here becomes a conflict copy."""
         copy = self._copy
         found = copy.bucket.head(copy.prefix + path)
         entry = copy.index.entries.get(path)
@@ -148,11 +148,11 @@ class Push:
             copy.adopt(path, status, found)
         else:
             copy.download(path, found.size, found.etag, "", status, is_changed=True)
-        # The second scan finds the conflict copy, and a mode that differs.
+        # Scan again: this finds the conflict copy, and a mode that differs from the object's.
         self._is_to_scan = True
 
     def _delete(self, path: str) -> S3Error | None:
-        """Delete the object of a deleted file; return the error if it concerns all files."""
+        """Delete the object of a deleted file; return the error of S3, if any."""
         copy = self._copy
         entry = copy.index.entries.get(path)
         status = copy.tree.status(path)
@@ -176,7 +176,7 @@ class Push:
         if copy.index.honours_delete:
             copy.bucket.delete(key, entry.etag)
             return
-        # A store without conditional deletion: a change within the next milliseconds would be lost.
+        # The store does not check conditions of deletions: another writer's change between these two requests is lost.
         found = copy.bucket.head(key)
         if found is not None and found.etag != entry.etag:
             raise S3Error("changed", "")
@@ -201,7 +201,7 @@ class Unconditional(Exception):
 
 
 def probe(copy: Copy) -> None:
-    """Find out with a scratch object which conditions the store checks; record the result in the index.
+    """Test with a temporary object which conditions the store checks; record the result in the index.
 
     Raises:
         Unconditional: The store does not check the condition of an upload.
@@ -240,7 +240,10 @@ def probe(copy: Copy) -> None:
 
 
 def _level(path: str) -> int:
-    """Return the order of uploads: a reader of the prefix must not see a Git reference before its objects."""
+    """Return 0, 1 or 2 for a file that is uploaded first, second or last.
+
+    A reader of the prefix must not see a Git reference before the Git objects to which it refers.
+    """
     _, git, inside = path.rpartition(".git/")  # of a work tree, or of a bare repository
     inside = "/" + inside
     if (

@@ -1,9 +1,9 @@
-"""The resident: a process in the sandbox that keeps working copies in step with S3 between calls.
+"""The resident: a process that stays in the sandbox between calls, and synchronises working copies with S3 for them.
 
-It keeps connections, the last listing, the index and the credentials in memory, and answers over a Unix socket that
-only this user can reach. If it is killed, nothing is lost: the next call starts another one, which compares files and
-objects. It has one set of credentials for its life; new credentials come with a new resident, so that they are never
-sent to a process that merely listens at the socket.
+It keeps connections, the last listing, the index and the credentials in memory, and answers calls over a Unix socket
+that only this user can reach. If it is killed, no data is lost: the next call starts another resident, which compares
+files and objects. A resident never gets new credentials. They are given to a new resident when it starts, because
+another process could listen at the socket.
 """
 
 from __future__ import annotations
@@ -36,26 +36,26 @@ PUSH_LIMIT_S = 900.0
 END_WITHIN_S = 5.0
 KILL_WITHIN_S = 2.0
 CHECK_EVERY_S = 60.0
-CLIENT_S = 30.0  # in which a call must send its question
+CLIENT_S = 30.0  # time in which a call must send its question
 START_WITHIN_S = 20.0
 NAMES_MAX = 10
-# New credentials may help; the host sends them once.
+# After these errors the host sends new credentials, once.
 OF_CREDENTIALS = ("expired", "denied", "signature")
 PR_SET_DUMPABLE = 4
 COMM = "workspace-sync"
 
 
 def start(path: str, spec: Spec, secret: bytes, wanted: Request) -> None:
-    """Start a resident, unless one is running that this call can use, even if another session started it.
+    """Start a resident, unless a resident is running that this call can use. Another session may have started it.
 
     Args:
-        path: Its socket.
+        path: The path of the resident's socket.
         spec: ``id``, ``key`` and ``expires_at`` of the credentials, and the specifications of the ``copies``.
         secret: The credentials, as JSON.
         wanted: The field ``sync`` of the call's request.
 
     Raises:
-        SetupError: It cannot be started.
+        SetupError: No resident can be started.
     """
     try:
         credentials = json.loads(secret)
@@ -66,7 +66,7 @@ def start(path: str, spec: Spec, secret: bytes, wanted: Request) -> None:
         dirs.make_directory(copy["state"])
         if os.stat(copy["root"]).st_dev != os.stat(os.path.dirname(copy["root"])).st_dev:
             raise dirs.SetupError("sync_mount_point", copy["root"])
-    # Only one of several parallel calls starts it.
+    # Only one of several parallel calls starts a resident.
     starting = os.open(path + ".start", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         if not lock_within(starting, START_WITHIN_S):
@@ -99,33 +99,33 @@ def _start(path: str, spec: Spec, credentials: dict[str, str | None], *, is_aliv
 
 
 def _replace(path: str, spec: Spec, *, is_alive: bool) -> int:
-    """End the running resident; return the lock that only one resident holds."""
+    """End the running resident, if any; return the lock that only one resident can hold."""
     lock = os.open(spec["copies"][0]["state"] + "/lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     if lock_within(lock, 0):
         return lock
     if is_alive and sync.ask(path, "end", END_WITHIN_S) and lock_within(lock, KILL_WITHIN_S):
         return lock
-    _kill(os.pread(lock, 20, 0))  # it hangs, or another process has taken its socket
+    _kill(os.pread(lock, 20, 0))  # the resident hangs, or another process has taken its socket
     if lock_within(lock, KILL_WITHIN_S):
         return lock
     raise dirs.SetupError("sync_busy", "")
 
 
 def _kill(pid: bytes) -> None:
-    """Kill a resident; the file that names it may have been written by any process of this user."""
+    """Kill the process with this pid if it is a resident. Any process of this user may have written the pid."""
     try:
         with open("/proc/%d/comm" % int(pid), encoding="ascii", errors="replace") as file:
             name = file.read()
         if name == COMM + "\n":
             os.kill(int(pid), signal.SIGKILL)
     except (OSError, ValueError):
-        pass  # it has ended, or the file is damaged
+        pass  # the process has ended, or the pid is no number
 
 
 def _run(
     spec: Spec, credentials: dict[str, str | None], listener: socket.socket, lock: int, path: str
 ) -> NoReturn:
-    """Become the resident, in a process of its own that no call waits for."""
+    """Become the resident in a new process, for which no call waits."""
     try:
         os.setsid()
         if os.fork():
@@ -155,7 +155,7 @@ def _run(
 
 
 def _forbid_dumps() -> None:
-    """Keep the memory, and the credentials in it, from other processes of this user."""
+    """Prevent other processes of this user from reading the memory of this process, which contains the credentials."""
     try:
         import ctypes
 
@@ -165,7 +165,7 @@ def _forbid_dumps() -> None:
 
 
 class Resident:
-    """The working copies, and the answers to the calls.
+    """Synchronises the working copies, and answers the calls.
 
     Args:
         spec: See `start`.
@@ -178,14 +178,14 @@ class Resident:
         self._is_ending = False
         self._copies = [Copy(copy, credentials) for copy in spec["copies"]]
         self._pulls = [Pull(copy) for copy in self._copies]
-        self._copy = self._copies[0]  # the workspace; a second one is the skills, which are only pulled
+        self._copy = self._copies[0]  # the workspace; the second copy, if any, is the skills
         self._push = Push(self._copy)
         self._pool = ThreadPoolExecutor(1)
         self._failure: S3Error | None = None  # of the last synchronisation
         self._busy: Pull | Push | None = None
 
     def serve(self, listener: socket.socket, path: str) -> None:
-        """Answer calls until one asks this process to end, or none can reach it any more."""
+        """Answer calls until a call asks this process to end, or until its socket was removed or replaced."""
         inode = os.stat(path).st_ino
         listener.settimeout(CHECK_EVERY_S)
         while True:
@@ -194,7 +194,7 @@ class Resident:
             except socket.timeout:
                 if _inode(path) == inode:
                     continue
-                return  # its socket was removed or replaced
+                return
             connection.settimeout(CLIENT_S)
             threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
 
@@ -219,7 +219,7 @@ class Resident:
                 elif request[0] in ("push", "flush"):
                     self._answer_push(connection, wants_report=request[0] == "push")
             except (OSError, ValueError, IndexError):
-                pass  # the call has ended, or it is not a call of this package
+                pass  # the call has ended, or it comes from another program
 
     def _finish(self, connection: socket.socket) -> None:
         """End this process. A running synchronisation stops; the next resident continues it."""
@@ -236,7 +236,7 @@ class Resident:
         return expires_at is None or bool(expires_at - time.time() >= min_life_s)
 
     def _has_state(self) -> bool:
-        """Return whether the directories of the index and of temporary files exist, which the agent may delete."""
+        """Return whether the state directories of all copies exist; the agent may delete them."""
         return all(os.path.isdir(copy.spec["state"] + "/new") for copy in self._copies)
 
     def _answer_pull(self, connection: socket.socket, *, is_fresh: bool, min_life_s: float) -> None:
@@ -266,7 +266,7 @@ class Resident:
                 return failure.code, failure.detail
             if not all(copy.index.is_complete for copy in self._copies):
                 return failure.code, failure.detail
-            # The files of the last synchronisation are here: the command runs, and its result names the failure.
+            # An earlier pull has succeeded: the command runs with its files, and the result reports the failure.
             self._failure = failure
         finally:
             self._busy = None
@@ -298,9 +298,9 @@ class Resident:
                 elif wants_report:
                     _send(connection, "ok", self._report(failure))
                     self._copy.forget_report()
-                    self._failure = None  # reported once: a later push, as of `close`, does not repeat it
+                    self._failure = None  # a later push, such as that of `close`, does not report it again
                 else:
-                    # The next call gets the report, and saves the remaining files.
+                    # The next call gets the report, and pushes the remaining files.
                     _send(connection, "failed" if failure or self._push.unpushed else "ok", "")
             finally:
                 self._save()
@@ -308,7 +308,7 @@ class Resident:
     def _report(self, failure: S3Error | None) -> dict[str, object]:
         report = {**self._copy.report.values(), **self._facts()}
         names = sorted(self._push.unpushed)
-        # A push that has failed without names may have failed before it knew the changed files.
+        # -1: the push has failed and names no files; it may have failed before it knew the changed files.
         report["unpushed"], report["unpushed_count"] = names[:NAMES_MAX], len(names) or -bool(failure)
         failure = failure or self._failure
         if failure is not None:
@@ -345,7 +345,7 @@ class Resident:
             try:
                 copy.index.save()
             except OSError:
-                pass  # a full disk; a lost index costs time, and no data
+                pass  # a full disk: without the index the next resident needs more time, but no data is lost
 
 
 def _inode(path: str) -> int:

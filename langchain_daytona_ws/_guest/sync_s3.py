@@ -1,6 +1,6 @@
 """Requests to one S3 bucket from the sandbox: signed, on connections that stay open, with one common deadline.
 
-It is part of the resident, the process that keeps a working copy in step with its prefix.
+This module is part of the resident, the process that synchronises a working copy with its prefix (``sync_resident``).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BLOCK_BYTES = 256 * 1024
 ONE_SEND_BYTES = 16 * 1024
 ERROR_BYTES = 64 * 1024
 EXPIRED = ("ExpiredToken", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId")
-# After one of these errors every other request would fail too, so none is sent.
+# After one of these errors every other request would fail too, so no further request is sent.
 GENERAL = (
     "denied",
     "expired",
@@ -77,7 +77,7 @@ class LocalError(Exception):
 
 
 class Slice:
-    """A part of an open file as the body of a request; it is read without moving the file's position."""
+    """A part of an open file as the body of a request. Reading it does not move the position of the file."""
 
     def __init__(self, fd: int, start: int, size: int) -> None:
         self._fd = fd
@@ -99,9 +99,9 @@ class Slice:
 
 
 class _Connection(http.client.HTTPConnection):
-    """A connection that sends small content together with the headers: a second packet costs both ends time."""
+    """A connection that sends small content together with the headers: a second packet would cost both ends time."""
 
-    _held: bytes | None = None  # while a request is put together
+    _held: bytes | None = None  # data of a request that is not sent yet
 
     def request(self, *args: Any, **settings: Any) -> None:
         self._held = b""
@@ -142,7 +142,7 @@ class Bucket:
         self._signing_keys: dict[str, bytes] = {}
         self._failure: S3Error | None = None
         self._deadline = 0.0
-        self.round_trip_s = 0.0  # of the last listing
+        self.round_trip_s = 0.0  # time that the last page of a listing took
         bucket, endpoint = spec["bucket"], spec["endpoint"]
         if endpoint is None:
             suffix = "amazonaws.com.cn" if self._region.startswith("cn-") else "amazonaws.com"
@@ -238,7 +238,8 @@ class Bucket:
         try:
             answer, text = self._request("POST", key, {"uploadId": upload}, headers, body)
         except S3Error as error:
-            # An upload whose answer was lost is complete: the caller compares the object.
+            # S3 does not know the upload: an earlier attempt has completed it, and its answer was lost. The caller
+            # compares the object.
             if error.code != "missing":
                 raise
             raise S3Error("changed", error.detail) from None
@@ -302,7 +303,7 @@ class Bucket:
             except ValueError as fault:  # a header or an answer that HTTP does not allow
                 self._connection().close()
                 raise S3Error("refused", str(fault)) from None
-            except BaseException:  # half of a request or an answer is left
+            except BaseException:  # a part of a request or an answer may be left on the connection
                 self._connection().close()
                 raise
         if error.code == "conflict":
@@ -312,7 +313,7 @@ class Bucket:
         raise self._fail(error)
 
     def _wait(self, pause_s: float) -> None:
-        """Wait before an attempt; refuse it after the deadline, or if all requests fail."""
+        """Wait before an attempt; raise an error after the deadline, or if an earlier error concerns all requests."""
         if self._failure is not None:
             raise self._failure
         if time.monotonic() + pause_s > self._deadline:
@@ -321,7 +322,7 @@ class Bucket:
             time.sleep(pause_s)
 
     def _fail(self, error: S3Error) -> S3Error:
-        """Remember an error that concerns every request, so that the rest is not tried one by one."""
+        """Return the error. If it concerns all requests, record it, so that no further request is sent."""
         if error.code in GENERAL:
             self._failure = error
         return error
@@ -329,7 +330,7 @@ class Bucket:
     def _exchange(
         self, method: str, target: str, body: bytes | Callable[[], Slice], headers: Headers
     ) -> http.client.HTTPResponse:
-        """Send one request on this thread's connection, and again if the store had closed it while it was idle."""
+        """Send one request on this thread's connection. Send it again if the store has closed the idle connection."""
         connection = self._connection()
         was_open = connection.sock is not None
         try:
@@ -396,7 +397,10 @@ class Bucket:
         return connection
 
     def _signed(self, method: str, path: str, query: str, headers: Headers) -> Headers:
-        """Return the headers with those of Signature Version 4 (S3 API). The body is not signed: TLS protects it."""
+        """Add the headers of Signature Version 4 (S3 API) to a copy of the headers, and return it.
+
+        The body is not signed: TLS protects it.
+        """
         headers = dict(headers)
         at = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(time.time() + self._skew_s))
         headers["host"] = self._netloc
@@ -447,7 +451,7 @@ class Bucket:
             return S3Error("wrong_region", "the bucket is in %s" % region[:40])
         reaction = _OF_CODE.get(code) or _OF_STATUS.get(status)
         if reaction is None:
-            reaction = "unavailable" if status < 400 else "refused"  # a redirect is a proxy's
+            reaction = "unavailable" if status < 400 else "refused"  # a redirect comes from a proxy
         return S3Error(reaction, detail)
 
 

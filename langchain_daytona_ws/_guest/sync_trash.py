@@ -1,6 +1,6 @@
 """The trash of a working copy: files that a pull has removed or replaced, kept for a day.
 
-A wrong listing, or a program that still writes such a file, so loses nothing.
+So no data is lost if a listing of S3 was wrong, or if a program still writes such a file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NAME_BYTES = 200
 
 
 class Trash:
-    """Discarded files, and which of them a program may still write.
+    """The discarded files. The latest of them are watched: a program may still write them.
 
     Args:
         directory: The directory, next to the working copy; `make` creates it.
@@ -41,22 +41,25 @@ class Trash:
         os.makedirs(self._directory, mode=0o700, exist_ok=True)
 
     def new_path(self, path: str, status: os.stat_result) -> str:
-        """Return where to move a file of the working copy; `written` then watches it.
+        """Return the path to which a file is to be moved, and watch this path for `written`.
 
         Args:
-            path: Its path in the working copy.
-            status: Its status.
+            path: The path of the file in the working copy.
+            status: The status of the file.
         """
         name = "%d-%d-%s" % (time.time(), next(self._numbers), shortened(os.path.basename(path)))
         at = "%s/%s" % (self._directory, name)
         with self._lock:
             self._watched[at] = path, status
-            if len(self._watched) > WATCHED_MAX:  # each costs time in every push
+            if len(self._watched) > WATCHED_MAX:  # each watched file costs time in every push
                 del self._watched[next(iter(self._watched))]
         return at
 
     def written(self) -> Iterator[tuple[str, str]]:
-        """Yield each file that a program has written since it was discarded, once, with its path."""
+        """Yield each file that a program has written since it was discarded, and its path in the working copy.
+
+        Each file is yielded once.
+        """
         for at, (path, status) in list(self._watched.items()):
             try:
                 now = os.lstat(at)
@@ -81,13 +84,13 @@ class Trash:
 
 
 def _order(name: str) -> tuple[int, int]:
-    """Return when a file was discarded, and its number; zeros for a file that has no such name."""
+    """Return the time when a file was discarded, and its number; zeros if its name does not contain them."""
     found = re.match("([0-9]{1,12})-([0-9]{1,12})-", name)
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def remove(path: str) -> None:
-    """Delete anything: an agent may have made a directory there."""
+    """Delete a file, or the directory that an agent may have made at its path."""
     try:
         os.unlink(path)
     except OSError:
@@ -95,5 +98,5 @@ def remove(path: str) -> None:
 
 
 def shortened(name: str) -> str:
-    """Return a file's name without the end that would make a longer name invalid."""
+    """Return a file's name, cut to NAME_BYTES bytes: names that begin with it must not become too long."""
     return name.encode()[:NAME_BYTES].decode(errors="ignore")

@@ -1,7 +1,8 @@
 """The files of a working copy, and the index: the state of each file when it last equalled its object.
 
-The index is a file next to the workspace, never in the bucket. If it is lost or damaged, files are compared with their
-objects by content; an index of another directory or prefix is not used, so it deletes nothing.
+The index is a file next to the workspace, never in the bucket. If it is lost or damaged, the content of files and
+objects is compared. If the index belongs to another directory or prefix, it is not used: no object is deleted because
+of it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from typing import Any, Iterator
 
 VERSION = 2
-# Files whose time is this close to the scan may change again within the same time stamp.
+# A file that was changed less than this time before it was read is racy: it may change again without a new time stamp.
 RACY_NS = 20_000_000
 BLOCK_BYTES = 1024 * 1024
 PART_BYTES = 16 * 1024 * 1024
@@ -44,10 +45,11 @@ SAVED = {
 
 
 class Entry:
-    """A file, symbolic link or empty directory and its object, in the state in which both were equal.
+    """The state of a file, symbolic link or empty directory, and of its object, when both were equal.
 
-    ``modified`` is the time in the listing; an upload's answer has only ``put_at``, in Unix seconds. ``digest`` is the
-    MD5 of the content if the ETag is not. A racy file may have changed again within the same time stamp.
+    ``modified`` is the time of the object in the listing. After an upload only ``put_at`` is known, the time in S3's
+    answer in Unix seconds. ``digest`` is the MD5 of the content, "" if the ETag is this MD5. For ``is_racy`` see
+    RACY_NS.
     """
 
     __slots__ = (*SAVED, "seen")
@@ -70,7 +72,7 @@ class Entry:
         self.observe(status, is_racy)
 
     def observe(self, status: os.stat_result, is_racy: bool) -> None:
-        """Record that the file has this status and the known content."""
+        """Record that the file with this status has the content of the entry."""
         self.mode, self.size, self.inode = status.st_mode, status.st_size, status.st_ino
         self.mtime_ns, self.ctime_ns = status.st_mtime_ns, status.st_ctime_ns
         self.is_racy = is_racy
@@ -92,17 +94,17 @@ class Entry:
         )
 
     def is_listed_as(self, etag: str, modified: str) -> bool:
-        """Return whether the listing shows the object that is known here."""
+        """Return whether an object in the listing is the object of this entry; record its time."""
         if self.etag != etag:
             return False
-        self.etag = etag  # one string in place of two
+        self.etag = etag  # keep one string in memory, not two equal strings
         if self.modified == modified:
             self.modified = modified
             return True
         if self.modified:
             return False
-        # S3 lists our upload with a time up to two seconds before the one in the upload's answer. Any other time is
-        # another writer's.
+        # In a listing our own upload has a time up to two seconds before the time in the answer to the upload. An
+        # object with another time is from another writer.
         if not self.put_at or 0 <= self.put_at - unix_of_listing(modified) <= 2:
             self.modified = modified
             return True
@@ -147,7 +149,10 @@ def unix_of_listing(listed: str) -> float:
 
 
 def _birth(path: str) -> tuple[int, int]:
-    """Return when a directory was made, since another one may get its inode; zeros if the system does not know."""
+    """Return when a directory was created; zeros if the system does not know.
+
+    The inode alone does not identify the directory: a new directory may get the inode of a deleted one.
+    """
     try:
         import ctypes
 
@@ -166,16 +171,16 @@ class Index:
 
     Args:
         path: The index file.
-        binding: What the index belongs to: the directory's identity, the store, bucket and prefix.
-        is_lost: Whether the file is not read.
+        binding: The directory's identity, and the store, bucket and prefix to which the index belongs.
+        is_lost: If True, begin an empty index, and do not read the file.
     """
 
     def __init__(self, path: str, binding: list[object], *, is_lost: bool = False) -> None:
         self._path = path
         self.binding = binding
         self.entries: dict[str, Entry] = {}
-        self.is_complete = False  # all objects were here once
-        # whether the index was compared with the whole listing and has not changed since
+        self.is_complete = False  # whether a pull of all objects has succeeded before
+        # Whether the index was compared with the whole listing, and has not changed since.
         self.is_compared = False
         self.is_saved = True
         self.honours_delete: bool | None = None  # whether the store checks the condition of a deletion
@@ -183,9 +188,9 @@ class Index:
             self._load()
 
     def _load(self) -> None:
-        """Read the file, which an agent may have written; one wrong value makes all of it worthless."""
+        """Read the file. An agent may have written it: if one value is wrong, nothing of the file is used."""
         try:
-            # A pipe of this name must not block.
+            # Without O_NONBLOCK, a pipe at this path would block.
             with open(os.open(self._path, os.O_RDONLY | os.O_NONBLOCK), encoding="utf-8") as file:
                 saved = json.loads(file.readline())
                 if saved["version"] != VERSION or saved["binding"] != self.binding:
@@ -203,7 +208,7 @@ class Index:
             pass
 
     def save(self) -> None:
-        """Write the index file, if an entry has changed: a line of JSON about all of it, and one for each entry."""
+        """Write the index file if the index has changed. The first line describes the index; each other is an entry."""
         if self.is_saved:
             return
         about = {
@@ -255,7 +260,7 @@ class Tree:
         return [found.st_dev, found.st_ino, *_birth(self.root)] if stat.S_ISDIR(found.st_mode) else None
 
     def status(self, relative: str) -> os.stat_result | None:
-        """Return the status of a file, link or directory; None if it does not exist, or only behind a link."""
+        """Return the status of a file, link or directory; None if it does not exist, or if a link leads to it."""
         relative = relative.rstrip("/")
         try:
             found = os.lstat(self.path(relative))
@@ -284,7 +289,7 @@ class Tree:
         return not relative.endswith("/") and self._ignore.matches(relative, False)
 
     def scan(self, entries: dict[str, Entry]) -> Scan:
-        """Compare all files with the index."""
+        """Compare all files with the index, and return the differences."""
         self._generation += 1
         found = Scan()
         self._walk(entries, found)
@@ -305,7 +310,7 @@ class Tree:
                 if base:
                     self._see_directory(base, not listed, entries, found)
             except (FileNotFoundError, NotADirectoryError):
-                found.unreadable += (base,)  # deleted since, or moved to a directory that was read before
+                found.unreadable += (base,)  # deleted, or moved to a directory that was already read
                 continue
             except OSError as error:
                 found.skip_unread(base, error)
@@ -358,7 +363,7 @@ class Scan:
         self.changed: dict[str, os.stat_result] = {}
         self.missing: list[str] = []
         self.skipped: list[tuple[str, str]] = []
-        self.unreadable: tuple[str, ...] = ()  # unknown files are not missing
+        self.unreadable: tuple[str, ...] = ()  # paths that were not read: files below them are not missing
 
     def skip_unread(self, path: str, error: OSError) -> None:
         """Record a file or directory that cannot be read."""
@@ -387,23 +392,24 @@ def problem_of(path: str) -> str:
 
 
 def is_racy(status: os.stat_result, read_at_ns: int) -> bool:
-    """Return whether a file that was read at this time may change without another time stamp."""
+    """Return whether a file that was read at this time may have changed since without a new time stamp."""
     return status.st_ctime_ns > read_at_ns - RACY_NS
 
 
 def part_bytes(size: int) -> int:
-    """Return the size of the parts in which a file of this size is uploaded."""
+    """Return the size of each part, in bytes, in which a file of ``size`` bytes is uploaded."""
     return max(PART_BYTES, -(-size // PARTS_MAX))
 
 
 def digest_of(path: str, status: os.stat_result, *, like: str = "") -> str:
-    """Return the MD5 of a file's content, of a link's target, or of nothing for a directory.
+    """Return the MD5 of a file's content, or of a link's target; for a directory the MD5 of no content.
 
     Args:
         path: The file.
         status: Its status.
-        like: The digest to compare with. If this is the ETag of an upload in parts, return the ETag that such an upload
-            of the file would have; "" if the number of parts differs, since the ETags cannot be compared.
+        like: The digest with which the caller compares. If it is the ETag of an upload in parts, return the ETag that
+            the file would have after such an upload; "" if the number of parts differs, since these ETags cannot be
+            compared.
     """
     if stat.S_ISDIR(status.st_mode):
         return EMPTY_MD5
@@ -440,7 +446,7 @@ def _digest(fd: int, start: int, size: int) -> Any:
 
 
 def parents(path: str) -> Iterator[str]:
-    """Return the directories above a path, from the top."""
+    """Yield the directories above a path, from the top."""
     at = path.find("/")
     while 0 <= at < len(path) - 1:
         yield path[:at]

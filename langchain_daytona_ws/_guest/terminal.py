@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-# Name, value, and the variables that programs read only if this variable is unset. With GIT_EDITOR=true git keeps a
-# message that it has generated (rebase --continue, merge, commit --amend) and refuses an empty message. The other
+# Name, value, and the variables that programs read only if the first variable is unset. With GIT_EDITOR=true git keeps
+# a message that it has generated (rebase --continue, merge, commit --amend) and refuses an empty message. The other
 # editors fail, so that an unedited file is never treated as an edited one.
 VALUES = (
     ("TERM", "dumb", ()),
@@ -17,11 +17,12 @@ VALUES = (
 
 
 def prepare(env: dict[bytes, bytes], own: list[str]) -> None:
-    """Set the variables in ``env``; values of the image are replaced.
+    """Set the variables in ``env``, even if the sandbox's image has set them already.
 
     Args:
         env: The command's environment.
-        own: Names that the user has set. They stay, and variables that take precedence over them are removed.
+        own: Variables that the user has set. They keep their values, and variables that programs would read in place of
+            them are removed.
     """
     for name, value, outranked in VALUES:
         if name in own:

@@ -5,7 +5,7 @@ Lines end at a line feed only, as `grep -n` and `sed` count them.
 
 from __future__ import annotations
 
-LINE_CHARS = 2000  # shown of one line
+LINE_CHARS = 2000  # most characters that are shown of a line
 PAGE_LINES = 2000
 FOOTER_BYTES = 256  # reserved for the footer in a page's byte limit
 SNIFF_BYTES = 8192
@@ -25,9 +25,9 @@ class Page:
 
     def __init__(self, data: bytes, newlines: int | None) -> None:
         self.body = ""
-        self.first = self.last = 0  # 1-based, inclusive; 0 when nothing is shown
+        self.first = self.last = 0  # numbers of the shown lines, from 1; 0 if no line is shown
         self.lines = count_lines(data, newlines)
-        self.cut = 0  # lines shown in part
+        self.cut = 0  # number of lines that are shown only in part
         self.lossy = False  # some bytes are not text, and are shown as \xNN
         self.newline = newline_style(data)
         self.bom = data.startswith(BOM)
@@ -40,7 +40,7 @@ def count_lines(data: bytes, newlines: int | None = None) -> int:
 
 
 def newline_style(data: bytes) -> str:
-    """Return the line endings: ``lf`` (also if there are none), ``crlf`` or ``mixed``."""
+    """Return the style of the line ends: ``lf`` (also if there are no line ends), ``crlf`` or ``mixed``."""
     crlf = data.count(b"\r\n") if b"\r" in data else 0
     if not crlf:
         return "lf"
@@ -48,11 +48,11 @@ def newline_style(data: bytes) -> str:
 
 
 def binary_kind(data: bytes) -> str:
-    """Return the kind of binary content, or ``""`` for text; read, edit and grep decide in the same way.
+    """Return the kind of binary content, or ``""`` for text. Read, edit and grep all use this rule.
 
     Only the first ``SNIFF_BYTES`` are checked, so a file need not be read completely. Text may have one oddity: single
-    NULs (a log after a crash), control characters, or bytes of an old encoding. Two oddities, or two NULs in a row,
-    make it binary.
+    NULs (a log after a crash), many control characters, or bytes of an old encoding. Content with two oddities, or with
+    two NULs in a row, is binary.
     """
     head = data[:SNIFF_BYTES]
     if head.startswith(UTF16_BOMS):
@@ -66,7 +66,10 @@ def binary_kind(data: bytes) -> str:
 
 
 def _unmarked_utf16(head: bytes) -> str:
-    """Return the kind of UTF-16 without a byte order mark: mostly ASCII characters, whose high bytes are NUL."""
+    """Return the kind of UTF-16 text without a byte order mark; ``""`` for other content.
+
+    It is recognised by ASCII characters, whose high bytes are NUL.
+    """
     for kind, high, low in zip(UNMARKED_UTF16, (head[1::2], head[::2]), (head[::2], head[1::2])):
         if len(high) > 1 and high.count(0) * 10 > len(high) * 7 and 0 not in low:
             return kind
@@ -80,10 +83,10 @@ def page(
     limit_bytes: int = 65536,
     newlines: int | None = None,
 ) -> Page:
-    """Number up to ``limit`` lines from the 1-based line ``offset``, in at most ``limit_bytes`` bytes.
+    """Return up to ``limit`` numbered lines from line ``offset`` (from 1) on, in at most ``limit_bytes`` bytes.
 
-    At least one line is shown, cut if necessary. If ``offset`` is past the end, the page has no lines. ``newlines`` is
-    the number of line feeds, if it is known.
+    If the first line is too long, it is shown cut. If ``offset`` is past the end, the page has no lines. ``newlines``
+    is the number of line feeds, if it is known.
     """
     result = Page(data, newlines)
     budget = max(limit_bytes - FOOTER_BYTES, 64)
@@ -147,12 +150,12 @@ def visible(text: str) -> str:
 
 
 def _plain_rows(head: bytes, number: int, limit: int, budget: int) -> tuple[list[str], int]:
-    """Number the first lines that fit, if all lines are plain ASCII and short; otherwise none.
+    """Return the first lines that fit, numbered, if all lines are plain ASCII and short; otherwise no lines.
 
-    They are decoded together: to decode each takes longer than to read the file from S3.
+    The lines are decoded together: decoding each alone would take longer than reading the file from S3.
 
     Returns:
-        The rows, and the size of their lines in bytes.
+        The numbered lines, and the number of bytes that they take in the file.
     """
     end = head.rfind(b"\n")
     if end < 0 or not head.isascii() or any(control in head for control in (b"\r", b"\0", b"\x1b")):
@@ -169,7 +172,10 @@ def _plain_rows(head: bytes, number: int, limit: int, budget: int) -> tuple[list
 
 
 def _row(number: int, text: str, budget: int | None) -> tuple[str, int]:
-    """Return a numbered line, cut to LINE_CHARS characters and, if given, to ``budget`` bytes; and 1 if it was cut."""
+    """Return a line with its number, and 1 if it was cut, else 0.
+
+    It is cut to LINE_CHARS characters and, if ``budget`` is given, to ``budget`` bytes.
+    """
     length = len(text)
     shown = text[:LINE_CHARS]
     if budget is not None and len(shown.encode("utf-8")) > budget - 64:
@@ -183,7 +189,7 @@ def _is_utf8(head: bytes) -> bool:
     try:
         head.decode("utf-8")
     except UnicodeDecodeError as error:
-        # The boundary may be within the last character.
+        # The end of the checked bytes may be within a character.
         return len(head) == SNIFF_BYTES and error.start > SNIFF_BYTES - 4 and error.end == SNIFF_BYTES
     return True
 

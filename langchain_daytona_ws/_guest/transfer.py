@@ -1,25 +1,26 @@
 """Transfers of directories: find their files, and join many small files into one for a download.
 
-An entry module; the form of requests and answers is documented in ``files``:
+An entry module. ``files`` documents the form of requests and answers:
 
 ======  ==============================================  ===================================================
 op      request (default)                               answer, in addition to ``ok: true``
 ======  ==============================================  ===================================================
-survey  inline_bytes, inline_rows, within_s            path, kind: ``file`` or ``dir``; of a file: bytes,
+survey  inline_bytes, inline_rows, within_s             path, kind: ``file`` or ``dir``; for a file: bytes,
                                                         executable, content (base64) up to ``inline_bytes``;
-                                                        of a directory: either found, or found_from
-pack    names: [path], relative to ``path``;            files: [[bytes, executable]], or [[code]] for a
-        inline_bytes, max_bytes, within_s; drop:       refused file; either content (base64) or
-        [name] (none)                                   content_from; bytes
+                                                        for a directory: found, or found_from, at and bytes
+pack    names: [path], relative to ``path``;            files: one row for each name, [bytes, executable],
+        inline_bytes, max_bytes, within_s; drop:        or [code] if the file is refused; content (base64),
+        names for the op ``drop``, done first (none)    or content_from and at; bytes
 drop    names: [name] of ``found_from`` and
         ``content_from``
 make                                                    path
 ======  ==============================================  ===================================================
 
 ``found`` is ``{"files": [[path, bytes, executable]], "empty": [directory], "skipped": [[path, reason]], "cut": flag}``
-with paths relative to the directory; ``found_from`` is the name of a file with its JSON, and ``content_from`` that of a
-file with the contents, joined. Both are in the state directory ``at``, for the daemon to read, and are
-removed by ``drop``, or by age. The code ``later`` means that the file did not fit into the limits.
+with paths relative to the directory. A long ``found`` or large contents are written to a file in the state directory:
+the answer names the file (``found_from``, ``content_from``) and the directory (``at``). The host downloads the file and
+removes it with ``drop``; otherwise it is removed when it is old. ``content`` is the contents of all files, joined. The
+code ``later`` means that the file exceeded a limit, and can be requested again.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     Answer = dict[str, Any]
 
 CHUNK = 1 << 20
-ENDING = ".pack.log"  # pruned with the logs
+ENDING = ".pack.log"  # ends in ".log", so that `record.prune` removes old files
 
 
 def main(request: Request) -> Answer:
@@ -85,16 +86,16 @@ def survey(request: Request) -> Answer:
     answered = {"kind": "dir", "path": path}
     if len(tree.files) + len(tree.empty) + len(tree.skipped) <= request["inline_rows"]:
         return {**answered, "found": listing}
-    import json  # takes milliseconds
+    import json  # takes 3 ms
 
     data = json.dumps(listing).encode("ascii")
     with _Joined() as joined:
         joined.add(data)
-        return {**answered, "found_from": joined.kept(), "at": joined.directory, "bytes": len(data)}
+        return {**answered, "found_from": joined.keep(), "at": joined.directory, "bytes": len(data)}
 
 
 class _Tree:
-    """Collects the entries below a directory. The state of a directory is its path."""
+    """Collects the entries below a directory. `Scan` passes the path of the directory above as ``above``."""
 
     def __init__(self, root: str, below: str) -> None:
         self.files: list[list[Any]] = []
@@ -147,11 +148,11 @@ def pack(request: Request) -> Answer:
         if joined.size <= request["inline_bytes"]:
             content = binascii.b2a_base64(joined.data(), newline=False).decode("ascii")
             return {"files": files, "content": content, "bytes": joined.size}
-        return {"files": files, "content_from": joined.kept(), "at": joined.directory, "bytes": joined.size}
+        return {"files": files, "content_from": joined.keep(), "at": joined.directory, "bytes": joined.size}
 
 
 def _add(request: Request, name: str, joined: _Joined) -> list[Any]:
-    """Append a file; a file that fails leaves nothing."""
+    """Append a file; return its size and whether it is executable. If reading fails, remove what was appended."""
     path = name if request["path"] == "." else request["path"] + "/" + name
     with locate(request["root"], path) as location:
         status = need_file(location.status())
@@ -194,7 +195,7 @@ def make(request: Request) -> Answer:
 
 
 class _Joined:
-    """Contents, joined in a file that is removed unless it is `kept`."""
+    """A temporary file to which contents are appended. It is removed, unless `keep` was called."""
 
     def __init__(self) -> None:
         self.directory = dirs.state_directory()
@@ -230,7 +231,7 @@ class _Joined:
         os.lseek(self._fd, 0, os.SEEK_SET)
         return _read(self._fd, self.size)
 
-    def kept(self) -> str:
+    def keep(self) -> str:
         """Keep the file; return its name."""
         self._is_kept = True
         return self._name

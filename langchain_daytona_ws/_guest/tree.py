@@ -60,7 +60,7 @@ def _described(fd: int, root: str, name: str) -> list[object] | None:
 
 
 def _target(root: str, target: str) -> str:
-    """Return a symlink's target, an absolute target relative to the workspace root, or ``""`` if it is outside."""
+    """Return a symlink's target; for an absolute target ``/`` and its path in the workspace, ``""`` if outside."""
     if not target.startswith("/"):
         return target
     parts = inside(root, target)
@@ -76,7 +76,7 @@ def glob(request: dict[str, Any]) -> dict[str, Any]:
         timeout_s = request["timeout_s"] - (time.monotonic() - began)
         try:
             reading = _matches({**request, "pattern": pattern, "limit": 1, "timeout_s": timeout_s})
-        except RefusedError:  # this interpretation is not valid either
+        except RefusedError:  # this reading is not a valid glob, or its directory is refused
             continue
         if reading["paths"]:
             return {**result, "reading": [kind, pattern, reading["paths"][0][0]]}
@@ -95,7 +95,7 @@ def _matches(request: dict[str, Any]) -> dict[str, Any]:
     except RefusedError as refusal:
         if literal == "." or refusal.error not in ("missing", "not_a_directory"):
             raise
-        # The base must exist; the pattern's directories may be missing.
+        # The directory to search must exist; the literal directories of the pattern may be missing.
         with locate(request["root"], request["path"]) as location:
             os.close(location.open_dir())
         return {"paths": [], "total": 0, "more": False, "timed_out": False, "skipped": [], "omitted": {}}
@@ -121,7 +121,9 @@ def _matches(request: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Search:
-    """Collects the matches of a pattern. A directory's state is the set of pattern positions reached in it."""
+    """Collects the matches of a pattern. The state of a directory is the set of the positions in the pattern that its
+    path has reached.
+    """
 
     def __init__(self, pattern: Glob) -> None:
         self.found: list[tuple[int, str, str, int]] = []  # negative mtime in ns, path, kind, bytes

@@ -14,7 +14,7 @@ def take(name: bytes, count: int) -> bytes:
 
 
 def unpack(data: bytes) -> bytes:
-    """Decompress a value. A short value is sent as text, because these imports take 0.4 ms."""
+    """Decompress a value. The host compresses only long values, because these imports take 0.4 ms."""
     import binascii
     import zlib
 

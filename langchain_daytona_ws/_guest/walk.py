@@ -1,7 +1,8 @@
-"""Open files below a root and never outside of it, whatever paths and symlinks contain, even if they change meanwhile.
+"""Open files below a root, and never outside of it, even if another process changes symlinks meanwhile.
 
-Each step opens one name relative to the previous directory and never follows a symlink; a symlink's target is read and
-walked in the same way, if it stays inside. A symlink that is swapped between check and use cannot lead outside.
+Each step opens one name relative to the directory before, and never follows a symlink. The target of a symlink is read,
+and walked in the same way, if it stays inside. A file that is replaced by a symlink between check and use cannot lead
+outside.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 MAX_LINKS = 40  # as in Linux
 LOG_OPS = ("read", "view", "fetch", "grep")
-MAX_STEPS = 20_000  # a chain of `..` targets may restart the walk repeatedly
+MAX_STEPS = 20_000  # symlinks with `..` in their targets may restart the walk many times
 
 # O_PATH needs no read permission; only Linux has it.
 _STEP = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
@@ -28,7 +29,7 @@ SAFE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class RefusedError(Exception):
-    """An expected failure: its code and facts, as documented in ``files``."""
+    """An expected failure, with its code and facts; ``files`` documents them."""
 
     def __init__(self, error: str, **facts: object) -> None:
         super().__init__(error)
@@ -37,7 +38,7 @@ class RefusedError(Exception):
 
 
 class Location:
-    """A location in the workspace: an open parent directory and a name in it, ``"."`` for the root itself."""
+    """A location in the workspace: the open parent directory, and a name in it; ``"."`` for the root itself."""
 
     def __init__(self, parent: int, name: str, parents: list[str]) -> None:
         self.parent = parent
@@ -53,7 +54,7 @@ class Location:
         os.close(self.parent)
 
     def status(self) -> os.stat_result | None:
-        """Return the status of the entry, of a symlink itself; None if it does not exist."""
+        """Return the status of the entry; for a symlink, the status of the link itself. None if it does not exist."""
         try:
             return os.stat(self.name, dir_fd=self.parent, follow_symlinks=False)
         except FileNotFoundError:
@@ -72,11 +73,11 @@ class Location:
 
 
 def answer(operation: Callable[[dict[str, Any]], dict[str, Any]], request: dict[str, Any]) -> dict[str, Any]:
-    """Run one operation; expected failures are answers, not exceptions.
+    """Run one operation and return its answer; an expected failure is an answer too.
 
-    With ``base``, paths are relative to that directory instead of the workspace. The directories in ``made`` are
-    created first, with sudo if necessary. With ``log``, the path is the absolute path of a command's log, which is
-    read-only.
+    If the request has ``base``, paths are relative to this directory instead of the workspace. The directories in
+    ``made`` are created first, with sudo if necessary. With ``log``, the path is the absolute path of a command's log,
+    which can only be read.
     """
     for directory in request.get("made", ()):
         dirs.make_directory(directory)
@@ -96,7 +97,7 @@ def answer(operation: Callable[[dict[str, Any]], dict[str, Any]], request: dict[
 def answer_all(
     operations: dict[str, Callable[[dict[str, Any]], dict[str, Any]]], request: dict[str, Any]
 ) -> dict[str, Any]:
-    """Run one operation, or with the op ``batch`` several: each of ``requests`` has its own answer in ``answers``."""
+    """Run one operation, or, with the op ``batch``, each of ``requests``; ``answers`` then has one answer for each."""
     if request["op"] != "batch":
         return answer(operations[request["op"]], request)
     answers = [answer(operations[each["op"]], each) for each in request["requests"]]
@@ -119,10 +120,10 @@ def _log_request(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def locate(root: str, path: str, follow: bool = True, make_parents: bool = False) -> Location:
-    """Walk to ``path`` below ``root``.
+    """Walk to ``path`` below ``root``, and return the location, whose parent directory is open.
 
-    A symlink in last position is followed if ``follow`` is true; its target, or ``path`` itself, need not exist. With
-    ``make_parents``, missing parent directories are created.
+    If the last name of the path is a symlink, it is followed only if ``follow`` is true. The file itself, or the target
+    of a symlink, need not exist. With ``make_parents``, missing parent directories are created.
     """
     walk = _Walk(root, make_parents)
     try:
@@ -177,7 +178,7 @@ def inside(root: str, target: str) -> list[str] | None:
 
 
 def _parts(path: str) -> list[str]:
-    """Check and split a requested path, whatever the host has checked before."""
+    """Check and split a requested path. This does not rely on the checks of the host."""
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if path.startswith("/") or "\0" in path:
         raise RefusedError("bad_path")
@@ -243,7 +244,7 @@ class _Walk:
         try:
             return os.readlink(name, dir_fd=self.fd)
         except OSError:
-            return None  # not a symlink, or missing: opening it decides
+            return None  # not a symlink, or missing: the caller gets the error when it opens the name
 
     def _enter(self, name: str) -> None:
         try:
