@@ -1,6 +1,6 @@
 """Limit the size and the time of Daytona's responses.
 
-Most responses are made in the sandbox, where the agent can replace processes. The SDK reads each response to its end
+Most responses come from a process in the sandbox, which the agent can replace. The SDK reads each response to its end
 into memory. Its sync client has no time limit for the whole response: urllib3's time-outs apply to single reads.
 """
 
@@ -16,7 +16,8 @@ import urllib3
 
 from langchain_daytona_ws._adapters.sdk import CONNECT_TIMEOUT_S, TRANSFER_TIMEOUT_S
 
-# The largest are a command's output of 1 MiB and a listing of 5,000 names, each written as JSON in JSON.
+# The largest are a command's output of 1 MiB and a listing of 5,000 names. The guest's JSON is a string in Daytona's
+# JSON, so it is escaped twice.
 LONGEST_ANSWER_BYTES = 32 << 20
 PIECE_BYTES = 1 << 20
 
@@ -38,7 +39,7 @@ def limit_answers(api: Any) -> None:
         try:
             answer = send(*given, _request_timeout=(connect_s, _request_timeout), **named)
         finally:
-            del given, named  # the key is in the headers, and a traceback's frames show their variables
+            del given, named  # they have the API key, which a traceback with variables would show
         answer.data = _read_all(answer.response, until)
         return answer
 
@@ -55,7 +56,7 @@ def _read_all(response: urllib3.HTTPResponse, until: float | None) -> bytes:
             if until is not None and monotonic() > until:
                 raise urllib3.exceptions.ProtocolError(_TOO_LATE)
     except BaseException:
-        response.close()  # the rest must not be read as the next response
+        response.close()  # otherwise its rest would be read as the next response
         raise
     return bytes(data)
 

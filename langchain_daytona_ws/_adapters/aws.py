@@ -1,7 +1,7 @@
-"""Credentials for one workspace: a role's, limited to the workspace's prefix, or the configuration's keys.
+"""Credentials for one workspace: those of a role, limited to the workspace's prefix, or keys of the configuration.
 
 No secret may reach a log or a traceback. Functions that hold a secret do not raise, since a traceback may be shown with
-its frames' variables. Errors are not chained to botocore's, which may quote responses.
+the variables of its frames. Errors are not chained to botocore's errors, which may quote responses.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("langchain_daytona_ws")
 
-# AWS's own maximum where the role is assumed with another role's credentials; every role allows it (IAM API,
+# The maximum if this machine's own credentials are those of another role (AWS). Every role allows it (IAM API,
 # MaxSessionDuration: at least 3,600).
 LIFE_S = 3600
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 10
 ATTEMPTS = 3
-# A policy that just fits today may not fit tomorrow: AWS packs it together with the session's tags.
+# Above this, a warning: AWS limits the size of the policy together with the session's tags, which may become longer.
 PACKED_WARNING_PERCENT = 90
-LONGEST_FIELD = 16 * 1024
+LONGEST_FIELD = 16 * 1024  # maximum number of characters of a key or token
 # Later expiry dates are cut to the year 5138: the mounter accepts no later date, and Python formats none after 9999.
 LAST_DATE_S = 99_999_999_999.0
 
@@ -54,7 +54,7 @@ class GivenKeys:
 class AssumedRole:
     """A role's short-lived credentials: the CredentialsPort of the sync runtime.
 
-    The role is assumed with this machine's own credentials, as boto3 finds them. They are sent to STS only.
+    The role is assumed with this machine's own credentials, as boto3 finds them. These are sent to STS only.
 
     Args:
         workspace: The workspace, which has a role.
@@ -73,7 +73,7 @@ class AssumedRole:
         return self.assume()
 
     def assume(self) -> Credentials:
-        """Assume the role. This blocks.
+        """Assume the role, and return its credentials. This blocks.
 
         Raises:
             CredentialsRefused: The role was not assumed. The message has the request, the response and every remedy.
@@ -140,7 +140,7 @@ class AssumedRole:
 
 
 class AsyncAssumedRole(AssumedRole):
-    """The CredentialsPort of the async runtime: boto3 and its import block, so both run in a thread."""
+    """The CredentialsPort of the async runtime: importing and calling boto3 blocks, so both are done in a thread."""
 
     async def fetch(self) -> Credentials:
         return await asyncio.to_thread(self.assume)
@@ -153,7 +153,7 @@ def _session() -> Session:
 
     inner = botocore.session.get_session()
     inner.register_component("data_loader", descriptions())
-    # Older releases of botocore ask the global endpoint, which is in one region only.
+    # Older releases of botocore use the global endpoint, which is in one region only.
     inner.set_config_variable("sts_regional_endpoints", "regional")
     return Session(botocore_session=inner)
 
@@ -165,7 +165,7 @@ def _client(session: Session, role: MountRole) -> STSClient:
         "connect_timeout": CONNECT_TIMEOUT_S,
         "read_timeout": READ_TIMEOUT_S,
         "retries": {"mode": "standard", "total_max_attempts": ATTEMPTS},
-        # AWS_ENDPOINT_URL is for the host's other programs: it is not checked for https, and may name another S3.
+        # AWS_ENDPOINT_URL is for the host's other programs: it is not checked for https, and may be another service.
         "ignore_configured_endpoint_urls": True,
     }
     client: STSClient = session.client(
@@ -175,7 +175,7 @@ def _client(session: Session, role: MountRole) -> STSClient:
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """Return all exceptions of boto3: its own, and those that malformed responses or files cause in its code."""
+    """Return the exceptions that calls of boto3 raise: its own, and those that malformed responses or files cause."""
     # Imported here, in a thread that may block: importing boto3 takes a third of a second.
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError

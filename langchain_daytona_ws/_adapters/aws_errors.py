@@ -73,7 +73,7 @@ def host_refused(error: Exception | None) -> CredentialsRefused:
     """Return the error for host credentials that are missing (None) or cannot be read or renewed."""
     kind = type(error).__name__
     if error is None or kind in ("PartialCredentialsError", "ProfileNotFound"):
-        # The text of these two names the variable or the profile.
+        # The text of these two errors has no secret: it names the variable or the profile.
         which = f" ({quoted(str(error), 200)})" if error else ""
         return _error(
             f"This machine has no AWS credentials with which to assume the role{which}. Give it some, as environment "
@@ -98,7 +98,7 @@ def refused(error: Exception, role: MountRole, *, reason: str) -> CredentialsRef
 
     Args:
         error: boto3's exception. Its text is not used, since it may quote requests and responses.
-        role: The role, and the service that refused it.
+        role: The role, with the address of the service.
         reason: The service's message, without secrets.
     """
     service = _service_code(error)

@@ -1,6 +1,6 @@
-"""Guard each call of boto3: translate its exceptions and S3's error responses; suppress debug records.
+"""Guard each call of boto3: translate its exceptions and S3's error responses; suppress its debug records.
 
-Debug records have headers and tokens.
+Debug records contain headers and tokens.
 """
 
 from __future__ import annotations
@@ -54,16 +54,17 @@ _BY_STATUS = {
 _REGION = re.compile(r"expecting '([a-z0-9-]{1,40})'", re.ASCII)
 _REGION_NAME = re.compile(r"[a-z0-9-]{1,40}", re.ASCII)
 _thread = threading.local()
-_logger_count = 0  # when the filters were last set
+_logger_count = 0  # the number of loggers when filters were last added
 
 
 def boto_call(*, changes: bool = False) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Return a decorator for functions that call boto3 and read the response.
 
-    They raise StoreFault for every failure of boto3 and every malformed response, and leave no debug records.
+    The decorated functions raise StoreFault for every failure of boto3 and every malformed response, and write no debug
+    records.
 
     Args:
-        changes: Whether the request changes something: then a missing or unreadable response is UNKNOWN.
+        changes: Whether the request is a change. If so, the fault for a missing or unreadable response is UNKNOWN.
     """
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
@@ -107,7 +108,7 @@ def _guarded(work: Callable[[], T], *, changes: bool) -> T:
     except (HTTPClientError, HTTPError, OSError) as error:
         raise StoreFault(lost, f"the connection failed ({type(error).__name__})") from None
     except (BotoCoreError, ResponseParserError) as error:
-        # Includes wrong checksums and truncated responses.
+        # These include wrong checksums and truncated responses.
         raise StoreFault(lost, f"the answer cannot be used ({type(error).__name__})") from None
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
         # botocore raises RuntimeError for dates out of range, Python for too deep nesting.
@@ -116,9 +117,10 @@ def _guarded(work: Callable[[], T], *, changes: bool) -> T:
 
 
 def without_debug_log(work: Callable[[], T]) -> T:
-    """Return the result of ``work``; suppress botocore's debug records of this thread in it."""
+    """Run ``work`` and return its result; meanwhile, suppress botocore's debug records of this thread."""
     global _logger_count  # noqa: PLW0603
-    # A filter does not apply to child loggers, and each imported module adds loggers. Loggers are never removed.
+    # A filter does not apply to child loggers, so each logger needs it. Imported modules add loggers, and none is ever
+    # removed: the number shows whether there are new loggers.
     loggers = logging.root.manager.loggerDict
     if len(loggers) != _logger_count:
         names = list(loggers.copy())
@@ -144,7 +146,7 @@ def client_fault(response: Any, *, lost: StoreFaultKind) -> StoreFault:
 
     Args:
         response: The response as botocore parsed it.
-        lost: The kind for a response that leaves the outcome open.
+        lost: The kind for a response that does not show whether the request had an effect.
     """
     details = response.get("Error", {})
     about = response.get("ResponseMetadata", {})

@@ -45,7 +45,7 @@ class _Connections:
     """The connections of one event loop: aiohttp's sessions cannot be used from another loop."""
 
     client: AsyncDaytona
-    guard: AsyncGenerator[None]
+    guard: AsyncGenerator[None]  # leaves the client when it is closed
     sandboxes: dict[str, AsyncSandbox] = field(default_factory=dict)
 
 
@@ -70,7 +70,7 @@ class AsyncDaytonaPort:
             if self._loops.setdefault(loop, current) is current:
                 await anext(current.guard)
             else:
-                await _leave_client(self._account)  # another task has joined meanwhile
+                await _leave_client(self._account)  # another task has joined it meanwhile
                 current = self._loops[loop]
         return current
 
@@ -87,7 +87,7 @@ class AsyncDaytonaPort:
             await _leave_client(self._account)
 
     def _drop_dead_loops(self) -> None:
-        """Forget loops that were closed without closing their generators; their sockets are closed with them."""
+        """Forget loops that were closed without closing their generators. Their sockets were closed with the loops."""
         for loop in list(self._loops):  # a copy, since other threads add and remove loops
             if loop.is_closed():
                 self._loops.pop(loop, None)
@@ -203,7 +203,7 @@ class AsyncDaytonaPort:
 
     async def finish(self, work: Coroutine[Any, Any, object], *, within_s: float) -> bool:
         task = asyncio.ensure_future(work)
-        # A second cancellation may end this wait, and a task without a reference is garbage-collected.
+        # A second cancellation may end this wait. The set keeps the task: asyncio alone does not keep a task alive.
         self._finishing.add(task)
         task.add_done_callback(self._finishing.discard)
         try:
@@ -219,14 +219,14 @@ class AsyncDaytonaPort:
         return True
 
     async def aclose(self) -> None:
-        """Leave this loop's client once the tasks of `finish` are done."""
+        """Leave this loop's client when the tasks of `finish` are done; do not wait for these tasks."""
         loop = asyncio.get_running_loop()
         if loop in self._leaving:
             await asyncio.shield(self._leaving[loop])
         current = self._loops.get(loop)
         if current is None:
             return
-        if self._unfinished():  # their caller was cancelled, and must not wait here either
+        if self._unfinished():  # the caller of `finish` was cancelled, and must not wait here
             self._leaving[loop] = asyncio.ensure_future(self._leave_when_finished(current))
             self._leaving[loop].add_done_callback(lambda _: self._leaving.pop(loop))
         else:
@@ -250,7 +250,7 @@ def _log_failure(task: asyncio.Task[object]) -> None:
 
 
 class _Client(AsyncDaytona):
-    """The SDK's client, but it ignores .env files (see `tracing_is_wanted`)."""
+    """The SDK's client, with limits for answers; it ignores .env files (see `tracing_is_wanted`)."""
 
     def __init__(self, config: DaytonaConfig) -> None:
         super().__init__(config)
@@ -283,7 +283,7 @@ async def _join_client(account: Account) -> AsyncDaytona:
     key = (asyncio.get_running_loop(), account)
     shared = _shared.get(key)
     if shared is None:
-        making = asyncio.create_task(asyncio.to_thread(_new_client, account))  # it reads files
+        making = asyncio.create_task(asyncio.to_thread(_new_client, account))  # reads files
         shared = _shared[key] = _SharedClient(making)
     shared.users += 1
     try:

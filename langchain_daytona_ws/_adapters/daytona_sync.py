@@ -174,7 +174,7 @@ class SyncDaytonaPort:
 
 
 class _Connections:
-    """The connections of one process: after a fork, parent and child must not share one, or each other's lock."""
+    """The connections and the lock of one process: after a fork, the child must not use those of its parent."""
 
     def __init__(self) -> None:
         self.made_in = os.getpid()
@@ -191,7 +191,7 @@ class _SharedClients:
         self._used: weakref.WeakValueDictionary[Account, _SharedClient] = weakref.WeakValueDictionary()
 
     def get(self, account: Account) -> _SharedClient:
-        """Return the account's client; it is shared by all who keep it."""
+        """Return the account's client; create it if no session uses it."""
         with self._lock:
             shared = self._used.get(account)
             if shared is None:
@@ -222,7 +222,7 @@ class _SharedClient:
 
 
 def _close(client: Client, made_in: int) -> None:
-    """Close the connections, which the SDK keeps until garbage collection, unless a fork has inherited them."""
+    """Close the connections, which the SDK would keep until garbage collection; a forked child closes nothing."""
     if made_in == os.getpid():
         client._api_client.rest_client.pool_manager.clear()
         client._toolbox_api_client.rest_client.pool_manager.clear()
@@ -236,7 +236,7 @@ _RETRIES = Retry(total=3, connect=0, other=0, respect_retry_after_header=False)
 
 
 class Client(Daytona):
-    """The SDK's client, but it ignores .env files (see `tracing_is_wanted`) and most retries (see `_RETRIES`)."""
+    """The SDK's client, with limits for answers and fewer retries; it ignores .env files (see `tracing_is_wanted`)."""
 
     def __init__(self, config: DaytonaConfig) -> None:
         super().__init__(config)

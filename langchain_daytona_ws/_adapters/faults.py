@@ -56,12 +56,11 @@ MESSAGE_LIMIT = 500
 def translated() -> Iterator[None]:
     """Raise PortFault for every failure of the SDK in the block.
 
-    Tracebacks do not show the SDK's error, whose frames have the API key and the variables of the request: some loggers
-    show local variables.
+    The SDK's error is not chained: its frames have the API key and the request, and some loggers show local variables.
     """
     try:
         yield
-    except ConfigError:  # a ValueError
+    except ConfigError:  # a ValueError, but not of the SDK
         raise
     except _TRANSLATED as error:
         raise _translation(error) from None
@@ -70,7 +69,7 @@ def translated() -> Iterator[None]:
 def translating(
     method: Callable[P, Coroutine[Any, Any, T]],
 ) -> Callable[P, Coroutine[Any, Any, T]]:
-    """Raise PortFault for every failure of the SDK in a coroutine function, as `translated` does."""
+    """Decorate a coroutine function: it raises PortFault for every failure of the SDK, as `translated` does."""
 
     @functools.wraps(method)
     async def translating_method(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -115,8 +114,8 @@ def _transport_fault(error: Exception) -> PortFault:
 
 
 def _untrusted(error: Exception) -> PortFault | None:
-    """Return the fault of a certificate that was refused, None for any other error."""
-    # aiohttp's error derives from ssl's, and has no text.
+    """Return the fault for a refused certificate; None for any other error."""
+    # There may be several: aiohttp's own error derives from ssl's, and has no text.
     refusals = [cause for cause in _causes(error) if isinstance(cause, ssl.SSLCertVerificationError)]
     if not refusals:
         return None
@@ -190,6 +189,6 @@ def _retry_after(error: DaytonaError) -> float | None:
 
 
 def _clean(text: str) -> str:
-    """Return the text as one printable line of bounded length, without its full stop: sentences continue it."""
+    """Return the text as one printable line of bounded length, without its full stop: it becomes part of a sentence."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * MESSAGE_LIMIT]).split())
     return line.removesuffix(".") if len(line) <= MESSAGE_LIMIT else line[:MESSAGE_LIMIT] + "…"

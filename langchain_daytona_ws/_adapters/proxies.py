@@ -41,7 +41,7 @@ def check_proxies() -> None:
 
 
 def check_async_proxy(url: str) -> None:
-    """Refuse a proxy that is not for HTTP, if requests to ``url`` would use it: aiohttp would send HTTP to it.
+    """Refuse a proxy such as SOCKS, if requests to ``url`` would use it: aiohttp would send HTTP to it.
 
     Raises:
         ConfigError: ``code="client"``.
@@ -92,7 +92,7 @@ class ProxiedPools(urllib3.PoolManager):
         try:
             return send(method, url, redirect=redirect, **named)
         finally:
-            del named  # the key is in the headers, and a traceback's frames show their variables
+            del named  # they have the API key, which a traceback with variables would show
 
     def clear(self) -> None:
         """Close all connections."""

@@ -6,7 +6,7 @@ import asyncio
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
-    """Return the loop that runs in this thread; None if none does."""
+    """Return the loop that runs in this thread; None if no loop runs."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:

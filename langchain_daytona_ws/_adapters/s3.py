@@ -33,7 +33,7 @@ Expired = Callable[[Credentials], None]
 
 
 class S3Store(ABC):
-    """The port, over one bucket that several ports may share.
+    """The `ObjectStorePort` of a bucket; several ports may share one `Bucket`.
 
     Args:
         bucket: The bucket.
@@ -131,7 +131,7 @@ class S3Store(ABC):
 
     @abstractmethod
     def _reporting(self, on_bytes: OnBytes | None) -> contextlib.AbstractContextManager[OnBytes]:
-        """Return a function for the thread of a request, which calls ``on_bytes`` where the caller wants it."""
+        """Return a function for the thread of a request. It calls ``on_bytes`` in the caller's thread or event loop."""
 
     @abstractmethod
     async def gather(self, works: Sequence[Callable[[], Awaitable[T]]]) -> list[T]: ...
@@ -199,7 +199,7 @@ class AsyncS3Store(S3Store):
 
     @contextlib.contextmanager
     def _reporting(self, on_bytes: OnBytes | None) -> Iterator[OnBytes]:
-        """Report on the running loop; a cancelled request ends at its next piece."""
+        """Call ``on_bytes`` on the running loop; end a cancelled request at its next piece."""
         loop, is_over = asyncio.get_running_loop(), threading.Event()
 
         def report(count: int) -> None:
@@ -232,7 +232,7 @@ def _ignore(count: int) -> None:
 
 
 def _without_expiry(got: list[T | StoreFault]) -> list[T | StoreFault]:
-    """Raise a fault that new credentials can remove."""
+    """Return the results; if one is a fault because of expired credentials, raise it."""
     for item in got:
         if isinstance(item, StoreFault) and item.kind is StoreFaultKind.EXPIRED:
             raise item

@@ -43,14 +43,14 @@ CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
 READ_ATTEMPTS = 4
 POOL = 16
-# A connection may close within a body; boto3 does not retry that.
+# A connection may close before the end of a body; boto3 does not retry that.
 BODY_ATTEMPTS = 3
 BODY_PAUSE_S = 0.2
 PIECE_BYTES = 256 << 10
 LONGEST_PAGE = 1000
 LONGEST_TOKEN = 4096
 AT_A_TIME = 8
-# Requests may still be open with the previous credentials.
+# Two, because requests with the previous credentials may still be open.
 KEPT_CLIENTS = 2
 
 _creating = threading.Lock()  # boto3 sessions are not thread-safe
@@ -58,7 +58,7 @@ _creating = threading.Lock()  # boto3 sessions are not thread-safe
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    """Two clients with the same credentials: ``reads`` retries, ``changes`` sends each request once."""
+    """Two clients with the same credentials: ``reads`` retries requests, ``changes`` sends each request once."""
 
     reads: S3Client
     changes: S3Client
@@ -87,10 +87,10 @@ class Bucket:
         self._clients: dict[Credentials, Clients] = {}
 
     def clients(self, credentials: Credentials) -> Clients:
-        """Return the clients for these credentials; clients of older credentials are closed."""
+        """Return the clients for these credentials; close clients of older credentials, except the previous."""
         with self._lock:
             clients = self._clients.pop(credentials, None) or self._made(credentials)
-            self._clients[credentials] = clients  # the latest are last
+            self._clients[credentials] = clients  # the latest clients are last
             while len(self._clients) > KEPT_CLIENTS:
                 self._clients.pop(next(iter(self._clients))).close()
             return clients
@@ -144,7 +144,7 @@ class Bucket:
             answer = reads.get_object(**target)
             with closing(answer["Body"]):
                 stored = described_whole(key, answer)
-                if stored.info.size_bytes > max_bytes:  # with 0, only the description is wanted
+                if stored.info.size_bytes > max_bytes:  # with ``max_bytes=0``, only the description is wanted
                     return replace(stored, head=answer["Body"].read(HEAD_BYTES) if max_bytes else b"")
                 try:
                     return _with_content(stored, answer["Body"])
@@ -169,7 +169,7 @@ class Bucket:
             wait(futures, timeout=within_s)
             return [future.result() if future.done() else None for future in futures]
         finally:
-            # Requests already sent end by their own time-outs.
+            # Do not wait for requests that were sent: they end by their own time-outs.
             pool.shutdown(wait=False, cancel_futures=True)
 
     @boto_call(changes=True)
@@ -200,7 +200,7 @@ class Bucket:
             params["url"] += "?renameObject"
             params["headers"]["x-amz-rename-source"] = renamed
 
-        # The handler is for this request only.
+        # A client of its own, since the handler must affect this request only.
         with closing(_client(self._workspace, credentials, 1)) as client:
             client.meta.events.register("before-call.s3.PutObject", as_rename)
             client.put_object(**self.target(target), Body=b"")
@@ -213,7 +213,7 @@ class Bucket:
 
 
 def condition(if_match: str | None) -> dict[str, Any]:
-    """Return the condition of a write: on the ETag to replace, or with None on a free key."""
+    """Return the condition of a write: the object has this ETag or, with None, does not exist."""
     return {"IfNoneMatch": "*"} if if_match is None else {"IfMatch": if_match}
 
 
@@ -248,7 +248,7 @@ def described(key: str, answer: Mapping[str, Any], size_field: str) -> ObjectInf
     size = answer[size_field]
     if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size < 1 << 62:
         raise ValueError("the size is invalid")
-    # In milliseconds: S3 reports whole seconds, other stores may report fractions.
+    # Cut to milliseconds: S3 reports whole seconds, other stores may report fractions.
     modified_ns = int(answer["LastModified"].timestamp() * 1000) * 1_000_000
     if abs(modified_ns) >= 1 << 62:
         raise ValueError("the date is out of range")
@@ -266,7 +266,7 @@ def _with_content(stored: StoredObject, body: Any) -> StoredObject:
     """Read a content; hash its pieces and count their line feeds while the next pieces arrive.
 
     Raises:
-        StoreFault: The content has another size than its description.
+        StoreFault: The content has another size than ``stored`` describes.
     """
     size = stored.info.size_bytes
     digest, pieces, count, newlines = hashlib.sha256(), list[bytes](), 0, 0
@@ -314,7 +314,7 @@ def _client(workspace: S3Workspace, credentials: Credentials, attempts: int) -> 
 
 @functools.cache
 def _session() -> Session:
-    """Return the session of all clients. Callers hold `_creating`.
+    """Return the session of all clients. Callers must hold `_creating`.
 
     It reads no profile: a broken profile on this machine must not affect it.
     """
@@ -392,7 +392,7 @@ def read_date(text: str) -> datetime:
 
 
 def _without_redirect(context: dict[str, Any], **_: object) -> None:
-    """Disable botocore's redirect to another region: mount-s3 does not redirect, so report a wrong region."""
+    """Disable botocore's redirect to another region: mount-s3 does not redirect, so a wrong region must fail here."""
     redirect = context.get("s3_redirect")
     if isinstance(redirect, dict):
         redirect["redirected"] = True

@@ -11,7 +11,7 @@ from langchain_daytona_ws._adapters.s3_clients import Bucket
 from langchain_daytona_ws._core.s3.store import Credentials, StoreFault, StoreFaultKind
 from langchain_daytona_ws._core.s3.workspace import S3Workspace
 
-# Placeholders: requests with them are not signed.
+# Placeholders: requests with these credentials are not signed.
 _UNSIGNED = Credentials("unsigned", "unsigned")
 
 
@@ -68,7 +68,7 @@ class S3Probe:
         reads.head_object(Bucket=location.bucket, Key=location.prefix + key)
 
     def reaches(self, credentials: Credentials, prefix: str) -> str | None:
-        """Test that S3 refuses to list and to read under another prefix.
+        """Test whether S3 refuses to list and to read under another prefix.
 
         Args:
             credentials: The workspace's credentials.

@@ -22,11 +22,11 @@ from langchain_daytona_ws._core.ports import OnBytes, UploadSource
 from langchain_daytona_ws._core.s3.store import ObjectSink, StoredObject, StoreFault, StoreFaultKind
 from langchain_daytona_ws._core.transfers.models import content_of, read_exactly
 
-# Lost connections in a row without a byte between them.
+# A download fails after this number of lost connections without a byte between them.
 ATTEMPTS = 3
 PAUSE_S = 0.2
 PIECE_BYTES = 1 << 20
-# A larger content is uploaded in parts of at least this size, of which S3 takes 10,000 (S3 API).
+# A larger content is uploaded in parts of at least this size. S3 accepts at most 10,000 parts (S3 API).
 PART_BYTES = 16 << 20
 MAX_PARTS = 10_000
 
@@ -164,13 +164,13 @@ class ObjectTransfer:
 
     @boto_call()
     def _begin(self, metadata: Mapping[str, str]) -> dict[str, Any]:
-        """Begin an upload in parts; return what identifies it."""
+        """Begin an upload in parts; return the fields that identify it in requests."""
         created = self._clients.changes.create_multipart_upload(**self._target, Metadata=dict(metadata))
         return {**self._target, "UploadId": required_text(created["UploadId"])}
 
     @boto_call()
     def _upload(self, upload: Mapping[str, Any], number: int, data: bytes) -> dict[str, Any]:
-        """Upload one part; return its facts, which complete the upload: its ETag, and its checksum if S3 sent one."""
+        """Upload one part; return its entry for the last request: its ETag, and its checksum if S3 sent one."""
         answer = self._clients.reads.upload_part(**upload, PartNumber=number, Body=data)
         part = {"PartNumber": number, "ETag": required_text(answer["ETag"])}
         checksum = answer.get("ChecksumCRC32")

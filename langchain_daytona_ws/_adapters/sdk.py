@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # The SDK has no time-out of its own for control-plane requests.
 REQUEST_TIMEOUT_S = 30.0
 TRANSFER_TIMEOUT_S = 600
-# For the TCP connection, within the request's time-out: an unreachable address would use all of that.
+# Limit for the TCP connection. Without it, an unreachable address would use the whole time-out of the request.
 CONNECT_TIMEOUT_S = 10.0
 PING_TIMEOUT_S = 10.0
 
@@ -53,7 +53,7 @@ def account_of(config: SandboxConfig) -> Account:
     """Return a configuration's Daytona account.
 
     Raises:
-        ConfigError: It has no API key.
+        ConfigError: The configuration has no API key.
     """
     options = config.options
     key = config.require_api_key().get_secret_value()
@@ -73,9 +73,9 @@ def client_config(account: Account) -> DaytonaConfig:
 
 @contextlib.contextmanager
 def making_a_client() -> Iterator[None]:
-    """Report failures of creating a client as errors of this machine's settings: nothing is sent yet.
+    """Raise failures of the block, which creates a client, as errors of this machine's settings: nothing is sent yet.
 
-    Suppresses the SDK's deprecation warning for polling, which this package uses on purpose.
+    The SDK's deprecation warning for polling is suppressed, since this package polls on purpose.
 
     Raises:
         ConfigError: ``code="client"``.
@@ -87,7 +87,7 @@ def making_a_client() -> Iterator[None]:
             yield
     except ConfigError:
         raise
-    except Exception as error:  # noqa: BLE001 - it may be of httpx, of ssl, or of a missing package
+    except Exception as error:  # noqa: BLE001 - such as of httpx, of ssl, or for a missing package
         # Only a missing package is named: other texts may quote a proxy's password.
         reason = f": {error}" if isinstance(error, ImportError) else ""
         raise ConfigError(

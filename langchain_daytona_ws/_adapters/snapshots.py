@@ -55,7 +55,7 @@ class Snapshots:
     def __init__(self, account: Account) -> None:
         with making_a_client():
             self._client = Client(client_config(account))
-        # The client's own service would read a missing region from DAYTONA_TARGET and from .env files.
+        # If no region is given, the client's own service would read it from DAYTONA_TARGET and from .env files.
         self._service = SnapshotService(
             SnapshotsApi(self._client._api_client), self._client._object_storage_api, account.target
         )
@@ -185,8 +185,8 @@ def _watched(
 ) -> T:
     """Run `work` in a daemon thread, and pass its log lines to `on_log` in this thread.
 
-    The SDK has no time-out for these requests. It starts a thread that would survive an interrupt and block the
-    program's exit; started from a daemon thread, it is a daemon too.
+    The SDK has no time-out for these requests. It also starts a thread that would survive an interrupt and block the
+    program's exit; if a daemon thread starts it, it is a daemon thread too.
     """
     lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     outcome: Future[T] = Future()
@@ -214,7 +214,7 @@ def _watched(
 
 @contextmanager
 def _without_traceback_of_the_log(on_log: Callable[[str], None]) -> Iterator[None]:
-    """Report a failure of the SDK's log thread in one line: it does not affect the build."""
+    """Report a failure of the SDK's log thread in one line, without traceback: the build is not affected."""
     before = threading.excepthook
 
     def report(failed: threading.ExceptHookArgs) -> None:

@@ -35,7 +35,7 @@ Write = Callable[[bytes], object]
 
 
 class Pace:
-    """The time limit of a transfer: 64 KiB, or the end, within each 60 seconds."""
+    """The time limit of a transfer: in each 60 seconds, 64 KiB must be transferred, or the transfer must end."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -72,7 +72,7 @@ class Upload:
             isinstance(source, BytesSource) for _, source in self._parts
         )
         self.hashes: list[str] = []
-        self.failure: Exception | None = None  # of reading a content
+        self.failure: Exception | None = None  # the error of reading a content
 
     def pieces(self) -> Iterator[tuple[bytes, int]]:
         """Yield pieces of the body with the number of content bytes in each; small pieces are joined."""
@@ -111,7 +111,7 @@ class Upload:
 
 
 def _head(boundary: str, number: int, path: str) -> bytes:
-    """Return a path, and the beginning of its file. The path is a new name of this package, without quotation marks."""
+    """Return the part with a path, and the head of the part with its file. The path is new, and has no quotes."""
     return (
         f'--{boundary}\r\nContent-Disposition: form-data; name="files[{number}].path"\r\n\r\n{path}\r\n'
         f'--{boundary}\r\nContent-Disposition: form-data; name="files[{number}].file"; filename="{path}"\r\n'
@@ -153,7 +153,7 @@ def upload(
     with fs._http_client.stream("POST", url, content=sent(), headers=headers, timeout=limits) as answer:
         if not answer.is_success:
             raise _refused(answer.status_code, answer.read())
-        # The status says that the files are stored; reading the rest only keeps the connection.
+        # The status says that the files are stored; the rest is read only to keep the connection open.
         with contextlib.suppress(httpx.HTTPError):
             answer.read()
     return body.hashes
@@ -227,7 +227,7 @@ def _answer(fs: Any, path: str) -> Iterator[urllib3.BaseHTTPResponse]:
     try:
         yield answer
     except BaseException:
-        answer.close()  # the rest must not be read as the next answer
+        answer.close()  # otherwise its rest would be read as the next answer
         raise
     else:
         answer.release_conn()
@@ -254,7 +254,7 @@ async def adownload(fs: Any, path: str, write: Write, on_bytes: OnBytes | None =
 async def _large_pieces(
     answer: aiohttp.ClientResponse, renew: Callable[[], None], pace: Pace
 ) -> AsyncIterator[bytes]:
-    """Join the pieces that arrive, for a thread's start costs more than a small piece."""
+    """Join the pieces that arrive, because the start of a thread costs more than writing a small piece."""
     joined = bytearray()
     async for piece in answer.content.iter_any():
         joined += piece

@@ -10,13 +10,13 @@ FAIL_OVER_S = 300.0
 
 
 def off_by_s(clock_s: float, before_s: float, after_s: float, *, resolution_s: float = 1.0) -> float:
-    """Return the minimum difference of a clock to this machine's clock, in seconds; positive if it is ahead.
+    """Return by how many seconds a clock is at least ahead of this machine's clock; negative if it is behind.
 
     Args:
         clock_s: Unix time of the clock.
         before_s: Unix time on this machine before the request.
         after_s: Unix time on this machine after the answer.
-        resolution_s: The clock is rounded down to a multiple of this.
+        resolution_s: ``clock_s`` is rounded down to a multiple of this.
     """
     if clock_s > after_s:
         return clock_s - after_s
@@ -30,7 +30,7 @@ def judge_clock(check: str, whose: str, off_s: float, remedy: str) -> Finding:
         check: Name of the check.
         whose: The owner of the clock, such as ``"S3's"``.
         off_s: Seconds ahead of this machine's clock; see `off_by_s`.
-        remedy: The clock to correct.
+        remedy: The remedy, which names the clock to correct.
     """
     if abs(off_s) < 1.5:
         return ok(check, f"{whose} clock agrees with this machine's")

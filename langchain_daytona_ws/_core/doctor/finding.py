@@ -10,7 +10,7 @@ from langchain_daytona_ws._core.ports import PortFault
 from langchain_daytona_ws._core.sandbox.remedies import remedy_for
 from langchain_daytona_ws.errors import WorkspaceError
 
-# Shorter values occur in any text by chance.
+# Shorter secrets are not withheld: they may occur in any text by chance.
 SHORTEST_SECRET = 6
 WITHHELD = "(withheld)"
 CONFIGURATION = "configuration"  # name of the first check
@@ -32,7 +32,7 @@ class Finding:
     Attributes:
         check: Name of the check; stable, for scripts.
         status: The status.
-        found: The result. The message of an error contains its remedies.
+        found: The result in words. If it is the message of an error, it contains the remedies.
         remedy: The remedy; ``""`` if none is needed, or if ``found`` contains it.
         code: Code of the error, if an error was raised.
     """
@@ -44,7 +44,7 @@ class Finding:
     code: str = ""
 
     def without(self, secrets: Iterable[str]) -> Finding:
-        """Return the finding with every secret removed: a sandbox may print its secrets."""
+        """Return the finding with secrets withheld: a sandbox may print its secrets."""
         found, remedy = self.found, self.remedy
         for secret in sorted(secrets, key=len, reverse=True):
             if len(secret) >= SHORTEST_SECRET:

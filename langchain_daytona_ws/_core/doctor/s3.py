@@ -15,8 +15,8 @@ _HEAD = (
     "S3 answers 403 to a HEAD of a key that is missing, so that mount-s3 answers EIO: bash cannot create new files in "
     "the workspace"
 )
-# Without permission to list a key, S3 does not report that it is missing (S3 API, HeadObject). The documentation of
-# mount-s3 uses s3:ListBucket with a condition on s3:prefix; 403 has a narrower condition or another service as cause.
+# Without permission to list a key, S3 does not report that it is missing (S3 API, HeadObject). The policy in mount-s3's
+# documentation gives this permission. So a 403 is caused by a narrower condition on s3:prefix, or by another service.
 _NARROW = (
     "s3:ListBucket is allowed for the prefix itself and not for the keys below it: in every policy that applies (the "
     "role's or the keys' own, the bucket's, the organization's) the condition has to be StringLike, with s3:prefix "
@@ -72,8 +72,8 @@ def missing_is_forbidden(*, lists_below: bool, has_role: bool) -> Finding:
     """Return the finding for a 403 answer to a HEAD of a missing key.
 
     Args:
-        lists_below: Whether S3 lists the keys that begin with this key.
-        has_role: Whether the credentials are a role's, under the session policy, or keys from envVars.
+        lists_below: Whether S3 allows listing the keys that begin with the missing key.
+        has_role: True: the credentials are a role's, limited by the session policy. False: keys from envVars.
     """
     if not lists_below:
         return failed("s3-new-file", _HEAD, _NARROW, "listing_too_narrow")
@@ -120,7 +120,7 @@ def boundary(reached: str | None, *, has_role: bool) -> Finding:
 
     Args:
         reached: The successful access: ``listed`` or ``read``; None if all access was refused.
-        has_role: Whether the credentials are a role's, under the session policy, or keys from envVars.
+        has_role: True: the credentials are a role's, limited by the session policy. False: keys from envVars.
     """
     if has_role and reached is None:
         return ok("s3-boundary", "another namespace's prefix is refused")

@@ -1,4 +1,4 @@
-"""Checks of a sandbox's programs, user and clock, with the output of one short script.
+"""Checks of a sandbox's programs, user and clock, by the output of one short script.
 
 The script runs in the daemon's shell and does not use the programs that it checks. Its output is untrusted.
 """
@@ -45,7 +45,7 @@ _VERSION = re.compile(r"(\d{1,4})\.(\d{1,4})")
 
 
 def facts_script(nonce: str) -> str:
-    """Return the script; each line of its output begins with the nonce, of letters and digits."""
+    """Return the script; each line of its output begins with the nonce, which must be letters and digits."""
     programs = [
         f'if command -v {name} >/dev/null 2>&1; then tell {name} "$( {{ {version}; }} 2>/dev/null </dev/null)"; fi'
         for name, version in _PROGRAMS.items()
@@ -66,7 +66,7 @@ def facts_script(nonce: str) -> str:
 
 
 def read_facts(printed: str, nonce: str) -> dict[str, str]:
-    """Return the facts in the output, the first of each name."""
+    """Return the facts in the output: name → text. If a name occurs again, its first text is used."""
     facts: dict[str, str] = {}
     for line in printed.splitlines():
         found = _LINE.fullmatch(line.removeprefix(f"{nonce} ")) if line.startswith(f"{nonce} ") else None
@@ -79,7 +79,7 @@ def read_facts(printed: str, nonce: str) -> dict[str, str]:
 def judge_sandbox(
     facts: Mapping[str, str], *, is_mounted: bool, before_s: float, after_s: float
 ) -> Iterator[Finding]:
-    """Return the findings for the facts of a sandbox.
+    """Yield the findings for the facts of a sandbox.
 
     Args:
         facts: See `read_facts`.
@@ -103,7 +103,7 @@ def judge_sandbox(
 
 
 def judge_sync(report: SyncReport | None) -> Iterator[Finding]:
-    """Return the finding for the first synchronisation of a workspace; None without one."""
+    """Yield the finding for the first synchronisation; ``report`` is None if the workspace is not synchronised."""
     if report is None:
         yield from skipped("the workspace is not synchronised", "sync")
         return

@@ -1,4 +1,4 @@
-"""Check a configuration as a whole: report all problems, where a session stops at the first."""
+"""Check a configuration as a whole, and report all problems; a session reports only the first."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def judge_settings(config: SandboxConfig, namespace: str) -> list[Finding]:
     checks: tuple[Callable[[], object], ...] = (
         lambda: validate_namespace(namespace),
         config.require_api_key,
-        # With a valid namespace: the first check covers the given namespace.
+        # A valid namespace is used here: the first check covers the given namespace.
         lambda: s3_workspace(config, "any"),
     )
     problems = []

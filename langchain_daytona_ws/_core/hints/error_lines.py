@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 READ_CHARS = 16 * 1024
-LINE_CHARS = 600  # read of each line; the message comes first
+LINE_CHARS = 600  # maximum that is read of a line; the message is at its beginning
 FRAME_LINES = 100
 ERROR_LINES_MAX = 40
 
@@ -28,7 +28,7 @@ class ErrorLine:
 
     Attributes:
         program: The program's name without its directory; "shell" for any shell, "python" or "node" for an exception.
-            Messages that git, pip, SQLite and others print without their name are attributed to them.
+            Known messages that git, pip, SQLite and others print without their name count as theirs.
         message: The rest of the line.
         frames: The Python traceback above the line, innermost frame last.
         is_last: Whether it is the last line of the output.
@@ -48,8 +48,8 @@ _ERRORS = re.compile(
     re.IGNORECASE,
 )
 
-# Lines that do not begin with their program's name. A sandbox may print any text: no alternative can begin in two ways,
-# and every repetition is bounded.
+# Lines that do not begin with their program's name. A sandbox may print any text, so matching must be linear: no
+# alternative can begin in two ways, and every repetition is bounded.
 _SHAPES = (
     ("npm", re.compile(r"npm (?:error|ERR!) (?P<message>.*)")),
     (
@@ -91,7 +91,7 @@ def error_lines(output: str) -> Iterator[ErrorLine]:
     """Yield the last 40 error lines in the last 16 KiB of an output, in the order printed."""
     lines = output[-READ_CHARS:].rstrip().split("\n")
     if len(output) > READ_CHARS:
-        lines = lines[1:]  # its beginning is cut off
+        lines = lines[1:]  # the beginning of this line is cut off
     matches = [i for i, line in enumerate(lines) if _ERRORS.search(line[:LINE_CHARS])]
     for i in matches[-ERROR_LINES_MAX:]:
         parsed = _parsed(lines[i][:LINE_CHARS].rstrip("\r"))
@@ -120,7 +120,7 @@ def _parsed(line: str) -> tuple[str, str] | None:
 _FRAME = re.compile(
     r' {2}File "(?P<path>[^"]{1,500})", line (?P<line>\d{1,7})(?:, in (?P<function>.{1,100}))?'
 )
-# pytest marks the failed line like this, and prints its location below the error.
+# pytest marks the failed source line in this way, and prints its file and number below the error.
 _PYTEST_SOURCE = re.compile(r">  {1,40}(?P<source>\S.*)")
 
 

@@ -18,7 +18,8 @@ def hint(command: str, output: str, exit_code: int, *, root: str = "") -> str | 
     Args:
         command: The command for bash; the first 16 KiB are read.
         output: Its output, of any size; the last 16 KiB are read.
-        exit_code: Its exit code. With 0, only errors of programs that the command names count: ``a; b`` hides codes.
+        exit_code: Its exit code. With 0, an error counts only if the command names its program: ``a; b`` hides the code
+            of ``a``.
         root: The workspace directory.
 
     Returns:
@@ -39,7 +40,7 @@ def hint(command: str, output: str, exit_code: int, *, root: str = "") -> str | 
 
 
 def written_here(command: str, root: str) -> str | None:
-    """Return the first file of an S3 workspace that a command writes by a redirection or tee; None without such a file.
+    """Return the first file in the workspace that a command writes by a redirection or tee; None without such a file.
 
     Args:
         command: The command for bash. Paths that start with a variable count as outside the workspace.
@@ -99,7 +100,8 @@ def _is_elsewhere(message: str, root: str) -> bool:
 # --- whether the command failed with the error, or only printed its text ---
 
 
-# Programs that start no other program: if a command has only these, another program's error is a text that they read.
+# Programs that start no other program. If a command has only these, the error of another program is text that they
+# have read.
 _READERS = frozenset({
     "awk", "cat", "cd", "cmp", "column", "cut", "diff", "echo", "egrep", "false", "fgrep", "file", "find", "grep",
     "head", "jq", "less", "ls", "more", "nl", "od", "pwd", "printf", "rg", "sleep", "sort", "stat", "strings", "tac",
@@ -137,8 +139,8 @@ def _is_of_this_command(error: ErrorLine, ran: list[Simple], exit_code: int) -> 
     if not own:
         return False
     if error.program in {"python", "node", "sqlite3"}:
-        # Programs also print tracebacks of other programs. If a pipe hides the exit code, the last line is the
-        # command's own.
+        # Programs also print tracebacks of other programs. With exit code 0, a traceback counts only if another
+        # command may have hidden the code, and the traceback is the end of the output.
         return error.is_last and len(ran) > 1
     return any(_is_about_its_files(error.message, simple) for simple in own)
 

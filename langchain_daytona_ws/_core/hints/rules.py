@@ -1,7 +1,7 @@
 """Rules that map known failures on a mount of S3 to working alternatives.
 
-mount-s3 documents the operations that such a mount refuses (`doc/SEMANTICS.md`). The messages are as the programs print
-them there (measured).
+mount-s3 documents the operations that such a mount refuses (`doc/SEMANTICS.md`). The patterns match the messages that
+programs print on such a mount (measured).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ class Failure:
 
     Attributes:
         error: The error line.
-        ran: The simple commands of the command.
+        ran: The simple commands of the command, see `shell_text`.
     """
 
     error: ErrorLine
     ran: list[Simple]
 
     def of(self, *programs: str) -> list[Simple]:
-        """Return the simple commands of some programs; ``python`` stands for all its versions."""
+        """Return the simple commands that run one of the programs; ``python`` stands for all its versions."""
         return [simple for simple in self.ran if simple.plain_program in programs]
 
     @property
@@ -39,8 +39,8 @@ class Failure:
     def location(self) -> str:
         """The calls of the Python traceback with their source, innermost last.
 
-        Source that was not printed is read from the program text by its line number. A pipe may cut off the traceback;
-        then this is the whole program text.
+        Source that was not printed is read from the program text by its line number. If there is no traceback, because
+        a pipe cut it off, this is the whole program text.
         """
         frames = self.error.frames
         if not frames:
@@ -67,9 +67,9 @@ class Rule:
         programs: Names of the programs that print the message; () for any program.
         message: Pattern of the message.
         advice: The working alternative, up to 200 characters.
-        when: A further condition, if the message alone is ambiguous. It examines the failed program, not words that
-            occur elsewhere in the command.
-        fill: Returns advice with the command's own words; None if it cannot.
+        when: A further condition, if the message alone is ambiguous. It must examine the program that failed, and not
+            find its words elsewhere in the command.
+        fill: Returns the advice with words of the command filled in; None if ``advice`` is to be used.
     """
 
     programs: tuple[str, ...]
@@ -79,7 +79,7 @@ class Rule:
     fill: Fill | None = None
 
 
-# --- advice with words of the command: the output could name anything ---
+# --- advice with words of the command; words of the output are not used, since it may contain anything ---
 
 _NAME = re.compile(r"[\w./][\w./+-]{0,50}")
 
@@ -107,7 +107,7 @@ def _executed(failure: Failure) -> str | None:
 
 
 def _runs(program: str, verb: str) -> When:
-    """Return a condition: the program ran with the verb."""
+    """Return a condition: the program ran with this verb, its first argument that is not an option."""
     return lambda failure: any(simple.verb == verb for simple in failure.of(program))
 
 
@@ -151,7 +151,7 @@ def _installs_for_node(failure: Failure) -> bool:
 
 
 def _redirects(*operators: str) -> When:
-    """Return a condition: the file that the shell names is, or by a variable may be, the target of a redirection."""
+    """Return a condition: the shell's message names the target of such a redirection, or may name it by a variable."""
 
     def when(failure: Failure) -> bool:
         named = failure.error.message.partition(": ")[0].removeprefix("cannot create ")
@@ -165,12 +165,12 @@ def _redirects(*operators: str) -> When:
 
 
 def _closes_nothing(failure: Failure) -> bool:
-    """Return whether no redirection closes a descriptor; after a close, every write fails."""
+    """Return whether no redirection closes a descriptor: writes to a closed descriptor fail on any file system."""
     return not any(redirect.target == "-" for simple in failure.ran for redirect in simple.redirects)
 
 
 def _writes_as_open(failure: Failure) -> bool:
-    """Return whether Python opened a file in the current directory for writing."""
+    """Return whether Python failed while it opened a file for writing."""
     return bool(re.search(r"open\([^)]{0,100}['\"](?:w|x)b?['\"]", failure.location))
 
 
@@ -222,7 +222,7 @@ RULES: tuple[Rule, ...] = (
     Rule((), _r(r"^ENOTCONN: .*, \w+ '|^\[Errno 107\].*: '|^(?!\[Errno|.*\b(?:recv|send|socket|getpeername|shutdown)\b)"
         r".*transport endpoint is not connected"),
          "The workspace's connection to S3 was lost while this ran. Run the command again: it is repaired first."),
-    # Stores other than S3 refuse a rename with another error code than S3; mount-s3 translates it to this error.
+    # Stores other than S3 refuse a rename with other codes than S3; mount-s3 reports these as an input/output error.
     Rule(("mv",), _r(r"^cannot move .*: input/output error"),
          "Files here cannot be renamed. Use: cp -r A B && rm -rf A",
          fill=_moved),
@@ -314,7 +314,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("python",), _r("no such file"), "Directories here vanish with their last file. Use: "
          "shutil.rmtree(DIR, ignore_errors=True)", _in_shutil(r"_?rmtree\w*")),
     Rule(("python",), _r(rf"{_ENOSYS}(?:: .{{1,300}} -> |$)"), _RENAMED_BY_PYTHON),
-    # A directory is refused so, until a file has once been renamed.
+    # Renaming a directory fails with this error, until S3 has refused to rename a file.
     Rule(("python",), _r(rf"{_EPERM}: .{{1,300}} -> "), _RENAMED_BY_PYTHON,
          _at(r"\.(?:rename|replace)\(|in (?:rename|replace)\n")),
     Rule(("python",), _r(rf"{_EPERM}: .{{1,300}} -> "),

@@ -1,7 +1,7 @@
 """List the simple commands of a shell script, for hints only: a mistake costs little here. Pure.
 
-Quotes, here-documents, redirections, substitutions and programs that run another program are parsed; nothing is
-expanded. `permissions.shell` parses less, and only what it can parse with certainty.
+A simple command is one program with its words and redirections. Quotes, here-documents, substitutions and programs that
+run another program are parsed; nothing is expanded. `permissions.shell` parses only scripts whose meaning is certain.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 CHARS = 16 * 1024
-_NESTED = 20
-_TEXTS = 4  # levels of nested bash -c
-_JOINTS = ";&|()\n"
-# Comments, arithmetic and conditions hold no commands, and > is not a redirection in them.
+_NESTED = 20  # maximum number of nested substitutions, and of commands in one `find`
+_TEXTS = 4  # maximum number of nested bash -c
+_SEPARATORS = ";&|()\n"
+# Beginning → end of comments, arithmetic and conditions: they contain no commands, and > is no redirection in them.
 _SKIPPED = {"#": "\n", "((": "))", "[[ ": " ]]"}
 _REDIRECT = re.compile(r"\d{0,3}(?:>>|>\||>&|<<<|<<-|<<|<&|<>|>|<)|&>>|&>")
 _PLAIN = re.compile(r"[^\s;&|()<>'\"`$\\#{}]{1,4096}|[#{}]")
@@ -22,18 +22,18 @@ _ASSIGNMENT = re.compile(r"\w{1,100}=")
 _PYTHON = re.compile(r"^python[0-9.]{1,8}$")
 _GRAMMAR = frozenset({"if", "then", "elif", "else", "while", "until", "do", "!", "{", "coproc"})
 _SHELLS = frozenset({"bash", "sh", "dash", "zsh", "ksh", "ash"})
-# Programs that run the command after their own options; value: how many arguments precede that command.
+# Programs that run another command → the number of their own arguments before it, without options.
 _RUNNERS = {
     "sudo": 0, "exec": 0, "env": 0, "nohup": 0, "command": 0, "setsid": 0, "nice": 0, "ionice": 0, "stdbuf": 0,
     "time": 0, "xargs": 0, "busybox": 0, "timeout": 1,
 }  # fmt: skip
-# Options of these programs that take the next word as their value.
+# Options of these programs whose value is the next word.
 _WITH_WORD = frozenset({"-n", "-u", "-g", "-s", "-k", "-c", "-P", "-I", "-L", "-d", "-a"})
 
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """One redirection; the operator has no descriptor: ``2>>`` becomes ``>>``."""
+    """One redirection. ``operator`` omits the descriptor: ``2>>`` becomes ``>>``."""
 
     operator: str
     target: str
@@ -46,7 +46,7 @@ class Simple:
     Attributes:
         words: Its words without quotes. A substitution becomes ``$…``; a variable stays as it is written.
         redirects: Its redirections.
-        stdin: The text of its here-document.
+        stdin: The text of its here-document or here-string.
     """
 
     words: list[str] = field(default_factory=list)
@@ -73,7 +73,7 @@ class Simple:
         return next((word for word in self.arguments if not word.startswith("-")), "")
 
     def has_flag(self, letters: str, *names: str) -> bool:
-        """Return whether it has a short option with one of the letters, or one of the long options."""
+        """Return whether the command has a short option with one of the letters, or one of the long options."""
         for word in self.arguments:
             if word.startswith("--"):
                 if word.partition("=")[0] in names:
@@ -84,7 +84,7 @@ class Simple:
 
     @property
     def code(self) -> str:
-        """The program text passed to it: after ``-c`` or ``-e``, or as a here-document."""
+        """The program text that the command passes: after ``-c`` or ``-e``, or as a here-document."""
         for option, text in zip(self.arguments, self.arguments[1:], strict=False):
             if re.fullmatch(r"-\w{0,5}[ce]", option):
                 return text
@@ -145,7 +145,7 @@ class _Reader:
         self._text = text
         self._at = 0
         self._found: list[Simple] = []
-        self._open: list[tuple[Simple, str | None, str, str]] = []  # commands that a substitution interrupts
+        self._open: list[tuple[Simple, str | None, str, str]] = []  # unfinished commands around substitutions
         self._command = Simple()
         self._word: str | None = None
         self._redirect = ""
@@ -186,7 +186,7 @@ class _Reader:
             self._add("")
             self._in_quotes = True
             self._at += 1
-        elif not (self._read_substitution() or self._read_at_a_word_start() or self._read_joint()):
+        elif not (self._read_substitution() or self._read_at_a_word_start() or self._read_separator()):
             plain = _PLAIN.match(text, at)
             self._add(plain[0] if plain else char)
             self._at = plain.end() if plain else at + 1
@@ -204,14 +204,14 @@ class _Reader:
             for begin, end in _SKIPPED.items():
                 if text.startswith(begin, at):
                     behind = self._behind(end, at)
-                    # The line break also ends a command; the text may end without one.
+                    # The line break that ends a comment also ends a command, so it is read next.
                     self._at = behind - 1 if text.endswith("\n", at, behind) else behind
                     return True
         return False
 
-    def _read_joint(self) -> bool:
+    def _read_separator(self) -> bool:
         char = self._text[self._at]
-        if char not in _JOINTS:
+        if char not in _SEPARATORS:
             return False
         if char == ")" and self._open:
             self._close()
@@ -301,7 +301,7 @@ class _Reader:
         self._command, self._redirect = Simple(), ""
 
     def _read_here(self) -> None:
-        """Read the here-documents that begin after this line."""
+        """Read the here-documents of the line that has just ended."""
         waiting, self._here = self._here, []
         for command, end, is_indented in waiting:
             lines = []
