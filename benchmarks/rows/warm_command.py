@@ -175,7 +175,7 @@ class _Caught:
 
     def __init__(self, digest: str) -> None:
         self._digest = digest
-        self.variables = dict[str, str]
+        self.variables = dict[str, str]()
 
     def new_key(self) -> str:
         return secrets.token_hex(16)

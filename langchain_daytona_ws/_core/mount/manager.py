@@ -20,21 +20,16 @@ from langchain_daytona_ws._core.mount.rename_probe import (
     Renames,
 )
 from langchain_daytona_ws._core.s3.policy import PERMISSIONS_REMEDY
-from langchain_daytona_ws._core.s3.store import Credentials, expiry_text
+from langchain_daytona_ws._core.s3.store import SPARE_LIFE_S, Credentials, CredentialSource, expiry_text
 from langchain_daytona_ws._core.s3.workspace import S3Workspace
 from langchain_daytona_ws._guest.mount_request import VERSION
 from langchain_daytona_ws.errors import SandboxError
 
-# At its start, a command needs credentials with this lifetime in addition to its time-out: its background processes
-# keep writing, and mount-s3 requests new credentials five minutes before their end.
-SPARE_LIFE_S = 600.0
 # Starting mount-s3 takes about a second; it gives up after 30 (mount-s3).
 MOUNT_S = 45.0
 
 # AWS issues credentials for 900 s or more.
 SHORT_LIFE_S = 300.0
-
-Source = Callable[[float], Awaitable[Credentials]]
 
 _FOUND = re.compile(r"/tmp/found-under-workspace-[a-z0-9_]{1,20}")  # noqa: S108 - where the mounter moves files that a mount would hide
 
@@ -57,7 +52,7 @@ class MountManager:
     def __init__(
         self,
         workspace: S3Workspace,
-        credentials: Source,
+        credentials: CredentialSource,
         forget: Callable[[Credentials], None],
         *,
         delivered: dict[str, str],

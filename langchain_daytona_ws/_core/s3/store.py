@@ -12,6 +12,10 @@ from langchain_daytona_ws._core.ports import OnBytes, UploadSource
 
 T = TypeVar("T")
 
+# The processes of a call need credentials for this time in addition to the call's own: background processes keep
+# writing, and mount-s3 requests new credentials five minutes before their end.
+SPARE_LIFE_S = 600.0
+
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
@@ -34,6 +38,10 @@ def expiry_text(credentials: Credentials) -> str | None:
     if credentials.expires_at is None:
         return None
     return datetime.datetime.fromtimestamp(credentials.expires_at, datetime.UTC).strftime("%H:%M UTC")
+
+
+CredentialSource = Callable[[float], Awaitable[Credentials]]
+"""Returns credentials that are valid for at least the given seconds."""
 
 
 class CredentialsPort(Protocol):

@@ -8,22 +8,20 @@ import json
 import logging
 import posixpath
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from langchain_daytona_ws._core.answer import Answer
 from langchain_daytona_ws._core.guest_rpc.attachments import SENDS_MAX, GuestRequest, Send
 from langchain_daytona_ws._core.guest_rpc.payload import whole_source
 from langchain_daytona_ws._core.s3.policy import PERMISSIONS_REMEDY
-from langchain_daytona_ws._core.s3.store import Credentials, expiry_text
+from langchain_daytona_ws._core.s3.store import SPARE_LIFE_S, Credentials, CredentialSource, expiry_text
 from langchain_daytona_ws._core.s3.workspace import Mount, S3Workspace
 from langchain_daytona_ws._core.sync.report import SyncReport, read_report
 from langchain_daytona_ws.errors import SandboxError
 
 logger = logging.getLogger("langchain_daytona_ws")
 
-# Background processes keep writing after the call.
-SPARE_LIFE_S = 600.0
 # Starting the resident, and waiting for a pull and for a push; longer ones continue, and the host asks again.
 MARGIN_S = 60.0
 JOBS = "jobs"  # the only entry that does not access the workspace
@@ -34,8 +32,6 @@ PROGRESS_EVERY_S = 3.0
 PAUSE_S = 0.5  # the sandbox waits before it answers; a hostile sandbox may not
 
 _OF_CREDENTIALS = ("expired", "denied", "signature")
-
-Source = Callable[[float], Awaitable[Credentials]]
 
 
 @dataclass(slots=True)
@@ -74,7 +70,7 @@ class SyncManager:
     def __init__(
         self,
         workspace: S3Workspace,
-        credentials: Source,
+        credentials: CredentialSource,
         forget: Callable[[Credentials], None],
         *,
         state: SyncState,
