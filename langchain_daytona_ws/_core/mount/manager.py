@@ -1,4 +1,4 @@
-"""Mount specification and credentials sent with each request, and the errors that mounting can return."""
+"""Send the mount specification with each request, and credentials when necessary; errors of mounting."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ from langchain_daytona_ws._core.s3.workspace import S3Workspace
 from langchain_daytona_ws._guest.mount_request import VERSION
 from langchain_daytona_ws.errors import SandboxError
 
-# Starting mount-s3 takes about a second; it gives up after 30 (mount-s3).
+# Starting mount-s3 takes about a second; mount-s3 gives up after 30 seconds.
 MOUNT_S = 45.0
 
-# AWS issues credentials for 900 s or more.
+# Credentials that are issued for less than this time are too short: AWS issues them for 900 s or more.
 SHORT_LIFE_S = 300.0
 
-_FOUND = re.compile(r"/tmp/found-under-workspace-[a-z0-9_]{1,20}")  # noqa: S108 - where the mounter moves files that a mount would hide
+# The mounter moves files that a mount would hide to such a directory.
+_FOUND = re.compile(r"/tmp/found-under-workspace-[a-z0-9_]{1,20}")  # noqa: S108 - in the sandbox
 
 _MOUNTER_MODULES = ("mount_request", "locks", "mount_credentials", "mount_check", "mounter")
 
@@ -42,11 +43,11 @@ class MountManager:
     Args:
         workspace: The prefixes and their mount directories.
         credentials: Returns credentials that are valid for at least the given seconds.
-        forget: Drops credentials that S3 has refused.
-        delivered: Sandbox id → serial of the credentials in it; shared by the sync and the async runtime.
+        forget: Removes credentials that S3 has refused from the cache.
+        delivered: Sandbox id → serial of the credentials in this sandbox; shared by the sync and the async runtime.
         add_notice: Adds a notice to the next result.
-        caution: A sentence about a setting that may block S3 in the sandbox; ``""`` for none.
-        probe: Tests whether the store refuses renames; None for a store that is known to refuse them.
+        caution: Text added to errors if a network setting may block S3 in the sandbox; ``""`` otherwise.
+        probe: Tests how the store answers renames; None for a store that is known to be safe.
     """
 
     def __init__(
@@ -68,11 +69,11 @@ class MountManager:
         self._caution = caution
         self._probe = probe
         self.margin_s = MOUNT_S
-        self.ends_at: str | None = None  # end of the credentials last delivered to the sandbox
-        self.expires_at: float | None = None  # the same in Unix seconds
-        self._life_s: float | None = None  # whole life of the credentials last sent
+        self.ends_at: str | None = None  # end of the credentials that the sandbox has, as text
+        self.expires_at: float | None = None  # the same time in Unix seconds
+        self._life_s: float | None = None  # seconds for which the last sent credentials were issued
         directory = workspace.workspace.directory
-        # The id identifies the directory; the specification describes the mount in it.
+        # The id stands for the directory, `_spec` for all settings of its mounts.
         self._id = hashlib.sha256(directory.encode()).hexdigest()[:16]
         self._directories = [mount.directory for mount in workspace.mounts]
         self._fixed: dict[str, object] = {
@@ -91,7 +92,7 @@ class MountManager:
         self._spec = hashlib.sha256(json.dumps(self._fixed).encode()).hexdigest()[:16]
 
     async def prepare(self) -> None:
-        """Get credentials and check the store before a sandbox is created.
+        """Fetch credentials and check the store before a sandbox is created.
 
         Raises:
             CredentialsRefused: No credentials are available.
@@ -104,8 +105,8 @@ class MountManager:
         """Refuse to mount a store on which a rename would lose files.
 
         Raises:
-            SandboxError: The store accepts renames without making them, lacks the bucket, or gives no conclusive
-                answer.
+            SandboxError: The store reports success for renames that it does not make, the bucket does not exist, or the
+                store's answer is not conclusive.
         """
         if self._probe is None:
             return
@@ -116,10 +117,11 @@ class MountManager:
             raise self.refusal(code, ". ".join(part for part in (probed.detail, left) if part))
 
     async def send(self, send: Send, request: GuestRequest) -> Answer:
-        """Send a request with the mount specification.
+        """Send a request with the mount specification, and return its answer.
 
-        The credentials themselves travel only if the sandbox lacks them: in the next request, if it reports so. If they
-        are refused, the request is sent once more with new credentials.
+        The request contains the credentials only if the sandbox is not known to have them. If the sandbox reports that
+        it lacks them, the request is sent again with the credentials. If S3 refuses them, the request is sent once more
+        with new credentials.
         """
         is_refreshed = False
         answer: Answer = {}
@@ -135,8 +137,8 @@ class MountManager:
                 return answer
             self._delivered.pop(request.sandbox_id, None)
             if is_delivered and code in ("mount_credentials", "mount_program"):
-                continue  # the sandbox lacks what was delivered
-            # Old credentials may have been revoked; new credentials may have expired during delivery.
+                continue  # the sandbox no longer has what was delivered: send it again
+            # Delivered credentials may have been revoked; credentials of this request may have expired on the way.
             is_old = code in (_OF_OLD_CREDENTIALS if is_delivered else ("mount_credentials", "mount_expired"))
             if not is_old or is_refreshed:
                 return answer
@@ -158,16 +160,16 @@ class MountManager:
             "directories": self._directories,
             "has_secret": not is_delivered,
             "request": json.dumps(mounts),
-            # A mounter always starts with new credentials, and otherwise rarely.
+            # With new credentials the mounter always runs, so send its source. Otherwise it rarely runs.
             "program": separate_program(_mounter(), with_source=not is_delivered),
         }
-        # No local variable holds the secret: a traceback may be shown with them.
+        # Keep the secret out of local variables: tracebacks may show them.
         return request.extended(
             {"mount": mount}, secret=None if is_delivered else _process_output(credentials)
         )
 
     def _record(self, sandbox_id: str, credentials: Credentials, answer: Answer) -> None:
-        """Record that a sandbox has credentials, and report the files that it has moved."""
+        """Record which credentials a sandbox has; add a notice if files were moved out of the workspace's directory."""
         self._delivered[sandbox_id] = _serial(credentials)
         self.ends_at = expiry_text(credentials)
         self.expires_at = credentials.expires_at
@@ -180,11 +182,11 @@ class MountManager:
                 )
 
     def error(self, code: str, detail: str) -> SandboxError | None:
-        """Return the error for a failed mount; nothing has run."""
+        """Return the error for a failed mount, after which nothing ran; None if the code is not of this attachment."""
         return self.refusal(code, detail) if code.startswith("mount_") else None
 
     def refusal(self, code: str, detail: str) -> SandboxError:
-        """Return the error for a failed mount, or for a mount that must not be tried."""
+        """Return the error for a mount that failed, or that is refused before it is tried."""
         problem, remedy, for_model = _REFUSALS.get(code, _OTHER)
         if code == "mount_expired" and self._life_s is not None and self._life_s < SHORT_LIFE_S:
             problem, remedy = _SHORT_LIVED
@@ -208,11 +210,12 @@ class MountManager:
 
 @functools.cache
 def mounter_source(workspaces: str = "", skills: str = "") -> str:
-    """Return the program that root runs to mount a workspace.
+    """Return the source of the program that mounts workspaces as root (``_guest/mounter.py``).
 
     Args:
-        workspaces: For a snapshot's helper, the only directory below which it mounts workspaces; ``""`` for any.
-        skills: For a helper, the only directory where it mounts skills.
+        workspaces: In the mount helper of a snapshot: the only directory below which it may mount workspaces. ``""``:
+            any directory.
+        skills: In the mount helper: the only directory where it may mount skills. ``""``: any directory.
     """
     text = joined_source(*_MOUNTER_MODULES)
     for name, value in (("WORKSPACES", workspaces), ("SKILLS", skills)):
@@ -227,7 +230,7 @@ def _mounter() -> bytes:
 
 
 def _serial(credentials: Credentials) -> str:
-    """Return a name for credentials that does not reveal them."""
+    """Return a hash that identifies credentials without revealing them."""
     fields = [credentials.access_key_id, credentials.secret_access_key, credentials.session_token]
     return hashlib.sha256(json.dumps(fields).encode()).hexdigest()[:16]
 
@@ -392,7 +395,7 @@ _SHORT_LIVED = (
     "Let the role's STS (options.stsEndpoint) issue credentials for 15 minutes or more, as AWS does. If it does, this "
     "machine's clock is wrong.",
 )
-# Credentials that were valid may have been revoked, or their role changed, before their end.
+# These may mean that delivered credentials were revoked, or that their role was changed: try new credentials.
 _OF_OLD_CREDENTIALS = {"mount_eio", "mount_expired", "mount_denied"}
 _OF_THE_NETWORK = {"mount_unreachable", "mount_not_ready", "mount_refused"}
 _PASSING = {

@@ -1,4 +1,8 @@
-"""Probe whether an S3-compatible store can be mounted: a store that accepts renames without making them loses files."""
+"""Test whether renames on a mounted S3-compatible store would lose files.
+
+To rename a file, mount-s3 sends RenameObject. Some stores do not know this request, but report success and write an
+empty object.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +13,21 @@ from urllib.parse import urlsplit
 
 from langchain_daytona_ws._core.s3.store import StoreFault, StoreFaultKind
 
-SCRATCH = ".langchain-daytona-ws-rename-"
-# Before the second and the third attempt, after an inconclusive answer.
+SCRATCH = ".langchain-daytona-ws-rename-"  # beginning of the names of temporary keys
+# Pauses before the second and the third attempt, if an answer is not conclusive.
 PAUSES_S = (0.5, 1.0)
 
 _AMAZON = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
-# The mount fails for the same reason, with a better message; no file is at risk until the cause is removed.
+# After these errors the mount fails too, for the same reason and with a better message, so no file is at risk.
 _MET_BY_THE_MOUNT = {
     "PermanentRedirect",
     "AuthorizationHeaderMalformed",
     "IllegalLocationConstraintException",
     "SignatureDoesNotMatch",
 }
-# Caused by this machine (its clock, its certificates); requests of the sandbox may succeed.
+# Errors that this machine causes, by its clock or certificates; requests of the sandbox may succeed.
 _OF_THIS_MACHINE = {"RequestTimeTooSkewed", "RequestExpired", "Certificate"}
-# Proxies and gateways also answer with these, so they say nothing about renames.
+# HTTP statuses of proxies and gateways. They show nothing about the store.
 _OF_A_GATEWAY = {407, 408, 429, 502, 503, 504}
 
 LOSES_FILES = (
@@ -44,7 +48,7 @@ UNKNOWN_REMEDY = (
 
 
 class RenamePort(Protocol):
-    """The bucket operations of the probe, below the workspace's prefix. All raise only StoreFault."""
+    """The operations of the probe on keys below the workspace's prefix. All raise only StoreFault."""
 
     async def rename(self, source: str, target: str) -> None:
         """Send the request that mount-s3 sends to rename an object."""
@@ -56,7 +60,7 @@ class RenamePort(Protocol):
 
 
 class Renames(enum.Enum):
-    """A store's response to a request to rename an object that does not exist."""
+    """The conclusion from a store's response to a request to rename an object that does not exist."""
 
     REFUSED = "the store refuses, so mount-s3 refuses too"
     ACCEPTED = "the store reports success and writes an empty object"
@@ -70,9 +74,9 @@ class Probed:
     """The result of a probe.
 
     Attributes:
-        renames: The store's response.
-        detail: The error message of the store or the transport; ``""`` if the store accepted.
-        left: The key of the empty object that could not be deleted; ``""`` for none.
+        renames: The conclusion.
+        detail: The error message of the store or of the transport; ``""`` if the store reported success.
+        left: The key of an empty object that the probe could not delete; ``""`` if nothing is left behind.
     """
 
     renames: Renames
@@ -81,20 +85,19 @@ class Probed:
 
 
 def needs_probe(endpoint: str | None) -> bool:
-    """Return whether a store must be probed. Amazon S3 answers 501, or renames correctly (directory buckets)."""
+    """Return whether a store must be probed: not Amazon S3, which answers 501 or (directory buckets) really renames."""
     host = "" if endpoint is None else (urlsplit(endpoint).hostname or "")
     return endpoint is not None and not host.endswith(_AMAZON)
 
 
 async def probe_renames(store: RenamePort, name: str) -> Probed:
-    """Ask a store to rename an object that does not exist, to a scratch key below the workspace's prefix.
+    """Ask a store to rename an object that does not exist, draw the conclusion, and delete an object that it wrote.
 
-    Any refusal means that nothing changed: the store does not implement the request (501), or does not find the object
-    (404).
+    A safe store refuses: it does not implement the request (501), or does not find the object (404).
 
     Args:
         store: The bucket.
-        name: Suffix that makes the keys unique.
+        name: Random suffix of the two keys, which are below the workspace's prefix.
     """
     target = f"{SCRATCH}{name}"
     for pause_s in (*PAUSES_S, None):
@@ -114,7 +117,7 @@ async def probe_renames(store: RenamePort, name: str) -> Probed:
 
 
 async def _deleted(store: RenamePort, key: str) -> str:
-    """Delete the scratch object; return its key if the deletion failed, otherwise ``""``."""
+    """Delete the object that the store wrote; return its key if the deletion failed, otherwise ``""``."""
     try:
         await store.delete(key)
     except StoreFault:
@@ -127,7 +130,7 @@ def _judged(fault: StoreFault) -> Renames:
         return Renames.NO_BUCKET
     if fault.code in _OF_THIS_MACHINE:
         return Renames.UNKNOWN
-    # NOT_ASKED, not REFUSED: a policy may change during a session, and the store would then accept renames.
+    # Only the credentials were refused. With another policy, the store might accept the rename: this is not REFUSED.
     if fault.code in _MET_BY_THE_MOUNT or fault.kind in (StoreFaultKind.EXPIRED, StoreFaultKind.DENIED):
         return Renames.NOT_ASKED
     if fault.kind is StoreFaultKind.PASSING or fault.status in _OF_A_GATEWAY:

@@ -12,18 +12,19 @@ from langchain_daytona_ws._core.sandbox.remedies import BY_KIND, MESSAGES
 from langchain_daytona_ws.config import SandboxOptions
 from langchain_daytona_ws.errors import ConfigError, ProvisionError
 
-# The release whose behaviour this package was written against; the local mount-s3 imitates it.
+# The release that this package was developed with; the mount-s3 of the local server imitates this release.
 MOUNT_S3_VERSION = "1.24.0"
 RELEASES = "https://s3.amazonaws.com/mountpoint-s3-release"
 # The primary keys that sign Mountpoint's packages, the newer key first (Amazon S3 User Guide, "Verifying
 # the signature of the Mountpoint for Amazon S3 package").
 RELEASE_KEYS = ("8AEFE705EBE329C0948C75A66F1C3B3AEF4B030B", "673FE4061506BB469A0EF857BE397A52B086DA5A")
 
-# Names of images and snapshots that the control plane accepts. They are written to the Dockerfile: no white space.
+# Names of images and snapshots that the control plane accepts. An image name is written to the Dockerfile, so it must
+# not contain white space.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/@-]{0,254}", re.ASCII)
 _VERSION = re.compile(r"\d{1,4}\.\d{1,4}\.\d{1,4}", re.ASCII)
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}", re.ASCII)
-# The values of options.workspaceRoot that need no quotes in a shell and no escapes in a table of mounts.
+# Directories that need no quotes in a shell and no escapes in the kernel's table of mounts.
 _DIRECTORY = re.compile(r"(?:/[A-Za-z0-9_][A-Za-z0-9._-]*)+", re.ASCII)
 
 ROOT = "root"
@@ -39,10 +40,11 @@ class Recipe:
     Args:
         base_image: A Debian or Ubuntu image with bash, Node and Python 3.8 or newer.
         mount_s3_version: A release of Mountpoint for Amazon S3.
-        user: The account that runs commands in the sandbox, created if the base image does not have it. It can mount
-            workspaces and has no other rights of root. Or root, who can read the credentials.
-        workspace_root: The directory below which the account may mount workspaces. Ignored for root.
-        skills_mount_path: The directory where the account may mount skills. Ignored for root.
+        user: The account that runs commands in the sandbox. If the base image does not have the account, it is created.
+            The account can mount workspaces, and can do nothing else as root. If the user is ``root``, commands can
+            read the credentials.
+        workspace_root: The directory below which the account may mount workspaces. Ignored if the user is ``root``.
+        skills_mount_path: The directory where the account may mount skills. Ignored if the user is ``root``.
 
     Raises:
         ConfigError: A value is not valid in a Dockerfile.
@@ -78,7 +80,7 @@ class Recipe:
             )
 
     def dockerfile(self) -> str:
-        """Return the Dockerfile. It needs no build context and uses only the first version of the syntax."""
+        """Return the Dockerfile. It needs no build context, and no newer Dockerfile syntax than version 1."""
         parts = [
             f"FROM {self.base_image}\nUSER root",
             _CHECKS,
@@ -98,10 +100,10 @@ class Recipe:
 
 
 def checked_name(name: str) -> str:
-    """Return the snapshot's name.
+    """Return a snapshot's name unchanged if it is valid.
 
     Raises:
-        ConfigError: Daytona does not accept it.
+        ConfigError: Daytona does not accept the name.
     """
     if not _NAME.fullmatch(name):
         raise _setting_error(
@@ -111,7 +113,7 @@ def checked_name(name: str) -> str:
 
 
 def build_error(fault: PortFault, name: str) -> ProvisionError:
-    """Return the error for a failure to find, delete or build the snapshot `name`."""
+    """Return the error for a snapshot that could not be found, deleted or built."""
     remedies = {code: remedy for pattern, code, remedy in MESSAGES if re.search(pattern, fault.message)}
     code = next((code for code in remedies if code in _SHARED), "snapshot_failed")
     text = f"The snapshot {name} could not be built: {fault.message}."

@@ -1,4 +1,7 @@
-"""The part of the snapshot's Dockerfile that allows an unprivileged account to mount S3, and nothing else, as root."""
+"""The part of the snapshot's Dockerfile for the mount helper.
+
+The mount helper is the only program that the unprivileged account of the sandbox may run as root. It mounts workspaces.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +17,19 @@ SUDOERS = "/etc/sudoers.d/langchain-daytona-ws"
 
 
 def account(user: str) -> str:
-    """Return the RUN that creates the account, or removes its rights of root in the base image."""
+    """Return the RUN instruction that creates the account, and removes it from groups that can become root."""
     return _ACCOUNT.replace("@user@", user)
 
 
 def helper(user: str, workspaces: str, skills: str) -> str:
-    """Return the RUNs that install the mount helper and allow the account to run only it as root.
+    """Return the RUN instructions that install the mount helper, and allow the account to run only the helper as root.
 
-    They contain the program line by line, so that it can be read in the Dockerfile, followed by its checksum.
+    The instructions contain the program line by line, so that it can be read in the Dockerfile, and its checksum.
 
     Args:
         user: The account.
         workspaces: The directory below which the helper mounts workspaces.
-        skills: The directory at which it mounts skills.
+        skills: The directory where the helper mounts skills.
     """
     steps = _HELPER
     for name, text in (

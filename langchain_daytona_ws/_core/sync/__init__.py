@@ -1,1 +1,1 @@
-"""The synchronised working copy of an S3 workspace: the host's part."""
+"""The host's part of synchronised workspaces (``s3Mode: sync``): the sandbox has a working copy of the files in S3."""

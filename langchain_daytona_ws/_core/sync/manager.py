@@ -1,4 +1,9 @@
-"""The attachment that synchronises an S3 workspace with the sandbox's disk before and after each call."""
+"""The attachment that synchronises an S3 workspace with the sandbox's disk before and after each call.
+
+A process in the sandbox, the *resident*, pulls changed files from S3 before a command and pushes changed files to S3
+after the command. It keeps running between calls, and has one set of credentials for its life. The attachment sends the
+resident and its credentials if the sandbox lacks them.
+"""
 
 from __future__ import annotations
 
@@ -22,26 +27,28 @@ from langchain_daytona_ws.errors import SandboxError
 
 logger = logging.getLogger("langchain_daytona_ws")
 
-# Starting the resident, and waiting for a pull and for a push; longer ones continue, and the host asks again.
+# Time for the start of the resident, and for waiting for a pull and a push (`WAIT_S` each).
 MARGIN_S = 60.0
-JOBS = "jobs"  # the only entry that does not access the workspace
+JOBS = "jobs"  # the only entry module whose calls do not access the workspace
 PULL_LIMIT_S = 3600.0
-# A longer pull or push continues in the resident; the next request asks for its end.
+# Maximum time for which one request waits for a pull or a push. A longer one continues in the resident, and the next
+# request waits for it.
 WAIT_S = 20.0
 PROGRESS_EVERY_S = 3.0
-PAUSE_S = 0.5  # the sandbox waits before it answers; a hostile sandbox may not
+PAUSE_S = 0.5  # a hostile sandbox may answer at once, without waiting
 
 _OF_CREDENTIALS = ("expired", "denied", "signature")
 
 
 @dataclass(slots=True)
 class SyncState:
-    """The state of a session's sandboxes, as far as it is known; shared by the sync and the async runtime.
+    """The known state of a session's sandboxes; shared by the sync and the async runtime.
 
     Attributes:
-        started: Sandboxes in which a resident runs, as far as is known.
-        refused: Sandboxes whose resident has credentials that S3 has refused; it must be replaced.
-        reports: Sandbox → report of its last synchronisation; only sandboxes whose workspace was entered.
+        started: Ids of the sandboxes in which a resident probably runs.
+        refused: Ids of the sandboxes whose resident must be replaced, because S3 has refused its credentials.
+        reports: Sandbox id → report of its last synchronisation. A sandbox is added with the first call that accessed
+            the workspace.
     """
 
     started: set[str] = field(default_factory=set)
@@ -49,7 +56,7 @@ class SyncState:
     refused: set[str] = field(default_factory=set)
 
     def take_unsaved(self) -> list[SyncReport]:
-        """Return the reports of sandboxes with files that are not in S3, and forget all: the sandboxes are gone."""
+        """Forget all sandboxes, which are gone, and return the reports of those that had files which are not in S3."""
         reports = list(self.reports.values())
         self.reports.clear()
         self.started.clear()
@@ -57,12 +64,12 @@ class SyncState:
 
 
 class SyncManager:
-    """Start the resident in a sandbox, and name it in each request.
+    """Add the id of the resident to each request; send the resident itself if the sandbox lacks it.
 
     Args:
         workspace: The prefixes and their directories.
         credentials: Returns credentials that are valid for at least the given seconds.
-        forget: Drops credentials that S3 has refused.
+        forget: Removes credentials that S3 has refused from the cache.
         state: The state of the session's sandboxes.
         now: Returns Unix time in seconds.
     """
@@ -82,8 +89,8 @@ class SyncManager:
         self._state = state
         self._now = now
         self.margin_s = MARGIN_S
-        self.ends_at: str | None = None  # end of the credentials of the resident
-        self.expires_at: float | None = None  # the same in Unix seconds
+        self.ends_at: str | None = None  # end of the resident's credentials, as text
+        self.expires_at: float | None = None  # the same time in Unix seconds
         self._name = hashlib.sha256(workspace.workspace.directory.encode()).hexdigest()[:16]
 
     async def prepare(self) -> None:
@@ -95,11 +102,11 @@ class SyncManager:
         await self._credentials(SPARE_LIFE_S)
 
     async def send(self, send: Send, request: GuestRequest) -> Answer:
-        """Send a request that names the resident.
+        """Send a request with the id of the resident, and return its answer.
 
-        The resident itself travels only if the sandbox lacks it: in the next request, if it reports so. If its
-        credentials are refused, the request is sent once more with new credentials. During a long pull, the request is
-        repeated until the pull has ended.
+        If the sandbox reports that no resident runs, the request is sent again with the resident. If S3 refuses the
+        resident's credentials, the request is sent once more with new credentials. During a long pull, the request is
+        repeated until the pull has ended; the command has not begun until then.
         """
         if request.entry == JOBS:
             return await send(request)
@@ -128,7 +135,7 @@ class SyncManager:
             if not _is_lacking(code, is_new=is_new):
                 if code.removeprefix("sync_") not in _OF_CREDENTIALS or is_refreshed:
                     return answer
-                # The credentials may have been revoked before their end.
+                # The credentials may have been revoked: try new ones.
                 self._forget(credentials)
                 state.refused.add(sandbox_id)
                 is_refreshed = True
@@ -155,17 +162,17 @@ class SyncManager:
             return request.extended({"sync": call})
         copies = self._copies(sandbox_id)
         resident = {"id": self._id, "key": key, "expires_at": credentials.expires_at, "copies": copies}
-        # No local variable holds the secret: a traceback may be shown with them.
+        # Keep the secret out of local variables: tracebacks may show them.
         return request.extended({"sync": call, "sync_resident": resident}, secret=_secret(credentials))
 
     @functools.cached_property
     def _id(self) -> str:
-        # Computed with the first request: then the modules are in memory, and no event loop waits for a disk.
+        # Not computed before the first request: by then the modules are in memory, and no event loop waits for a disk.
         identity = json.dumps([self._copies(""), whole_source("sync_resident")])
         return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
     def _copies(self, sandbox_id: str) -> list[dict[str, object]]:
-        # The label becomes part of the names of conflict copies.
+        # The label is part of the names of conflict copies: of files that two writers have changed.
         label = re.sub("[^A-Za-z0-9]", "", sandbox_id)[:8]
         return [self._copy(mount, label) for mount in self._workspace.mounts]
 
@@ -187,7 +194,7 @@ class SyncManager:
     def _record(
         self, sandbox_id: str, credentials: Credentials, report: SyncReport | None, *, is_new: bool
     ) -> None:
-        """Record the report of a call; after some failures, the next call starts a resident."""
+        """Record the report of a call. After failures that a new resident may avoid, the next call sends a resident."""
         state = self._state
         state.started.add(sandbox_id)
         if is_new:
@@ -204,7 +211,7 @@ class SyncManager:
             state.started.discard(sandbox_id)
 
     async def _report_pull(self, request: GuestRequest, progress: str) -> None:
-        """Report the progress of a long pull, and wait before the sandbox is asked again."""
+        """Report the progress of a long pull, and wait before the next request."""
         counts = _pair(progress)
         text = "copying the workspace into the sandbox"
         if counts is not None and counts[1]:
@@ -215,7 +222,7 @@ class SyncManager:
         await request.port.sleep(PAUSE_S)
 
     def error(self, code: str, detail: str) -> SandboxError | None:
-        """Return the error for a failed synchronisation; nothing has run."""
+        """Return the error for a failed pull, after which nothing ran; None if the code is not of this attachment."""
         if not code.startswith("sync_"):
             return None
         problem, remedy, for_model = _REFUSALS.get(code, _OTHER)
@@ -243,15 +250,15 @@ class SyncManager:
 
 
 def _is_lacking(code: str, *, is_new: bool) -> bool:
-    """Return whether the sandbox lacks a resident that can serve the call; the next request brings a resident.
+    """Return whether the sandbox lacks a suitable resident, so that the next request must carry one.
 
-    A resident ends when another session starts its own.
+    This happens during a session, because a resident ends when another session starts its own resident.
     """
     return code == "sync_absent" or (not is_new and (code == "sync_credentials" or code not in _REFUSALS))
 
 
 def _pair(text: str) -> tuple[int, int] | None:
-    """Read two numbers of the resident, which may be hostile; None if they are malformed."""
+    """Return the two numbers in a text of the resident, which may be forged; None if the text is malformed."""
     try:
         first, second = json.loads(text)
         return int(first), int(second)

@@ -1,4 +1,4 @@
-"""Pushes outside of a command: to finish a long push, to repeat a failed one, and before a sandbox is deleted."""
+"""Pushes outside of a command: to finish a long push, to repeat a failed push, and before a sandbox is deleted."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from langchain_daytona_ws.errors import SandboxUnavailable, UnpushedFiles, Works
 
 CALL_S = 30.0
 PUSH_LIMIT_S = 900.0
-# After these failures another resident, with new credentials, may succeed at once.
+# Failures after which a new resident with new credentials may succeed at once.
 _REPEATED = ("absent", "unreadable", "expired", "denied", "signature")
 
 
 async def push(client: GuestClient, root: str, *, limit_s: float = PUSH_LIMIT_S) -> SyncReport:
-    """Push without a pull; wait until all files are in S3. The report names any failure; this does not raise.
+    """Push all changed files to S3 without a pull, wait for the end, and return the report.
+
+    A failure is not raised: it is in the report.
 
     Args:
         client: Sends to the sandbox.
         root: The workspace directory.
-        limit_s: How long to wait.
+        limit_s: Maximum number of seconds to wait.
     """
     return await finish_push(client, root, SyncReport(failure=PENDING, unpushed_count=-1), limit_s=limit_s)
 
@@ -30,10 +32,18 @@ async def push(client: GuestClient, root: str, *, limit_s: float = PUSH_LIMIT_S)
 async def finish_push(
     client: GuestClient, root: str, report: SyncReport, *, limit_s: float = PUSH_LIMIT_S
 ) -> SyncReport:
-    """Wait for the end of a push that takes longer than a call. Repeat a push once if its failure may have passed.
+    """Wait for the end of a push that continues after its call. If the push fails, repeat it once if that may help.
+
+    A failure is not raised, because the call itself has run: the failure is in the report.
+
+    Args:
+        client: Sends to the sandbox.
+        root: The workspace directory.
+        report: The report of the call.
+        limit_s: Maximum number of seconds to wait.
 
     Returns:
-        The reports as one. It does not raise: the call that the push belongs to has run.
+        The report of the call, merged with the later reports.
     """
     until, may_repeat = client.now() + limit_s, True
     while client.now() < until:
@@ -61,12 +71,12 @@ def _failed(report: SyncReport, error: WorkspaceError) -> SyncReport:
 
 
 def unpushed_error(info: SandboxInfo, report: SyncReport, *, fate: str, for_model: str) -> UnpushedFiles:
-    """Return the error for a sandbox that has files which are not in S3.
+    """Return the error for a sandbox that was not deleted, because some of its files are not in S3.
 
     Args:
         info: The sandbox.
         report: The report of the failed push.
-        fate: What happens to the sandbox, as a sentence.
+        fate: A sentence that explains when the sandbox will stop or be deleted.
         for_model: The text for the model.
     """
     command = f"langchain-daytona-ws sandboxes recover {info.name}"
@@ -89,11 +99,11 @@ def unpushed_error(info: SandboxInfo, report: SyncReport, *, fate: str, for_mode
 
 
 class OneSandbox:
-    """The `SandboxRecord` of one existing sandbox, which is neither created nor replaced.
+    """The `SandboxRecord` of a client that uses one existing sandbox, and never creates or replaces a sandbox.
 
     Args:
         info: The sandbox.
-        is_persistent: Whether its disk outlives a stop.
+        is_persistent: Whether the sandbox still exists, with its disk, after a stop.
     """
 
     starts = 0  # not counted
@@ -107,7 +117,7 @@ class OneSandbox:
         """Return the sandbox.
 
         Raises:
-            SandboxUnavailable: It is gone, or does not run.
+            SandboxUnavailable: The sandbox is gone, or does not run.
         """
         if self._error is not None:
             raise self._error
@@ -122,4 +132,4 @@ class OneSandbox:
         self._error = SandboxUnavailable(f"The sandbox {info.id} exists, but does not run.", code="unusable")
 
     def restarted(self, since: int) -> None:
-        """Ignore a restart: it is not reported."""
+        """Ignore a restart."""

@@ -1,4 +1,4 @@
-"""The report of a synchronisation: what it moved, and what the model or the user has to act on."""
+"""The report of a synchronisation: the numbers of transferred files, and the problems for the model or the user."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ NAMES_MAX = 10
 NAME_CHARS = 300
 PENDING = "pending"
 NO_ANSWER = "no_answer"  # the sandbox did not answer, or the call to it failed
-LOST = "lost"  # the machine has ended
-# The resident's failures, in words.
+LOST = "lost"  # the sandbox is gone
+# Failure → its text for the model. Most failures are codes of the resident, the process that synchronises.
 _FAILURES = {
     "unreachable": "S3 could not be reached",
     "unavailable": "S3 did not answer, or is overloaded",
@@ -36,27 +36,30 @@ _FAILURES = {
 
 @dataclass(frozen=True, slots=True)
 class SyncReport:
-    """The result of the synchronisation before and after a call.
+    """The result of the synchronisation before and after a call. Lists have at most ten entries.
 
     Attributes:
-        pulled: Number of files that others had changed, and that are new here.
-        pushed: Number of files stored in S3.
-        deleted: Number of objects deleted from S3.
-        removed: Number of files removed here because others had deleted them.
-        conflicts: Path and name of the copy, for files that were changed here and by another writer, at most ten.
+        pulled: Number of files copied from S3 to the sandbox.
+        pushed: Number of files copied from the sandbox to S3.
+        deleted: Number of objects deleted from S3, because their files were deleted in the sandbox.
+        removed: Number of files deleted in the sandbox, because another writer had deleted them in S3.
+        conflicts: For each file that was changed both in the sandbox and by another writer: its path, and the path of
+            the copy that keeps the sandbox's version.
         conflict_count: Number of such files.
-        restored: Path and reason, for deletions that were not carried out, at most ten.
+        restored: For each deletion in the sandbox that was not applied to S3: the path, and the reason. The file exists
+            again.
         restored_count: Number of such deletions.
-        skipped: Path and reason, for files that cannot be saved, and objects that cannot be files, at most ten.
+        skipped: For each file that cannot be saved to S3, and each object that cannot be a file: the path, and the
+            reason.
         skipped_count: Number of such files and objects.
-        unpushed: Names of files that are not in S3 yet, at most ten.
-        unpushed_count: Number of such files; -1 if unknown.
-        failure: Why not everything was synchronised; "" if it was.
-        detail: The error of S3, for the engineer.
-        duration_s: Seconds in the sandbox.
-        round_trip_s: Seconds of the last listing of the prefix.
-        free_bytes: Free space on the disk of the workspace.
-        conditional_delete: Whether the store checks the condition of a deletion.
+        unpushed: Names of files that are not in S3 yet.
+        unpushed_count: Number of such files; -1 if the number is unknown.
+        failure: Code of the failure, if not all files were synchronised; otherwise ``""``.
+        detail: The error message of S3, for the engineer.
+        duration_s: Seconds that the synchronisation took in the sandbox.
+        round_trip_s: Seconds that the last listing of the prefix took.
+        free_bytes: Free space on the workspace's disk.
+        conditional_delete: Whether the store is known to check the condition of a deletion (If-Match).
     """
 
     pulled: int = 0
@@ -80,17 +83,17 @@ class SyncReport:
 
     @property
     def is_pending(self) -> bool:
-        """Whether files are still being stored."""
+        """Whether the push still continues in the sandbox."""
         return self.failure == PENDING
 
     @property
     def is_saved(self) -> bool:
-        """Whether all files are in S3, as far as the sandbox knows."""
+        """Whether the sandbox has no files that are not in S3."""
         return self.unpushed_count == 0
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """Facts for the model, only where there is something to act on."""
+        """Notices for the model about conflicts, restored or skipped files, many deletions and failures."""
         found = list(_conflict_notices(self.conflicts))
         unnamed = self.conflict_count - len(self.conflicts)
         if unnamed > 0:
@@ -123,7 +126,7 @@ class SyncReport:
 
     @property
     def cause(self) -> str:
-        """The failure in words."""
+        """The text of the failure, for a sentence."""
         return _FAILURES.get(self.failure, "it failed")
 
     @property
@@ -139,7 +142,7 @@ class SyncReport:
         )
 
     def merged(self, later: SyncReport) -> SyncReport:
-        """Return this report together with that of a later synchronisation."""
+        """Return one report for this synchronisation and a later one: numbers are added, conflicts are joined."""
         return replace(
             later,
             pulled=self.pulled + later.pulled,
@@ -157,12 +160,12 @@ class SyncReport:
 
 
 _MANY = 100
-# Files that Git writes with each command, or in which it logs what was done.
+# Files that Git writes with each command, and its logs: conflict copies of them need no merge.
 _OF_GIT = r"(^|/)(index|COMMIT_EDITMSG|ORIG_HEAD|FETCH_HEAD)$|(^|/)logs/"
 
 
 def _conflict_notices(conflicts: tuple[tuple[str, str], ...]) -> Iterator[str]:
-    """Return one notice for each file and for each Git repository."""
+    """Yield one notice for each file; for the files that Git writes with each command, one for each repository."""
     copies: dict[str, list[str]] = {}
     for path, copy in conflicts:
         before, git, inside = f"/{path}".rpartition("/.git/")
@@ -190,7 +193,10 @@ def _conflict_notices(conflicts: tuple[tuple[str, str], ...]) -> Iterator[str]:
 
 
 def read_report(text: object) -> SyncReport:
-    """Read the field ``sync`` of a guest's answer, which is hostile input; a call that did not synchronise has none."""
+    """Return the report in the field ``sync`` of a guest's answer, which may be forged.
+
+    If the field is malformed, the report has the failure ``unreadable``.
+    """
     try:
         values = json.loads(text) if isinstance(text, str) else None
     except (ValueError, RecursionError):
@@ -245,6 +251,6 @@ def _total(values: Mapping[str, object], name: str) -> int:
 
 
 def _line(value: object) -> str:
-    """Return a value as one printable line."""
+    """Return a text as one printable line of at most `NAME_CHARS`; ``""`` for a value that is not a text."""
     text = value if isinstance(value, str) else ""
     return "".join(char if char.isprintable() else "?" for char in text[:NAME_CHARS])

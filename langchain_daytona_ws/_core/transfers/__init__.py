@@ -1,1 +1,1 @@
-"""Transfers of files and directories between the host and the workspace."""
+"""Uploads and downloads of files and directories between the host and the workspace."""

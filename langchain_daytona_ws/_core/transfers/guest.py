@@ -1,8 +1,10 @@
 """Transfers through the sandbox.
 
-Downloads: the guest lists the files in one call, and joins many small files into one, which the daemon serves; a large
-file is served as it is. Uploads: the daemon writes several files of one request to the sandbox's own disk, and the
-guest renames them into place, or copies them to a mount, in one more request.
+Downloads: one call to the guest lists the files. Small files are joined: the guest writes many of them to one file (a
+pack), which Daytona's daemon serves. Large files are downloaded one by one.
+
+Uploads: the daemon writes the files of one request to the sandbox's own disk. A second request, to the guest, renames
+them to their final names, or copies them to a mount.
 """
 
 from __future__ import annotations
@@ -34,18 +36,18 @@ from langchain_daytona_ws.errors import SandboxError, WriteConflict
 
 T = TypeVar("T")
 
-INLINE_BYTES = 256 << 10  # of content inside a request or answer
-INLINE_ROWS = 2000
-LISTING_BYTES = 256 << 20  # of a listing: 1.3 KB for each of `MAX_FILES` files
-PACKED_FILE_BYTES = 256 << 10  # a larger file is transferred by itself
-PACK_BYTES = 8 << 20  # joined for one download; the host keeps it in memory
-PACK_FILES = 500
+INLINE_BYTES = 256 << 10  # maximum content inside a request or an answer
+INLINE_ROWS = 2000  # maximum number of files whose listing is inside an answer
+LISTING_BYTES = 256 << 20  # maximum size of a listing: 1.3 KB for each of `MAX_FILES` files
+PACKED_FILE_BYTES = 256 << 10  # a larger file is downloaded by itself
+PACK_BYTES = 8 << 20  # maximum size of a pack, which the host keeps in memory
+PACK_FILES = 500  # maximum number of files in a pack
 GROUP_BYTES = 64 << 20  # uploaded in one request
-GROUP_FILES = 250
-TRIES = 3
+GROUP_FILES = 250  # uploaded in one request
+TRIES = 3  # if a large file changes during its download
 CALL_S = 60.0
-ANSWER_S = 30.0  # for the answer, after the guest's own limit of CALL_S
-COPIED_BYTES_A_SECOND = 1 << 20  # to a slow mount
+ANSWER_S = 30.0  # time for the answer, after the guest's own limit of CALL_S
+COPIED_BYTES_A_SECOND = 1 << 20  # assumed speed of a slow mount
 LONGEST_CALL_S = 3600.0
 
 _SKIPPED: dict[str, SkipReason] = {
@@ -66,8 +68,8 @@ class GuestTransfers:
 
     Args:
         files: The sandbox's files.
-        new_key: Returns the idempotency key of a change.
-        offload: Reads a small local file.
+        new_key: Returns random idempotency keys.
+        offload: Runs work that would block the event loop, such as reading a local file.
     """
 
     def __init__(
@@ -137,20 +139,20 @@ class GuestTransfers:
                 try:
                     if await client.download(absolute, sink, meter):
                         return
-                except TooLongError:  # it grows fast
+                except TooLongError:  # the file grows fast
                     continue
                 sizes.append(sink.size_bytes)
             if len(sizes) > TRIES and sizes == sorted(sizes) and sizes[-1] > sizes[0]:
-                return  # it has only grown, as a log does
+                return  # the file has only grown in each attempt, as a log does: accept the last download
             raise WriteConflict(
                 f"{path} changed while it was read. Try again.", code="busy", op="download", retryable=True
             )
 
         try:
-            # The file may have grown since the survey: up to this limit, the new content is downloaded.
+            # The file may have grown since it was listed. Up to this size, it is downloaded whole.
             await into.store(file, fill, max_bytes=2 * file.size_bytes + PACK_BYTES)
         except SandboxError as error:
-            if error.code != "daytona_not_found":  # of the file: the sandbox has been found
+            if error.code != "daytona_not_found":  # it means the file, because the sandbox exists
                 raise
             if not found.is_directory:
                 raise file_error(path, "download", "missing", {}) from None
@@ -202,7 +204,7 @@ class GuestTransfers:
         packed: Sequence[tuple[int | str, bool]],
         into: Incoming,
     ) -> None:
-        """Store the files of a pack."""
+        """Store the files of a pack on the host, and record the files that the guest could not read as skipped."""
         start = 0
         for file, (size, is_executable) in zip(group, packed, strict=True):
             if isinstance(size, int):
@@ -230,7 +232,16 @@ class GuestTransfers:
     async def _joined(
         self, reply: FileReply, field: str, max_bytes: int, meter: ProgressMeter | None = None
     ) -> tuple[str, bytes]:
-        """Download a file of the guest; return its name and its content."""
+        """Download a file that the guest wrote to its state directory; return its name and content.
+
+        The guest writes a listing or a content there if it is too long for the answer.
+
+        Args:
+            reply: The answer, which contains the directory (``at``) and the size (``bytes``).
+            field: The field of the answer with the file's name.
+            max_bytes: Limit of the size.
+            meter: Counts the downloaded bytes.
+        """
         name, directory, size = reply.raw(field, 64), reply.raw("at", 128), reply.number("bytes")
         if "/" in name or size > max_bytes:
             raise reply.malformed(field)
@@ -291,7 +302,7 @@ class GuestTransfers:
 
 
 def _is_packed(file: FoundFile) -> bool:
-    """Return whether a file is joined with others: if it is small, or if no request can contain its name."""
+    """Return whether a file is downloaded in a pack: it is small, or its name cannot be sent to the daemon."""
     try:
         file.name.encode()
     except UnicodeEncodeError:
@@ -320,7 +331,7 @@ def _groups(files: Sequence[Outgoing]) -> Iterator[Sequence[Outgoing]]:
 
 
 class _Listing(Reply):
-    """The files of a directory as the guest lists them. Their names are checked when they are used."""
+    """The guest's listing of a directory. The names may be forged: `LocalTarget` checks each name that it uses."""
 
     def survey(self, path: str) -> Survey:
         if self.flag("cut"):
@@ -351,7 +362,10 @@ class _Listing(Reply):
 
 
 class _Packed(Reply):
-    """The results for the files of a pack: the size or the code of a refusal, and whether the file is executable."""
+    """The guest's results for the files of a pack: for each file its size, or the code of a refusal.
+
+    With the size comes whether the file is executable.
+    """
 
     def files(self, count: int) -> list[tuple[int | str, bool]]:
         value = self._answer.get("files")

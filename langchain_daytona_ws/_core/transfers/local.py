@@ -1,9 +1,10 @@
 """Read and write the host's files for transfers. All functions block.
 
-Reading: a symbolic link below the uploaded directory is read only if it leads to a file inside that directory.
-Writing: names come from the sandbox, and may be hostile. A name is checked before it is used; no symbolic link below
-the target is followed, and none is created. A file is written in its directory under a temporary name, and renamed
-when it is complete.
+Uploads: a symbolic link below the uploaded directory is followed only if it leads to a file inside this directory.
+
+Downloads: names come from the sandbox and may be hostile, so each name is checked before it is used. Below the target,
+symbolic links are neither followed nor created. A file is written under a temporary name in its final directory, and
+renamed when it is complete.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from langchain_daytona_ws._core.transfers.models import (
 )
 from langchain_daytona_ws.errors import FileError
 
-MAX_DEPTH = 201  # parts of a path; the guest lists no deeper files
+MAX_DEPTH = 201  # maximum number of parts of a path; the guest lists no deeper files
 TEMPORARY = ".langchain-daytona-ws-"
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _WINDOWS = os.name == "nt"
@@ -44,9 +45,10 @@ class LocalSource:
 
     Args:
         path: Its path.
-        size_bytes: Its size when it was found. Of a file that grows, such as a log, this many bytes are uploaded.
+        size_bytes: Its size when it was found. If the file has grown since then, as a log does, only this number of
+            bytes is uploaded.
         is_executable: Whether its owner may execute it.
-        identity: Its device and inode.
+        identity: Its device and inode, by which a file that has grown differs from a new file of the same name.
     """
 
     path: str
@@ -65,11 +67,11 @@ class LocalSource:
             except BaseException:
                 os.close(fd)
                 raise
-        return _Reading(fd, self.path, self.size_bytes)  # type: ignore[return-value]  # it has the methods that are used
+        return _Reading(fd, self.path, self.size_bytes)  # type: ignore[return-value]  # uploads need only these methods
 
 
 class _Reading(io.RawIOBase):
-    """The announced number of bytes of an open file."""
+    """Reads the first ``size_bytes`` of an open file; raises a `FileError` if the file is shorter."""
 
     def __init__(self, fd: int, path: str, size_bytes: int) -> None:
         self._fd = fd
@@ -100,9 +102,10 @@ class LocalTree:
     Args:
         name: Its name.
         is_directory: Whether it is a directory.
-        files: Name and source of each file; the name is relative to the directory, with slashes, or ``""``.
+        files: Name and source of each file. In a directory, the name is the path relative to it, with slashes. A single
+            file has the name ``""``.
         empty_directories: The directories without entries.
-        skipped: Entries that are not uploaded.
+        skipped: The entries that cannot be uploaded.
     """
 
     name: str
@@ -113,10 +116,10 @@ class LocalTree:
 
 
 def scan(local: str) -> LocalTree:
-    """Return the files to upload. The path itself may be, or lead through, a symbolic link.
+    """Return the files to upload. The path, or a directory above it, may be a symbolic link.
 
     Raises:
-        FileError: It does not exist, is neither a file nor a directory, or has too many entries.
+        FileError: The path does not exist, is neither a file nor a directory, or has too many entries.
     """
     with _local_errors(local):
         root = os.path.realpath(local)
@@ -143,7 +146,7 @@ class _Scan:
         self._skipped: list[SkippedEntry] = []
 
     def tree(self, name: str) -> LocalTree:
-        pending = [""]  # no recursion: a tree may be deeper than Python's stack
+        pending = [""]  # not recursive: the tree may be deeper than Python's stack allows
         while pending:
             below = pending.pop()
             directories = self._directory(below)
@@ -156,7 +159,7 @@ class _Scan:
         return LocalTree(name, True, tuple(self._files), tuple(sorted(self._empty)), skipped)
 
     def _directory(self, below: str) -> list[str] | None:
-        """Collect the files of a directory; return its directories, None if it is unreadable."""
+        """Collect the files of a directory; return the directories in it, or None if the directory is unreadable."""
         directories: list[str] = []
         count = 0
         try:
@@ -206,10 +209,10 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 
 
 class NameRefused(Exception):
-    """The host can't have a file of this name.
+    """The host's file system cannot store a file under this name, so the file is skipped.
 
     Args:
-        reason: The reason to skip the file.
+        reason: The reason, for the list of skipped entries.
     """
 
     def __init__(self, reason: SkipReason) -> None:
@@ -221,13 +224,13 @@ class LocalTarget:
     """The file or directory of the host that a download writes.
 
     Args:
-        local: Its path, which may be, or lead through, a symbolic link.
-        is_directory: Whether a directory is downloaded. Then an existing directory keeps its other files.
-        new_lock: Makes locks: files may arrive several at a time, and a cancelled transfer may end while a thread still
-            writes.
+        local: Its path. The path, or a directory above it, may be a symbolic link.
+        is_directory: Whether a directory is downloaded. If the directory exists, its other files are kept.
+        new_lock: Makes locks. Locks are necessary because several files may arrive at the same time, and because a
+            thread may still write when a cancelled transfer ends.
 
     Raises:
-        FileError: A file or directory is in the way.
+        FileError: The path is a directory, but a file is downloaded, or the directories cannot be created.
     """
 
     def __init__(self, local: str, *, is_directory: bool, new_lock: NewLock) -> None:
@@ -250,15 +253,15 @@ class LocalTarget:
             os.makedirs(os.path.dirname(self._root), exist_ok=True)
 
     def open(self, name: str, max_bytes: int) -> LocalSink:
-        """Begin to write a file.
+        """Return a sink for the content of one file, after creating the directories above it.
 
         Args:
-            name: Its path relative to the directory; ``""`` for the file itself.
-            max_bytes: Limit of the size.
+            name: Path of the file relative to the downloaded directory; ``""`` if a single file is downloaded.
+            max_bytes: Limit of the file's size.
 
         Raises:
-            NameRefused: The host can't have this file.
-            FileError: Writing failed.
+            NameRefused: The host cannot store a file under this name.
+            FileError: A directory could not be created.
         """
         path = self._path(name)
         with _local_errors(path), _name_errors():
@@ -268,10 +271,11 @@ class LocalTarget:
             return LocalSink(self, path, max_bytes)
 
     def make_directory(self, name: str) -> None:
-        """Create an empty directory, and the directories above it.
+        """Create a directory, and the directories above it.
 
         Raises:
-            NameRefused: The host can't have this directory.
+            NameRefused: The host cannot have a directory of this name.
+            FileError: A directory could not be created.
         """
         path = self._path(f"{name}/x")
         with _local_errors(path), _name_errors():
@@ -281,7 +285,8 @@ class LocalTarget:
         """Rename a complete file to its final name.
 
         Raises:
-            NameRefused: Another file of this download has the same name on this file system.
+            NameRefused: This download has already written a file of the same name, because the host's file system does
+                not distinguish the names, for example ``a`` and ``A``.
         """
         with self._lock:
             with suppress(FileNotFoundError):
@@ -293,7 +298,11 @@ class LocalTarget:
             self._written.add((status.st_dev, status.st_ino))
 
     def _path(self, name: str) -> str:
-        """Return the path of a file after checking its name."""
+        """Return the path of a file on the host after checking its name.
+
+        Raises:
+            NameRefused: The host cannot have this name.
+        """
         if not self._is_directory:
             return self._root
         parts = name.split("/")
@@ -309,14 +318,14 @@ class LocalTarget:
                 continue
             with suppress(FileExistsError):
                 os.mkdir(path)
-            # A link could lead out of the target.
+            # A symbolic link could lead out of the target.
             if not stat.S_ISDIR(os.lstat(path).st_mode):
                 raise NameRefused("name")
             self._directories.add(path)
 
 
 def is_usable(part: str) -> bool:
-    """Return whether a name can be that of a file in a directory of this host, and nothing else."""
+    """Return whether a name from the sandbox is safe: on this host it can only be an entry of one directory."""
     if part in ("", ".", "..") or "\0" in part or "/" in part:
         return False
     try:
@@ -330,16 +339,16 @@ def is_usable(part: str) -> bool:
 
 
 def _is_reserved(part: str) -> bool:
-    """Return whether Windows has a device of this name, such as ``nul.txt``."""
+    """Return whether Windows treats the name as a device, such as ``nul.txt``."""
     if sys.version_info >= (3, 13):
         return ntpath.isreserved(part)
     return PureWindowsPath(part).is_reserved()
 
 
 class LocalSink:
-    """A file that is being downloaded, under a temporary name in the same directory.
+    """Receives the content of one file under a temporary name, in the directory of the final name.
 
-    After `commit` or `abort` nothing is created any more, even if a thread still writes.
+    After `abort`, which must also follow `commit`, further writes raise an error and create no file.
     """
 
     def __init__(self, target: LocalTarget, path: str, max_bytes: int) -> None:
@@ -377,10 +386,10 @@ class LocalSink:
             self.size_bytes += len(piece)
 
     def commit(self, *, is_executable: bool) -> None:
-        """Rename the complete file to its final name.
+        """Set the file's mode, and rename the complete file to its final name.
 
         Raises:
-            NameRefused: Another file of this download has the same name on this file system.
+            NameRefused: This download has already written a file of the same name, see `LocalTarget.replace`.
         """
         with self._opened() as fd:
             with _name_errors():
@@ -394,7 +403,7 @@ class LocalSink:
                 raise
 
     def abort(self) -> None:
-        """Remove what was written. Harmless after `commit`."""
+        """End the download of the file, and remove the temporary file. After `commit` there is nothing to remove."""
         with self._lock:
             self._is_over = True
             if self._fd >= 0:
@@ -412,14 +421,14 @@ class LocalSink:
             if self._is_over:
                 raise FileError("The transfer has ended.", code="cancelled", op="download")
             if self._fd < 0:
-                # The mode of a new file obeys the umask.
+                # The process's umask reduces this mode.
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
                 with _name_errors():
                     self._fd = os.open(self._temporary, flags, 0o666)
             yield self._fd
 
     def _set_mode(self, fd: int, is_executable: bool) -> None:
-        """Keep the mode of the file that is replaced; make it executable where it is readable."""
+        """Set the mode: that of the file that is replaced, if any; if executable, for all who may read the file."""
         if _WINDOWS:
             return
         own = wanted = stat.S_IMODE(os.fstat(fd).st_mode)
@@ -452,7 +461,7 @@ _OTHER = ("local_failed", "Correct the cause, or choose another path.")
 
 @contextmanager
 def _name_errors() -> Iterator[None]:
-    """Refuse a name that the host's file system does not accept: too long, or not in its encoding."""
+    """Raise `NameRefused` if the host's file system refuses a name that is too long or has invalid characters."""
     try:
         yield
     except OSError as error:
@@ -463,7 +472,7 @@ def _name_errors() -> Iterator[None]:
 
 @contextmanager
 def _local_errors(path: str) -> Iterator[None]:
-    """Raise failures of the host's file system as errors of this package."""
+    """Raise failures of the host's file system as `FileError`."""
     try:
         yield
     except OSError as error:

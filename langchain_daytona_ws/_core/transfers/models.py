@@ -1,4 +1,4 @@
-"""Results and requests of transfers, their progress, and the interface of the two backends: a sandbox, and S3."""
+"""Data types of transfers, their progress, and the interface of the two backends: through the sandbox, and on S3."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from langchain_daytona_ws.errors import FileError
 
 logger = logging.getLogger("langchain_daytona_ws")
 
-MAX_FILES = 200_000  # of a directory
+MAX_FILES = 200_000  # in a transferred directory
 
 NewLock = Callable[[], AbstractContextManager[object]]
 SkipReason = Literal["link", "special", "unreadable", "name", "name_twin", "ignored", "gone"]
@@ -40,10 +40,11 @@ class SkippedEntry:
 
     Args:
         path: Its path relative to the directory.
-        reason: ``link``: a symbolic link that leads out of the directory, to a directory, or nowhere. ``special``: a
-            FIFO, a socket or a device. ``unreadable``: permission was denied. ``name``: the receiver can't have this
-            name. ``name_twin``: the host's file system does not distinguish it from another name. ``ignored``:
-            ``syncIgnore`` excludes it from the files on S3. ``gone``: it was removed during the transfer.
+        reason: ``link``: it is a symbolic link to a directory, to a file outside, or to no file. ``special``: it is a
+            FIFO, a socket or a device. ``unreadable``: permission was denied. ``name``: the receiver cannot store a
+            file under this name. ``name_twin``: the host's file system does not distinguish the name from another name
+            in the transfer. ``ignored``: ``syncIgnore`` excludes it from the files on S3. ``gone``: it was removed
+            during the transfer.
     """
 
     path: str
@@ -74,8 +75,8 @@ class TransferProgress:
 
     Args:
         name: The path in the workspace of the file that is transferred.
-        done_bytes: Bytes transferred so far, of all files. After a lost connection a file is transferred from its
-            start again, and this number falls.
+        done_bytes: Number of bytes of all files that have been transferred so far. If a file is transferred again from
+            its start after a lost connection, this number falls.
         total_bytes: The size of all files together.
     """
 
@@ -85,16 +86,18 @@ class TransferProgress:
 
 
 OnProgress = Callable[[TransferProgress], object]
-"""Called during a transfer with its progress so far."""
+"""Called during a transfer with the present progress."""
 
 
 class Progress:
-    """Reports progress to a callback, one call at a time. The callback's first error is logged and ends the calls.
+    """Reports progress to a callback.
+
+    Calls of the callback never overlap. After its first error, which is logged, it is not called again.
 
     Args:
-        on_progress: The callback; None for none.
-        total_bytes: The size of all files.
-        lock: Several files may be transferred at the same time.
+        on_progress: The callback; None to report no progress.
+        total_bytes: The size of all files together.
+        lock: Serialises the calls, because several files may be transferred at the same time.
     """
 
     def __init__(
@@ -106,7 +109,7 @@ class Progress:
         self._lock = lock
 
     def move(self, name: str, count: int) -> None:
-        """Count bytes of a file; a negative number if it is transferred again."""
+        """Add a number of transferred bytes of a file; a negative number if the file is transferred again."""
         with self._lock:
             self._done_bytes += count
             if self._on_progress is None or not count:
@@ -118,16 +121,16 @@ class Progress:
                 logger.warning("the progress callback failed, and is not called again", exc_info=True)
 
     def meter(self, files: Sequence[tuple[str, int]]) -> ProgressMeter:
-        """Return the meter of files that are transferred in this order.
+        """Return a meter for files that are transferred in this order.
 
         Args:
-            files: Name and size of each.
+            files: Name and size of each file.
         """
         return ProgressMeter(self, files)
 
 
 class ProgressMeter:
-    """Counts the bytes of files that are transferred in this order."""
+    """Counts the bytes of files that are transferred in a fixed order, and reports them with the file's name."""
 
     def __init__(self, progress: Progress, files: Sequence[tuple[str, int]]) -> None:
         self._progress = progress
@@ -135,12 +138,12 @@ class ProgressMeter:
         self._at = self._before = self._moved = 0
 
     def restart(self) -> None:
-        """Begin again with the first file."""
+        """Begin again with the first file, and subtract the bytes counted so far."""
         self._progress.move(self._files[self._at][0], -self._moved)
         self._at = self._before = self._moved = 0
 
     def add(self, count: int) -> None:
-        """Count bytes that were transferred."""
+        """Add a number of transferred bytes."""
         while self._at < len(self._files) - 1 and self._moved >= self._before + self._files[self._at][1]:
             self._before += self._files[self._at][1]
             self._at += 1
@@ -170,7 +173,7 @@ class FoundFile:
     Args:
         name: Its path relative to the downloaded directory; ``""`` if this file alone is downloaded.
         size_bytes: Its size when it was found.
-        is_executable: Whether its owner may execute it; None if this is known only after the download.
+        is_executable: Whether its owner may execute it; None if only the download will show this.
     """
 
     name: str
@@ -180,15 +183,15 @@ class FoundFile:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """A file or a directory of the workspace.
+    """The file or directory that was found at a path of the workspace.
 
     Args:
-        path: Its path, with the symbolic links of the requested path resolved.
+        path: Its path after resolving the symbolic links of the requested path.
         is_directory: Whether it is a directory.
-        files: The file, or all files below the directory.
-        empty_directories: The directories below it without entries, relative to it.
-        skipped: Entries that can't be downloaded.
-        content: The content of a small file.
+        files: The file itself, or all files below the directory.
+        empty_directories: The directories below it that have no entries; paths relative to it.
+        skipped: Entries that cannot be downloaded.
+        content: The content, if it is one small file; otherwise None.
     """
 
     path: str
@@ -199,12 +202,12 @@ class Survey:
     content: bytes | None = None
 
     def path_of(self, file: FoundFile) -> str:
-        """Return the path of one of the files in the workspace."""
+        """Return the workspace path of one of the found files."""
         return "/".join(part for part in (self.path, file.name) if part not in ("", "."))
 
 
 class Sink(Protocol):
-    """Receives the content of one file. The methods block; those of a file on the host's disk may be slow."""
+    """Receives the content of one file. The methods may block: the content may be written to a slow disk."""
 
     @property
     def size_bytes(self) -> int:
@@ -217,7 +220,7 @@ class Sink(Protocol):
         ...
 
     def restart(self) -> None:
-        """Discard what was received."""
+        """Discard the content that was received: it will be sent again from its start."""
 
     def write(self, piece: bytes) -> object:
         """Receive the next piece.
@@ -233,40 +236,41 @@ class Incoming(Protocol):
     async def store(
         self, file: FoundFile, fill: Callable[[Sink], Awaitable[bool | None]], *, max_bytes: int
     ) -> None:
-        """Store a file, under its name only if ``fill`` returns.
+        """Store a file. It gets its final name when ``fill`` has returned; if ``fill`` raises, it is removed.
 
         Args:
             file: The file.
-            fill: Writes the content; returns whether the file is executable, or None if ``file`` has this fact.
+            fill: Writes the content to the sink. It returns whether the file is executable; None to use
+                ``file.is_executable``.
             max_bytes: Limit of the content's size.
         """
         ...
 
     def skip(self, name: str, reason: SkipReason) -> None:
-        """Record a file that can't be downloaded."""
+        """Record a file as skipped."""
 
 
 class TransferBackend(Protocol):
     """Transfers of the workspace's files. All methods raise the errors of this package."""
 
     async def survey(self, path: str) -> Survey:
-        """Find out what is at a path; with the content of a small file."""
+        """Return the file or directory at a path; if it is one small file, with its content."""
         ...
 
     async def receive(
         self, found: Survey, files: Sequence[FoundFile], into: Incoming, progress: Progress
     ) -> None:
-        """Download files."""
+        """Download files of a survey, and pass each to ``into``."""
         ...
 
     async def send(
         self, files: Sequence[Outgoing], progress: Progress
     ) -> Sequence[TransferredFile | SkippedEntry]:
-        """Upload files; each replaces an existing file when it is complete. Return the result for each."""
+        """Upload files; return the result for each. An existing file is replaced when the new content is complete."""
         ...
 
     async def make_directories(self, paths: Sequence[str]) -> None:
-        """Create directories that have no files."""
+        """Create directories. Only those without files need it: uploads of files create their directories."""
         ...
 
 
@@ -277,7 +281,7 @@ def content_of(source: UploadSource) -> bytes:
 
 
 def read_exactly(file: BinaryIO, count: int) -> bytes:
-    """Return the next ``count`` bytes of an open `UploadSource`, which raises an error if it has fewer."""
+    """Return the next ``count`` bytes of an open `UploadSource`. If it has fewer bytes, its ``read`` raises."""
     pieces = []
     while count:
         pieces.append(file.read(count))

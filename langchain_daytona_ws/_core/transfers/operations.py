@@ -1,4 +1,4 @@
-"""Upload and download files and directories: the logic that all kinds of workspaces share."""
+"""Upload and download files and directories. The same code for all backends: through the sandbox, and on S3."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class Offload(Protocol):
-    """Run blocking work outside the event loop, if there is one."""
+    """Run blocking work and return its result: in another thread if there is an event loop."""
 
     def __call__(self, work: Callable[[], T], /) -> Coroutine[Any, Any, T]: ...
 
@@ -53,11 +53,11 @@ class TransferOperations:
     async def upload(
         self, local: str | os.PathLike[str], path: str, on_progress: OnProgress | None
     ) -> Transferred:
-        """Upload a file, or a directory with all files below it."""
+        """Upload a file, or a directory with all files below it, as `WorkspaceFiles.upload` describes."""
         text = _local_text(local)
         tree = await self._offload(lambda: scan(text))
         top = self._location(path or ".")
-        if _is_into(path):  # the name is not read as a path: it may be "~"
+        if _is_into(path):  # append the local name unchanged: as a path of the model, "~" would be refused
             top = "/".join(part for part in (top, tree.name) if part not in ("", ".")) or "."
         if top == "." and not tree.is_directory:
             raise file_error(top, "upload", "is_directory", {})
@@ -94,7 +94,7 @@ class TransferOperations:
         *,
         max_bytes: int | None = None,
     ) -> Transferred:
-        """Download a file, or a directory with all files below it."""
+        """Download a file, or a directory with all files below it, as `WorkspaceFiles.download` describes."""
         text = _local_text(local)
         location = self._location(path)
         found = await self._backend.survey(location)
@@ -132,9 +132,9 @@ class _Incoming:
 
     Args:
         target: The file or directory on the host.
-        location: The downloaded path of the workspace.
+        location: The workspace path that is downloaded.
         offload: Runs blocking work.
-        left_bytes: Limit of the size of all files; None for no limit.
+        left_bytes: Limit of the size of all files together; None for no limit.
     """
 
     def __init__(self, target: LocalTarget, location: str, offload: Offload, left_bytes: int | None) -> None:
@@ -179,7 +179,7 @@ class _Incoming:
 
 def _local_text(local: str | os.PathLike[str]) -> str:
     text = os.fspath(local)
-    if not text:  # an unset variable; it must not mean the current directory
+    if not text:  # probably from an unset variable: it must not mean the current directory
         raise FileError(
             "The local path is empty. Use . for the current directory.", code="local_missing", op="transfer"
         )
@@ -189,5 +189,5 @@ def _local_text(local: str | os.PathLike[str]) -> str:
 
 
 def _is_into(path: str) -> bool:
-    """Return whether a path means "into this directory, under the same name"."""
+    """Return whether a path is empty or ends in a slash: then the source is copied into it under its own name."""
     return not path or path.endswith(("/", os.sep))
