@@ -9,18 +9,17 @@ WARN_OVER_S = 60.0
 FAIL_OVER_S = 300.0
 
 
-def off_by_s(clock_s: float, before_s: float, after_s: float, *, resolution_s: float = 1.0) -> float:
+def off_by_s(clock_s: float, before_s: float, after_s: float) -> float:
     """Return by how many seconds a clock is at least ahead of this machine's clock; negative if it is behind.
 
     Args:
-        clock_s: Unix time of the clock.
+        clock_s: Unix time of the clock, rounded down to a whole second.
         before_s: Unix time on this machine before the request.
         after_s: Unix time on this machine after the answer.
-        resolution_s: ``clock_s`` is rounded down to a multiple of this.
     """
     if clock_s > after_s:
         return clock_s - after_s
-    return min(clock_s + resolution_s - before_s, 0.0)
+    return min(clock_s + 1.0 - before_s, 0.0)
 
 
 def judge_clock(check: str, whose: str, off_s: float, remedy: str) -> Finding:
