@@ -117,7 +117,7 @@ def runtime(request: pytest.FixtureRequest, bucket: s3.Bucket) -> Iterator[Runti
 
 
 @pytest.mark.parametrize("forbidding", [False, True])
-def test_the_usual_day(runtime: Runtime, bucket: s3.Bucket, forbidding: bool) -> None:
+def test_all_operations_on_a_file(runtime: Runtime, bucket: s3.Bucket, forbidding: bool) -> None:
     bucket.server.s3.head_403 = forbidding
     bucket.server.s3.clear_requests()
 
@@ -152,7 +152,7 @@ def test_the_usual_day(runtime: Runtime, bucket: s3.Bucket, forbidding: bool) ->
     )
 
 
-def test_one_request_reads(runtime: Runtime, bucket: s3.Bucket) -> None:
+def test_a_read_is_one_request(runtime: Runtime, bucket: s3.Bucket) -> None:
     bucket.put("a", b"x")
     bucket.server.s3.clear_requests()
     runtime.run(runtime.ops().read("a"))
@@ -182,9 +182,9 @@ def test_many_objects_are_listed_and_no_page_twice(
     assert len(queries) == len(set(queries)) >= 10
 
 
-class TestTogether:
+class TestConcurrentWriters:
     @pytest.mark.full
-    def test_two_sessions_editing_lose_nothing(self, bucket: s3.Bucket) -> None:
+    def test_edits_of_two_sessions_are_all_kept(self, bucket: s3.Bucket) -> None:
         """A sync and an async session, and an editor of each in bash's manner of reading between them."""
         bucket.put("counts", b"a=0\nb=0\n")
 
@@ -204,7 +204,7 @@ class TestTogether:
                 done.result()
         assert bucket.get("counts") == b"a=100\nb=100\n"
 
-    def test_many_edits_of_one_session_at_once(self, bucket: s3.Bucket) -> None:
+    def test_concurrent_edits_of_one_session_are_all_kept(self, bucket: s3.Bucket) -> None:
         """Ten parallel calls of a tool, as by a model."""
         bucket.put("list", b"".join(b"item%d\n" % n for n in range(10)))
         runtime = Runtime(AsyncS3Store, bucket)
@@ -217,14 +217,14 @@ class TestTogether:
         runtime.close()
         assert bucket.get("list") == b"".join(b"done%d\n" % n for n in range(10))
 
-    def test_one_of_those_who_make_the_same_file(self, runtime: Runtime, bucket: s3.Bucket) -> None:
+    def test_one_of_two_creations_of_a_file_succeeds(self, runtime: Runtime, bucket: s3.Bucket) -> None:
         item, other = runtime.ops(), runtime.ops()
         assert runtime.run(item.write("new", "mine")).created
         assert runtime.refusal(WriteConflict, other.write("new", "theirs")).code == "exists_unread"
         assert runtime.run(other.write("new", "mine")).unchanged
         assert bucket.get("new") == b"mine"
 
-    def test_what_was_read_and_then_changed(self, runtime: Runtime, bucket: s3.Bucket) -> None:
+    def test_a_write_over_a_changed_file_is_refused(self, runtime: Runtime, bucket: s3.Bucket) -> None:
         bucket.put("a", b"one")
         ops = runtime.ops()
         runtime.run(ops.read("a"))
@@ -236,7 +236,7 @@ class TestTogether:
 
 
 class TestContents:
-    def test_odd_names_and_bytes(self, runtime: Runtime, bucket: s3.Bucket) -> None:
+    def test_odd_names_and_bytes_are_kept(self, runtime: Runtime, bucket: s3.Bucket) -> None:
         names = [
             "a b",
             "é漢🙂",
@@ -265,7 +265,7 @@ class TestContents:
         assert bucket.paths() == []
 
     @pytest.mark.full
-    def test_large_and_empty(self, runtime: Runtime, bucket: s3.Bucket) -> None:
+    def test_a_large_and_an_empty_file(self, runtime: Runtime, bucket: s3.Bucket) -> None:
         large = bytes(range(256)) * (100 << 12)
         ops = runtime.ops()
         assert runtime.run(ops.write("large", large)).size_bytes == 100 << 20
@@ -274,16 +274,14 @@ class TestContents:
         assert runtime.run(ops.write("large", "")).size_bytes == 0
         assert render.file_text(runtime.run(ops.read("large"))) == "[The file is empty.]"
 
-    def test_of_a_file_over_the_limit_nothing_is_transferred(
-        self, runtime: Runtime, bucket: s3.Bucket
-    ) -> None:
+    def test_a_file_over_the_limit_is_not_transferred(self, runtime: Runtime, bucket: s3.Bucket) -> None:
         bucket.put("large", b"x" * 1000)
         stored = runtime.run(runtime.store().get("large", max_bytes=999))
         assert (stored.data, stored.info.size_bytes) == (None, 1000)
         assert runtime.run(runtime.store().get("large", max_bytes=1000)).data == b"x" * 1000
 
     @pytest.mark.full
-    def test_many_files(self, runtime: Runtime, bucket: s3.Bucket) -> None:
+    def test_many_files_are_listed_and_searched(self, runtime: Runtime, bucket: s3.Bucket) -> None:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda n: bucket.put(f"m/{n % 7}/f{n:04}", b"hit %d\n" % n), range(1010)))
         ops = runtime.ops()
@@ -303,7 +301,7 @@ class TestContents:
 
 
 class TestRefusals:
-    def test_of_what_is_denied(self, runtime: Runtime, bucket: s3.Bucket) -> None:
+    def test_denied_operations_are_errors(self, runtime: Runtime, bucket: s3.Bucket) -> None:
         bucket.put("secret/a", b"x")
         bucket.server.s3.deny = (f"{bucket.name}/{bucket.key('secret/a')}",)
         ops = runtime.ops()
@@ -318,7 +316,7 @@ class TestRefusals:
         for work in (ops.list(), ops.glob("*"), ops.grep("x"), ops.delete("a"), ops.write("b", "x")):
             assert runtime.refusal(FileError, work).code == "s3_denied"
 
-    def test_of_the_wrong_bucket_region_and_endpoint(self, runtime: Runtime, bucket: s3.Bucket) -> None:
+    def test_a_wrong_bucket_or_region_is_an_error(self, runtime: Runtime, bucket: s3.Bucket) -> None:
         missing = runtime.ops(runtime.store(name="there-is-no-such-bucket"))
         for work in (missing.read("a"), missing.list(), missing.write("a", "x")):
             assert runtime.refusal(FileError, work).code == "s3_no_bucket"
@@ -331,7 +329,7 @@ class TestRefusals:
             runtime.ops(runtime.store(name=elsewhere, region="eu-central-1")).write("a", "x")
         ).created
 
-    def test_a_prefix_is_not_left(self, runtime: Runtime, bucket: s3.Bucket) -> None:
+    def test_no_key_leaves_the_prefix(self, runtime: Runtime, bucket: s3.Bucket) -> None:
         store = runtime.store()
         for key in ("../x", "/x", "a/../../x", "a/.", ""):
             for work in (store.get(key, max_bytes=1), store.delete(key)):
@@ -343,7 +341,7 @@ class TestRefusals:
         with pytest.raises(ValueError, match="slash"):
             Bucket(workspace_of(bucket, prefix="sandbox/x"))
 
-    def test_of_a_key_that_is_too_long(self, runtime: Runtime) -> None:
+    def test_a_key_that_is_too_long_is_refused(self, runtime: Runtime) -> None:
         assert (
             runtime.refusal(PathRefused, runtime.ops().write("/".join("d" * 600), "x")).code
             == "path_too_long"
@@ -351,7 +349,7 @@ class TestRefusals:
 
 
 class TestCredentials:
-    def test_expired_ones_are_replaced_once(self, runtime: Runtime, bucket: s3.Bucket) -> None:
+    def test_expired_credentials_are_replaced_once(self, runtime: Runtime, bucket: s3.Bucket) -> None:
         bucket.put("a", b"x\n")
         for call in (
             lambda ops: ops.read("a"),
@@ -368,7 +366,9 @@ class TestCredentials:
             assert keys.refused == [stale]
         assert bucket.get("a") == b"x x\n"
 
-    def test_when_there_are_no_others(self, runtime: Runtime, bucket: s3.Bucket) -> None:
+    def test_expired_credentials_without_replacement_are_an_error(
+        self, runtime: Runtime, bucket: s3.Bucket
+    ) -> None:
         keys = Keys(assumed(bucket))
         bucket.server.s3.expire_credentials()
         error = runtime.refusal(FileError, runtime.ops(runtime.store(keys)).list())
@@ -394,7 +394,7 @@ class TestCredentials:
         assert runtime.run(runtime.ops().write("a", "x")).created
         assert {item.access_key for item in bucket.server.s3.requests} == {KEYS.access_key_id}
 
-    def test_they_are_in_no_log(
+    def test_no_log_contains_the_credentials(
         self,
         runtime: Runtime,
         bucket: s3.Bucket,
@@ -543,7 +543,9 @@ class TestOddAnswers:
         ],
     )  # fmt: skip
     @pytest.mark.one_in(3)
-    def test_to_a_read(self, tried: Any, answers: list[bytes | None], kind: str, code: str) -> None:
+    def test_a_wrong_answer_to_a_read_is_a_fault(
+        self, tried: Any, answers: list[bytes | None], kind: str, code: str
+    ) -> None:
         fault, _ = tried(lambda store: store.get("a", max_bytes=100), *answers)
         assert isinstance(fault, StoreFault)
         assert (fault.kind.name, fault.code.removesuffix("418")) == (kind, code)
@@ -559,7 +561,7 @@ class TestOddAnswers:
         ],
     )
     @pytest.mark.one_in(3)
-    def test_a_read_is_tried_again(self, tried: Any, first: bytes | None) -> None:
+    def test_a_read_is_retried(self, tried: Any, first: bytes | None) -> None:
         stored, server = tried(lambda store: store.get("a", max_bytes=100), first, GOOD)
         assert (stored.data, stored.info.etag, len(server.requests)) == (b"hello", '"e"', 2)
 
@@ -612,13 +614,15 @@ class TestOddAnswers:
         ],
     )  # fmt: skip
     @pytest.mark.one_in(3)
-    def test_to_a_listing(self, tried: Any, bucket: s3.Bucket, page: str) -> None:
+    def test_a_wrong_answer_to_a_listing_is_a_fault(self, tried: Any, bucket: s3.Bucket, page: str) -> None:
         body = f"<ListBucketResult>{page.replace('{}', bucket.key(''))}</ListBucketResult>".encode()
         fault, _ = tried(lambda store: store.list_page(""), answer("200 OK", body))
         assert isinstance(fault, StoreFault)
         assert fault.kind in (StoreFaultKind.REFUSED, StoreFaultKind.PASSING)
 
-    def test_nobody_listens(self, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_refused_connection_is_a_passing_fault(
+        self, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr("time.sleep", lambda _: None)
         with socket.create_server(("127.0.0.1", 0)) as taken:
             endpoint = f"http://127.0.0.1:{taken.getsockname()[1]}"
@@ -631,7 +635,7 @@ class TestOddAnswers:
             assert caught.value.kind is StoreFaultKind.PASSING
 
 
-def test_the_clients_for_aws_itself(bucket: s3.Bucket) -> None:
+def test_the_clients_for_aws_have_their_settings(bucket: s3.Bucket) -> None:
     """Created, but not used: only their settings are checked."""
     made = Bucket(workspace_of(bucket, endpoint=None, region="eu-central-1"))
     clients = made.clients(KEYS)

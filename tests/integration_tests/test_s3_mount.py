@@ -104,7 +104,7 @@ def test_a_missing_bucket_is_not_mounted_where_listing_it_succeeds(
     bucket.client.delete_bucket(Bucket=name)
 
 
-def test_a_store_is_asked_once_whether_it_accepts_renames(bucket: Bucket, workspace: Driven) -> None:
+def test_a_store_is_probed_once_for_renames(bucket: Bucket, workspace: Driven) -> None:
     before = _renames_asked(bucket)
     for _ in range(3):
         workspace.run("cat known.txt")
@@ -112,7 +112,7 @@ def test_a_store_is_asked_once_whether_it_accepts_renames(bucket: Bucket, worksp
     assert bucket.paths() == ["known.txt"]
 
 
-def test_a_store_that_cannot_be_asked_is_not_mounted(bucket: Bucket, open_session: OpenSession) -> None:
+def test_a_store_that_cannot_be_probed_is_not_mounted(bucket: Bucket, open_session: OpenSession) -> None:
     workspace = bucket.session(open_session, options={"s3Endpoint": "http://127.0.0.1:9"})
     with pytest.raises(SandboxError, match="gave no conclusive answer") as raised:
         workspace.run("true")
@@ -164,9 +164,7 @@ BREAKAGES = {
     "breakage",
     sample(BREAKAGES, "a killed daemon", "a plain directory with a file", "a garbled status"),
 )
-def test_a_broken_mount_is_mended_by_the_next_command_itself(
-    bucket: Bucket, workspace: Driven, breakage: str
-) -> None:
+def test_the_next_command_repairs_a_broken_mount(bucket: Bucket, workspace: Driven, breakage: str) -> None:
     workspace.run(breakage)
     before = bucket.server.count("execute")
     result = workspace.run(WHERE_AM_I)
@@ -186,7 +184,7 @@ LOST_PROGRAMS = {
 
 
 @pytest.mark.parametrize(("loss", "requests"), sample(LOST_PROGRAMS, "lost credentials and daemon"))
-def test_lost_programs_are_sent_again_with_all_that_is_missing(
+def test_lost_programs_and_credentials_are_sent_again(
     bucket: Bucket, workspace: Driven, loss: str, requests: int
 ) -> None:
     workspace.run(loss)
@@ -283,7 +281,7 @@ def test_files_below_the_mount_point_are_kept_and_reported(bucket: Bucket, works
     assert bucket.paths() == ["known.txt"]
 
 
-def test_the_bare_directory_is_never_worked_in(bucket: Bucket, workspace: Driven) -> None:
+def test_no_command_runs_in_the_unmounted_directory(bucket: Bucket, workspace: Driven) -> None:
     # Killed, so that the daemon does not unmount the other mount at its end.
     workspace.run('pkill -9 mount-s3; umount -l "$PWD"; mount -t tmpfs other "$PWD"')
     with pytest.raises(SandboxError) as caught:
@@ -294,7 +292,7 @@ def test_the_bare_directory_is_never_worked_in(bucket: Bucket, workspace: Driven
     assert bucket.paths() == ["known.txt"]
 
 
-def test_many_first_commands_at_once_mount_once(bucket: Bucket, open_session: OpenSession) -> None:
+def test_concurrent_first_commands_mount_once(bucket: Bucket, open_session: OpenSession) -> None:
     workspace = bucket.session(open_session)
     results: list[CommandResult] = []
     commands = [f"echo {number} > f{number}; pgrep -fc '[m]ount-s3.*workspaces'" for number in range(4)]
@@ -311,7 +309,7 @@ def test_many_first_commands_at_once_mount_once(bucket: Bucket, open_session: Op
     assert bucket.server.count("create") == 1
 
 
-def test_skills_are_there_to_read_only(bucket: Bucket, open_session: OpenSession) -> None:
+def test_skills_are_read_only(bucket: Bucket, open_session: OpenSession) -> None:
     skills = bucket.server.make_bucket(f"skills-{bucket.namespace}")
     bucket.client.put_object(Bucket=skills, Key="how/to.md", Body=b"# How")
     workspace = bucket.session(open_session, options={"skillsBucketName": skills})
@@ -383,7 +381,7 @@ def _has(bucket: Bucket, name: str) -> bool:
     return name in [item["Name"] for item in bucket.client.list_buckets()["Buckets"]]
 
 
-def test_a_sandbox_without_mount_s3(server: LocalDaytona, open_session: OpenSession) -> None:
+def test_a_sandbox_without_mount_s3_is_an_error(server: LocalDaytona, open_session: OpenSession) -> None:
     with refuses_renames_and_is_gone() as endpoint:
         options = {"mountAwsS3Buckets": True, "workspaceBucketName": "agents", "s3Endpoint": endpoint}
         workspace = open_session(server, options=options, envVars=KEYS)
@@ -433,7 +431,7 @@ def test_a_stop_and_start_in_the_middle_costs_no_command(bucket: Bucket) -> None
 
 
 @pytest.mark.parametrize("size", sample([1, 1000, 100 << 20], 1000))
-def test_bytes_are_seen_on_the_other_side_as_soon_as_the_call_returns(
+def test_changes_are_visible_on_both_sides_when_the_call_returns(
     bucket: Bucket, workspace: Driven, size: int
 ) -> None:
     printed = workspace.run(f"head -c {size} /dev/urandom > out.bin; sha256sum out.bin", timeout_s=100).output

@@ -121,14 +121,14 @@ def test_a_missing_bucket_is_reported_since_a_mount_may_succeed() -> None:
     ],
     ids=lambda fault: fault.message,
 )
-def test_without_an_answer_that_tells_nothing_is_concluded(fault: StoreFault) -> None:
+def test_an_inconclusive_answer_is_unknown(fault: StoreFault) -> None:
     store = Store(fault)
     assert run_sync(probe_renames(store, "n")).renames is Renames.UNKNOWN
     assert store.sleeps == list(PAUSES_S)
     assert not store.objects
 
 
-def test_an_answer_that_was_lost_is_asked_for_again() -> None:
+def test_a_lost_answer_is_requested_again() -> None:
     assert run_sync(probe_renames(Store(DROPPED, None), "n")).renames is Renames.ACCEPTED
     assert (
         run_sync(probe_renames(Store(REFUSED, answered(503), answered(501)), "n")).renames is Renames.REFUSED
@@ -148,7 +148,7 @@ def test_an_answer_that_was_lost_is_asked_for_again() -> None:
         ("https://notamazonaws.com", True),
     ],
 )
-def test_only_stores_that_are_not_amazons_are_asked(endpoint: str | None, needs: bool) -> None:
+def test_only_stores_other_than_amazons_are_probed(endpoint: str | None, needs: bool) -> None:
     assert needs_probe(endpoint) is needs
 
 

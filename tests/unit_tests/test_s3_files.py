@@ -80,25 +80,29 @@ class TestRequests:
         run_sync(run())
         return [operation for operation, _ in bucket.requests]
 
-    def test_a_read_is_one(self, bucket: MemoryBucket, ops: FileOperations) -> None:
+    def test_a_read_is_one_request(self, bucket: MemoryBucket, ops: FileOperations) -> None:
         bucket.put_by_others("src/a")
         assert self.taken(bucket, ops.read("src/a")) == ["get"]
 
-    def test_an_edit_is_two(self, bucket: MemoryBucket, ops: FileOperations) -> None:
+    def test_an_edit_is_two_requests(self, bucket: MemoryBucket, ops: FileOperations) -> None:
         bucket.put_by_others("src/a", "one")
         assert self.taken(bucket, ops.edit("src/a", "one", "two")) == ["get", "put"]
 
-    def test_a_write_over_what_was_read_is_two(self, bucket: MemoryBucket, ops: FileOperations) -> None:
+    def test_a_write_over_a_read_file_is_two_requests(
+        self, bucket: MemoryBucket, ops: FileOperations
+    ) -> None:
         bucket.put_by_others("a", "one")
         run_sync(ops.read("a"))
         assert self.taken(bucket, ops.write("a", "three")) == ["get", "put"]
 
     @pytest.mark.parametrize("path", ["src/b", "b"])
-    def test_a_new_file_is_two(self, bucket: MemoryBucket, ops: FileOperations, path: str) -> None:
+    def test_a_new_file_is_two_requests(self, bucket: MemoryBucket, ops: FileOperations, path: str) -> None:
         bucket.put_by_others("src/z")
         assert self.taken(bucket, ops.write(path, "x")) == ["list", "put"]
 
-    def test_a_new_file_behind_all_others_is_three(self, bucket: MemoryBucket, ops: FileOperations) -> None:
+    def test_a_new_file_behind_all_others_is_three_requests(
+        self, bucket: MemoryBucket, ops: FileOperations
+    ) -> None:
         bucket.put_by_others("src/a")
         assert self.taken(bucket, ops.write("src/z", "x")) == ["list", "list", "put"]
 
@@ -107,7 +111,7 @@ class TestRequests:
     ) -> None:
         assert len(self.taken(bucket, ops.write("/".join("d" * 400), "x"))) <= 12
 
-    def test_a_list_is_one(self, bucket: MemoryBucket, ops: FileOperations) -> None:
+    def test_a_list_is_one_request(self, bucket: MemoryBucket, ops: FileOperations) -> None:
         bucket.put_by_others("src/a")
         assert self.taken(bucket, ops.list("src")) == ["list"]
 
@@ -202,13 +206,15 @@ class TestLocations:
         assert sorted(e.name for e in run_sync(ops.glob("**/")).entries) == ["a", "h", "j"]
         assert [row.path for row in run_sync(ops.grep("x")).rows] == ["a/ok"]
 
-    def test_what_is_listed_and_denied(self, bucket: MemoryBucket, forbidding: bool) -> None:
+    def test_a_listed_file_that_is_denied_is_an_error(self, bucket: MemoryBucket, forbidding: bool) -> None:
         bucket.forbidding = forbidding
         bucket.put_by_others("a")
         bucket.script["get"] = [DENIED]
         assert refusal(FileError, session(bucket).read("a")).code == "s3_denied"
 
-    def test_an_empty_directory_is_its_marker(self, bucket: MemoryBucket, forbidding: bool) -> None:
+    def test_deleting_an_empty_directory_deletes_its_marker(
+        self, bucket: MemoryBucket, forbidding: bool
+    ) -> None:
         bucket.forbidding = forbidding
         bucket.put_by_others("d/", b"")
         ops = session(bucket)
@@ -217,7 +223,7 @@ class TestLocations:
         assert bucket.objects == {}
 
 
-class TestOthers:
+class TestOtherWriters:
     """Changes by other writers between two requests."""
 
     def meanwhile(self, bucket: MemoryBucket, key: str, *contents: str | None) -> None:
@@ -230,24 +236,28 @@ class TestOthers:
 
         bucket.script["put"] = [change(content) for content in contents]
 
-    def test_an_edit_is_made_in_what_is_there_now(self, bucket: MemoryBucket, ops: FileOperations) -> None:
+    def test_an_edit_is_applied_to_the_present_content(
+        self, bucket: MemoryBucket, ops: FileOperations
+    ) -> None:
         bucket.put_by_others("a", "one two")
         self.meanwhile(bucket, "a", "one 2", "one 3")
         assert run_sync(ops.edit("a", "one", "1")).count == 1
         assert bucket.data()["a"] == b"1 3"
 
-    def test_an_edit_that_is_no_longer_possible(self, bucket: MemoryBucket, ops: FileOperations) -> None:
+    def test_an_edit_whose_text_is_gone_is_refused(self, bucket: MemoryBucket, ops: FileOperations) -> None:
         bucket.put_by_others("a", "one two")
         self.meanwhile(bucket, "a", "other")
         assert refusal(EditRefused, ops.edit("a", "one", "1")).code == "not_found"
         assert bucket.data()["a"] == b"other"
 
-    def test_an_edit_of_what_is_gone(self, bucket: MemoryBucket, ops: FileOperations) -> None:
+    def test_an_edit_of_a_deleted_file_is_refused(self, bucket: MemoryBucket, ops: FileOperations) -> None:
         bucket.put_by_others("a", "one")
         self.meanwhile(bucket, "a", None)
         refusal(FileMissing, ops.edit("a", "one", "1"))
 
-    def test_an_edit_that_never_gets_through(self, bucket: MemoryBucket, ops: FileOperations) -> None:
+    def test_an_edit_that_always_conflicts_is_given_up(
+        self, bucket: MemoryBucket, ops: FileOperations
+    ) -> None:
         bucket.put_by_others("a", "one")
         self.meanwhile(bucket, "a", *(f"one {n}" for n in range(200)))
         error = refusal(WriteConflict, ops.edit("a", "one", "1"))
@@ -255,7 +265,7 @@ class TestOthers:
         assert bucket.clock_s < 1100
 
     @pytest.mark.parametrize("overwrite", [False, True])
-    def test_a_write_over_what_changed(
+    def test_a_write_over_a_changed_file_is_refused(
         self, bucket: MemoryBucket, ops: FileOperations, overwrite: bool
     ) -> None:
         bucket.put_by_others("a", "one")
@@ -264,13 +274,15 @@ class TestOthers:
         assert refusal(WriteConflict, ops.write("a", "mine", overwrite=overwrite)).code == "changed"
         assert bucket.data()["a"] == b"theirs"
 
-    def test_a_new_file_that_others_made_first(self, bucket: MemoryBucket, ops: FileOperations) -> None:
+    def test_a_new_file_that_another_writer_created_is_refused(
+        self, bucket: MemoryBucket, ops: FileOperations
+    ) -> None:
         self.meanwhile(bucket, "a", "theirs", "mine")
         assert refusal(WriteConflict, ops.write("a", "mine")).code == "exists_unread"
         bucket.objects.clear()
         assert run_sync(ops.write("a", "mine")).unchanged
 
-    def test_a_file_that_comes_and_goes(self, bucket: MemoryBucket, ops: FileOperations) -> None:
+    def test_a_write_repeats_after_a_conflict(self, bucket: MemoryBucket, ops: FileOperations) -> None:
         bucket.script["put"] = [CONFLICT]
         assert run_sync(ops.write("a", "mine")).created
         bucket.script["put"] = [CONFLICT]
@@ -279,7 +291,7 @@ class TestOthers:
         error = refusal(WriteConflict, ops.write("b", "mine"))
         assert (error.code, error.retryable) == ("busy", True)
 
-    def test_a_large_file_is_known_again(self, bucket: MemoryBucket, ops: FileOperations) -> None:
+    def test_a_large_file_is_recognised_by_its_hash(self, bucket: MemoryBucket, ops: FileOperations) -> None:
         large = b"x" * (11 << 20)
         assert run_sync(ops.write("a", large)).created
         assert not run_sync(ops.write("a", "small")).unchanged
@@ -287,7 +299,7 @@ class TestOthers:
         bucket.put_by_others("a", large + b"!")
         assert refusal(WriteConflict, ops.write("a", "small")).code == "changed"
 
-    def test_what_is_too_large_is_not_sent(
+    def test_content_that_is_too_large_is_not_sent(
         self, bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("langchain_daytona_ws._core.s3.files.LARGEST_PUT_BYTES", 10)
@@ -300,7 +312,7 @@ class TestLostAnswers:
     @pytest.mark.parametrize(
         "faults", [[UNKNOWN], [LOST], [UNKNOWN, LOST], [PASSING, UNKNOWN, PASSING, LOST]]
     )
-    def test_a_change_is_made_once(
+    def test_a_change_whose_answer_is_lost_is_made_once(
         self, bucket: MemoryBucket, ops: FileOperations, faults: list[object]
     ) -> None:
         bucket.script["put"] = list(faults)
@@ -316,7 +328,7 @@ class TestLostAnswers:
         assert bucket.data() == {}
         assert not any(bucket.script.values())
 
-    def test_found_though_our_own_change_came_after_it(self, bucket: MemoryBucket) -> None:
+    def test_a_lost_change_is_found_below_a_later_change(self, bucket: MemoryBucket) -> None:
         """The marks of earlier calls are carried along by later ones."""
         bucket.put_by_others("a", "one two")
         other = session(bucket)
@@ -328,7 +340,7 @@ class TestLostAnswers:
         assert run_sync(session(bucket).edit("a", "one", "one one")).count == 1
         assert bucket.data()["a"] == b"one one 2"
 
-    def test_not_made_and_another_of_ours_came_first(self, bucket: MemoryBucket) -> None:
+    def test_a_change_that_was_not_made_is_repeated_after_another(self, bucket: MemoryBucket) -> None:
         other = session(bucket)
         run_sync(other.write("a", "one two"))
         bucket.script = {
@@ -339,7 +351,9 @@ class TestLostAnswers:
         assert bucket.data()["a"] == b"one one 2"
 
     @pytest.mark.parametrize("event", [UNKNOWN, LOST])
-    def test_the_outcome_is_unknown(self, bucket: MemoryBucket, ops: FileOperations, event: object) -> None:
+    def test_a_lost_change_below_a_foreign_write_is_unknown(
+        self, bucket: MemoryBucket, ops: FileOperations, event: object
+    ) -> None:
         """Bash overwrote the object, and with it the idempotency keys."""
         bucket.put_by_others("a", "one")
         bucket.script = {"put": [event], "get": [None, lambda: bucket.put_by_others("a", "bash")]}
@@ -358,7 +372,7 @@ class TestLostAnswers:
     )
     @example(["LOST"], ["", "bash ours"], False)
     @example(["UNKNOWN", "LOST"], ["", "", "ours"], True)
-    def test_never_twice(self, puts: list[str], gets: list[str], ours_before: bool) -> None:
+    def test_no_edit_is_made_twice(self, puts: list[str], gets: list[str], ours_before: bool) -> None:
         """Lost answers and concurrent changes: a repeated edit would add a second A."""
         bucket = MemoryBucket()
         bucket.put_by_others("a", "A\n")
@@ -391,7 +405,9 @@ class TestLostAnswers:
         assert bucket.data()["a"].count(b"A") - 1 in times
 
     @pytest.mark.parametrize("fault", [UNKNOWN, PASSING])
-    def test_it_ends(self, bucket: MemoryBucket, ops: FileOperations, fault: StoreFault) -> None:
+    def test_a_change_is_retried_a_limited_time(
+        self, bucket: MemoryBucket, ops: FileOperations, fault: StoreFault
+    ) -> None:
         bucket.put_by_others("a", "one")
         for operation, call in (("put", ops.edit("a", "one", "1")), ("delete", ops.delete("a"))):
             bucket.script[operation] = [fault] * 1000
@@ -404,13 +420,17 @@ class TestLostAnswers:
             assert 45 <= bucket.clock_s - began < 60
         assert bucket.data() == {"a": b"one"}
 
-    def test_what_cannot_be_looked_at_is_unknown(self, bucket: MemoryBucket, ops: FileOperations) -> None:
+    def test_a_lost_change_of_an_unreadable_object_is_unknown(
+        self, bucket: MemoryBucket, ops: FileOperations
+    ) -> None:
         bucket.put_by_others("a", "one")
         bucket.script = {"put": [LOST], "get": [None, DENIED]}
         refusal(OutcomeUnknown, ops.edit("a", "one", "1"))
         assert bucket.data() == {"a": b"1"}
 
-    def test_it_is_looked_for_until_it_can_be_seen(self, bucket: MemoryBucket, ops: FileOperations) -> None:
+    def test_a_lost_change_is_searched_for_until_it_is_readable(
+        self, bucket: MemoryBucket, ops: FileOperations
+    ) -> None:
         bucket.put_by_others("a", "one")
         bucket.script = {"put": [LOST], "get": [None, PASSING, PASSING, None]}
         assert run_sync(ops.edit("a", "one", "one one")).count == 1
@@ -420,10 +440,10 @@ class TestLostAnswers:
 AGAIN = "[this call was made before: this is its recorded result, and nothing was done again]"
 
 
-class TestAgain:
+class TestRepeatedCalls:
     """A graph's node that runs again sends its call again, under the same key."""
 
-    def test_in_the_same_process_the_answer_is_the_same_and_says_so(self, bucket: MemoryBucket) -> None:
+    def test_a_repetition_in_the_same_process_returns_the_recorded_result(self, bucket: MemoryBucket) -> None:
         made: Answers = Answers()
         item, again = session(bucket, made, "call1"), session(bucket, made, "call1")
         first: Any = run_sync(item.write("a", "x\n"))
@@ -442,7 +462,7 @@ class TestAgain:
         assert (first.from_record, deleted) == (False, replace(first, from_record=True))
         assert render.deleted(deleted).splitlines() == [AGAIN, "Deleted a."]
 
-    def test_in_another_process_the_object_tells(self, bucket: MemoryBucket) -> None:
+    def test_a_repetition_in_another_process_finds_the_mark(self, bucket: MemoryBucket) -> None:
         run_sync(session(bucket, key="call1").write("a", "x y\n"))
         run_sync(session(bucket, key="call2").edit("a", "x", "x x"))
         assert run_sync(session(bucket, key="call1").write("a", "x y\n")).created
@@ -454,7 +474,7 @@ class TestAgain:
         assert (written.created, written.unchanged) == (False, False)
         assert bucket.data() == {"a": b"z"}
 
-    def test_an_edit_made_long_ago_is_no_reading(self, bucket: MemoryBucket) -> None:
+    def test_a_repeated_edit_is_no_read_of_the_file(self, bucket: MemoryBucket) -> None:
         bucket.put_by_others("a", "x")
         run_sync(session(bucket, key="call1").edit("a", "x", "x x"))
         seen: dict[str, str] = {}
@@ -464,7 +484,7 @@ class TestAgain:
         ops = FileOperations(S3Files(bucket), root="/mnt/demo", read_hashes=seen)
         assert refusal(WriteConflict, ops.write("a", "all mine")).code == "exists_unread"
 
-    def test_the_latest_calls_are_known(self, bucket: MemoryBucket) -> None:
+    def test_an_object_has_the_marks_of_the_latest_calls(self, bucket: MemoryBucket) -> None:
         bucket.put_by_others("a", "0")
         for n in range(20):
             run_sync(session(bucket, key=f"call{n}").edit("a", str(n), str(n + 1)))
@@ -473,14 +493,14 @@ class TestAgain:
         assert metadata.mark_of(kept, "call3") is None
         assert len(metadata.MARKS_ENTRY) + len(kept[metadata.MARKS_ENTRY]) < 2048, "S3's limit for metadata"
 
-    def test_only_so_many_answers_are_remembered(self, bucket: MemoryBucket) -> None:
+    def test_the_number_of_recorded_results_is_limited(self, bucket: MemoryBucket) -> None:
         made: Answers = Answers()
         for n in range(REMEMBERED_CALLS + 5):
             run_sync(session(bucket, made, f"call{n}").write("a", str(n), overwrite=True))
         assert len(made) == REMEMBERED_CALLS
         assert "call4" not in made
 
-    def test_refusals_are_not_remembered(self, bucket: MemoryBucket) -> None:
+    def test_refusals_are_not_recorded(self, bucket: MemoryBucket) -> None:
         made: Answers = Answers()
         refusal(FileMissing, session(bucket, made, "call1").edit("a", "x", "y"))
         bucket.put_by_others("a", "x")
@@ -489,7 +509,7 @@ class TestAgain:
 
 class TestMarks:
     @given(st.text() | st.text("0123456789abcdefcw,e", max_size=600))
-    def test_others_may_write_anything_there(self, value: str) -> None:
+    def test_any_text_is_read_as_marks(self, value: str) -> None:
         found = metadata.marks_in({metadata.MARKS_ENTRY: value})
         assert len(found) <= metadata.MAX_MARKS
         written = metadata.with_mark({metadata.MARKS_ENTRY: value}, metadata.Mark("0" * 16, "c"))[
@@ -507,7 +527,7 @@ class TestMarks:
 
 
 class TestTree:
-    def test_pages(self, bucket: MemoryBucket, ops: FileOperations) -> None:
+    def test_a_listing_of_several_pages_is_complete(self, bucket: MemoryBucket, ops: FileOperations) -> None:
         bucket.page = 3
         for n in range(20):
             bucket.put_by_others(f"d{n:02}/x")
@@ -519,7 +539,7 @@ class TestTree:
         assert (len(shown.entries), shown.total, shown.more) == (5, 40, True)
         assert run_sync(ops.glob("**", limit=100)).total == 40
 
-    def test_newest_first(self, bucket: MemoryBucket, ops: FileOperations) -> None:
+    def test_a_glob_returns_the_newest_first(self, bucket: MemoryBucket, ops: FileOperations) -> None:
         for name in "bca":
             bucket.put_by_others(name)
         assert [entry.name for entry in run_sync(ops.glob("*")).entries] == ["a", "c", "b"]
@@ -541,7 +561,7 @@ class TestTree:
         assert [entry.name for entry in run_sync(ops.glob("node_m*")).entries] == ["node_modules0"]
         assert bucket.requests[0] == ("list", "node_m")
 
-    def test_it_ends(self, bucket: MemoryBucket, ops: FileOperations) -> None:
+    def test_a_slow_listing_ends_in_time(self, bucket: MemoryBucket, ops: FileOperations) -> None:
         bucket.page = 1
         for n in range(30):
             bucket.put_by_others(f"f{n:02}")
@@ -586,7 +606,7 @@ async def as_coroutine(call: Awaitable[object]) -> object:
     return await call
 
 
-def test_an_edited_file_that_outgrew_the_limit(bucket: MemoryBucket) -> None:
+def test_a_file_that_outgrew_the_limit_is_a_conflict(bucket: MemoryBucket) -> None:
     run_sync(session(bucket, key="call1").write("a", "x"))
     query = EditQuery("x", "y", replace_all=False, exact=False, max_bytes=10)
     assert run_sync(S3Files(bucket).edit("a", query, key="call2")).count == 1
