@@ -115,7 +115,7 @@ def _transport_fault(error: Exception) -> PortFault:
 
 def _untrusted(error: Exception) -> PortFault | None:
     """Return the fault for a refused certificate; None for any other error."""
-    # There may be several: aiohttp's own error derives from ssl's, and has no text.
+    # Several causes may match: aiohttp's own error derives from ssl's, and has no text.
     refusals = [cause for cause in _causes(error) if isinstance(cause, ssl.SSLCertVerificationError)]
     if not refusals:
         return None

@@ -32,10 +32,10 @@ class S3Probe:
 
     @boto_call()
     def server_time(self) -> tuple[float, float, float]:
-        """Return S3's time, by an unsigned request: S3 cannot refuse it for this machine's clock.
+        """Return S3's time. The request is not signed, so that a wrong clock of this machine is no reason to refuse it.
 
         Returns:
-            Unix times in seconds: here before the request, of S3 (whole seconds), here after the response.
+            Unix times in seconds: this machine's before the request, S3's (whole seconds), this machine's afterwards.
 
         Raises:
             StoreFault: There was no response with a date.

@@ -106,8 +106,8 @@ class Snapshots:
 
         Args:
             name: An unused name.
-            dockerfile: Its Dockerfile, which copies no local files.
-            resources: CPUs, GiB of memory and GiB of disk of its sandboxes; None for Daytona's defaults.
+            dockerfile: The Dockerfile of its image, which must not copy local files.
+            resources: CPUs, GiB of memory and GiB of disk of each sandbox; None for Daytona's defaults.
             on_log: Called in this thread with each part of the build log.
             timeout_s: Seconds to wait. The build continues after a time-out.
         """

@@ -3,7 +3,7 @@
 Downloads use the daemon's endpoint for one file: its answer is the content alone. In the answer for several files,
 daemon 0.190 separates them by a fixed text, which a file can contain.
 
-A transfer may take any time while bytes move; it ends when too few bytes move, see `Pace`.
+A transfer has no total time limit. It ends with an error if too few bytes move, see `Pace`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Findings about an S3 workspace from successful requests to S3."""
+"""Findings about an S3 workspace, from the answers of S3."""
 
 from __future__ import annotations
 

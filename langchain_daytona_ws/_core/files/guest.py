@@ -39,7 +39,7 @@ class GuestFiles:
         base: The directory that paths are relative to. Default: ``root``.
         made: Directories that are created, with sudo if necessary, before a file is written below them.
         staging_dir: Directory in the sandbox for uploads of large content; the guest deletes them after use.
-        is_provisioned: Returns whether the session has a sandbox. If not, `exists` finds nothing, and creates none.
+        is_provisioned: Returns whether the session has a sandbox. If not, `exists` returns no paths; it creates none.
         on_report: Receives the report of the synchronisation with S3 after a change.
         may_exist: Returns whether a sandbox of this or an earlier session may exist. If not, no command has a log.
     """

@@ -39,7 +39,10 @@ class FileText:
 
 @dataclass(frozen=True, slots=True)
 class FileView:
-    """Lines of a text file, or the ``content`` of a binary file. ``first`` and ``last`` are 1-based; 0 if empty."""
+    """Lines of a text file, or the ``content`` of a binary file.
+
+    ``first`` and ``last`` are 1-based, and 0 if there are no lines.
+    """
 
     path: str
     sha256: str
@@ -184,7 +187,7 @@ class GlobResult:
     timed_out: bool
     skipped: tuple[str, ...]  # directories that were not searched, such as node_modules
     omitted: tuple[Omitted, ...] = ()
-    hint: str = ""  # another reading of the pattern, if nothing was found
+    hint: str = ""  # if nothing was found: a hint to a mistake in the pattern
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +213,7 @@ class GrepResult:
     timed_out: bool
     skipped: tuple[str, ...]
     omitted: tuple[Omitted, ...] = ()
-    hint: str = ""  # another reading of the pattern, if nothing was found
+    hint: str = ""  # if nothing was found: a hint to a mistake in the pattern
 
 
 class NeedsSandbox(Exception):

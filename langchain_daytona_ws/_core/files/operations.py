@@ -166,7 +166,10 @@ class FileOperations:
         return [result for result in found if result is not None]
 
     async def overwrite_many(self, files: Sequence[tuple[str, bytes]]) -> list[WorkspaceError | None]:
-        """Write whole files, also over existing ones; return the error of each, or None. A sandbox receives batches."""
+        """Write whole files, also over existing ones; return the error of each, or None.
+
+        Files in the sandbox are written in batches.
+        """
         results: list[WorkspaceError | None] = [None] * len(files)
         if self._batches is None or len(files) < 2:
             for number, (path, data) in enumerate(files):
@@ -196,8 +199,8 @@ class FileOperations:
 
         An existing file is replaced only with ``overwrite``, or if its content is still what this session last read or
         wrote. If ``content`` is a string, the byte order mark of the old text is kept; its CRLF line ends are kept if
-        ``content`` has line feeds only. Bytes are written unchanged. This change, and each change by another method,
-        is made only once for its ``key``.
+        ``content`` has line feeds only. Bytes are written unchanged. Repeated calls of this or another method
+        with the same ``key`` make one change.
         """
         location = await self._writable(path)
         is_text = isinstance(content, str)
@@ -355,7 +358,7 @@ class FileOperations:
 
         Raises:
             PathRefused: The path is outside the workspace, or not a path.
-            EditRefused: The text to find is empty, both texts are too large, or they are identical.
+            EditRefused: The text to find is empty, or the two texts are identical, or too large together.
         """
         location = await self._resolve(path)
         if is_file:
@@ -371,7 +374,7 @@ class FileOperations:
         return location
 
     async def _readable(self, path: str) -> tuple[str, models.FileBackend]:
-        """Return the path, resolved like `_resolve` does with ``log``, and the backend that reads it."""
+        """Return the path, resolved by `_resolve` with ``log``, and the backend that reads it."""
         location = await self._resolve(path, log=True)
         return location, self._sandbox if self._sandbox and is_log(location) else self._files
 

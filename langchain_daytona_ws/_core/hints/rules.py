@@ -67,8 +67,8 @@ class Rule:
         programs: Names of the programs that print the message; () for any program.
         message: Pattern of the message.
         advice: The working alternative, up to 200 characters.
-        when: A further condition, if the message alone is ambiguous. It must examine the program that failed, and not
-            find its words elsewhere in the command.
+        when: A further condition, if the message alone is ambiguous. It examines only the program that failed: the same
+            words may occur elsewhere in the command.
         fill: Returns the advice with words of the command filled in; None if ``advice`` is to be used.
     """
 
@@ -117,7 +117,7 @@ def _has(program: str, letters: str, *names: str) -> When:
 
 
 def _at(pattern: str) -> When:
-    """Return a condition: the location at which Python failed matches."""
+    """Return a condition: the location at which Python failed matches the pattern."""
     compiled = _r(pattern)
     return lambda failure: bool(compiled.search(failure.location))
 
@@ -151,7 +151,7 @@ def _installs_for_node(failure: Failure) -> bool:
 
 
 def _redirects(*operators: str) -> When:
-    """Return a condition: the shell's message names the target of such a redirection, or may name it by a variable."""
+    """Return a condition: such a redirection has the target that the message names, or a target with a variable."""
 
     def when(failure: Failure) -> bool:
         named = failure.error.message.partition(": ")[0].removeprefix("cannot create ")

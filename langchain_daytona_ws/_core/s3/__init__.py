@@ -1,1 +1,1 @@
-"""File operations directly on S3, without a sandbox, with the requests and answers of the guest."""
+"""File operations directly on S3, without a sandbox, with the same rules and results as in the guest."""

@@ -197,7 +197,7 @@ class S3Files:
 
             action = REPLACED if old else CREATED
             try:
-                await self._writer.put_by(put, at, old, call=key, action=action)
+                await self._writer.put_by(put, at, old, call_key=key, action=action)
             except Conflict:
                 raise RefusedError("changed") from None
             return TransferredFile(file.path, file.source.size_bytes, sha256)
@@ -209,7 +209,7 @@ class S3Files:
             if not await self._lookup.is_directory(at):
                 await self._lookup.require_free(at)
                 with suppress(Conflict):
-                    await self._writer.put(below(at), b"", None, call=at, action=CREATED)
+                    await self._writer.put(below(at), b"", None, call_key=at, action=CREATED)
 
     async def write(self, path: str, query: models.WriteQuery, *, key: str) -> models.FileWritten:
         async with self._operation("write", path):
@@ -327,24 +327,24 @@ class S3Files:
 
     # --- write ---
 
-    async def _write(self, key: str, query: models.WriteQuery, call: str) -> models.FileWritten:
+    async def _write(self, key: str, query: models.WriteQuery, call_key: str) -> models.FileWritten:
         data = query.content
         if not query.overwrite and query.expected_sha256 is None:
             # Usually the file is new: existing content is read only after a conflict.
             await self._lookup.require_free(key)
             try:
-                mark: Mark | None = await self._writer.put(key, data, None, call=call, action=CREATED)
+                mark: Mark | None = await self._writer.put(key, data, None, call_key=call_key, action=CREATED)
             except Conflict:
-                mark = await self._conflicting_mark(key, data, call)
+                mark = await self._conflicting_mark(key, data, call_key)
             return await self._written(key, data, mark)
         is_read = query.expected_sha256 is not None or query.as_text
         old = await self._lookup.find(
             key, max_bytes=max(len(data), query.max_bytes) if is_read else len(data)
         )
         if old is None:
-            mark = await self._writer.put(key, data, None, call=call, action=CREATED)
+            mark = await self._writer.put(key, data, None, call_key=call_key, action=CREATED)
             return await self._written(key, data, mark)
-        mark = mark_of(old.metadata, call)
+        mark = mark_of(old.metadata, call_key)
         if mark is not None:
             return await self._written(key, data, mark)
         before, kept, gone = old.data, list[str](), list[str]()
@@ -356,7 +356,7 @@ class S3Files:
         if not query.overwrite:
             await self._require_unchanged(key, old, query.expected_sha256)
         action = REPLACED + "".join(name[0] for name in kept)
-        mark = await self._writer.put(key, styled, old, call=call, action=action)
+        mark = await self._writer.put(key, styled, old, call_key=call_key, action=action)
         return await self._written(key, data, mark, gone)
 
     async def _written(
@@ -384,25 +384,27 @@ class S3Files:
         if old.data is None or old.sha256 != expected:
             raise RefusedError("changed", bytes=size)
 
-    async def _conflicting_mark(self, key: str, data: bytes, call: str) -> Mark | None:
+    async def _conflicting_mark(self, key: str, data: bytes, call_key: str) -> Mark | None:
         """After a conflict: return the mark if this call made the file, None if the content is equal; else refuse."""
         current = await self._lookup.find(key, max_bytes=len(data))
         if current is None:
             raise Conflict  # it was deleted
-        mark = mark_of(current.metadata, call)
+        mark = mark_of(current.metadata, call_key)
         if mark is None and current.data != data:
             raise RefusedError("exists_unread", bytes=current.info.size_bytes)
         return mark
 
     # --- edit ---
 
-    async def _edit(self, path: str, query: models.EditQuery, call: str) -> models.FileEdited:
+    async def _edit(self, path: str, query: models.EditQuery, call_key: str) -> models.FileEdited:
         old = await self._lookup.load(path, max_bytes=query.max_bytes)
-        mark = mark_of(old.metadata, call)
+        mark = mark_of(old.metadata, call_key)
         if mark is not None:
             return _edited_before(old, mark)
         data, result = await self._compute(old.info.size_bytes, lambda: _edited(old, query))
-        mark = await self._writer.put(old.info.key, data, old, call=call, action=f"{EDITED}{result.count}")
+        mark = await self._writer.put(
+            old.info.key, data, old, call_key=call_key, action=f"{EDITED}{result.count}"
+        )
         return replace(result, count=mark.count)
 
     async def _compute(self, size: int, work: Callable[[], T]) -> T:

@@ -88,17 +88,17 @@ class Mark:
     count: int = 0
 
 
-def new_mark(key: str, action: str) -> Mark:
+def new_mark(call_key: str, action: str) -> Mark:
     """Return the mark of a call with this key."""
-    mark = _mark(_digits(key) + action)
+    mark = _mark(_digits(call_key) + action)
     if mark is None:
         raise ValueError(f"unknown action {action!r}")
     return mark
 
 
-def mark_of(metadata: Mapping[str, str], key: str) -> Mark | None:
+def mark_of(metadata: Mapping[str, str], call_key: str) -> Mark | None:
     """Return the mark of a call; None if it left no mark."""
-    call = _digits(key)
+    call = _digits(call_key)
     return next((mark for mark in marks_in(metadata) if mark.call == call), None)
 
 
@@ -111,18 +111,18 @@ def with_mark(metadata: Mapping[str, str], latest: Mark) -> dict[str, str]:
     }
 
 
-def proves_not_applied(before: Mapping[str, str], now: Mapping[str, str], key: str) -> bool:
+def proves_not_applied(before: Mapping[str, str], now: Mapping[str, str], call_key: str) -> bool:
     """Return whether the metadata of two reads proves that a call was not applied between them.
 
     Changes by this package keep the marks of earlier changes, and changes by other programs remove them. So if the
     second read still has a mark of the first, but no mark of the call, the call was not applied.
     """
     known, present = {mark.call for mark in marks_in(before)}, {mark.call for mark in marks_in(now)}
-    return _digits(key) not in present and not known.isdisjoint(present)
+    return _digits(call_key) not in present and not known.isdisjoint(present)
 
 
-def _digits(key: str) -> str:
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+def _digits(call_key: str) -> str:
+    return hashlib.sha256(call_key.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def marks_in(metadata: Mapping[str, str]) -> tuple[Mark, ...]:

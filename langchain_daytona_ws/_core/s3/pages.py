@@ -162,7 +162,7 @@ def splits(first: str, last: str, fixed: int) -> list[str]:
     Args:
         first: The first key of a page.
         last: The last key of the page.
-        fixed: The number of characters that all keys share.
+        fixed: The length of the beginning that all keys share.
     """
     found = set[str]()
     differs = len(commonprefix([first, last]))  # noqa: RUF071 - of keys, not of directories

@@ -169,10 +169,10 @@ class ObjectSink(Protocol):
 
 
 class ObjectStorePort(Protocol):
-    """The bucket below the workspace's prefix. All methods raise only StoreFault; `SyncedObjects` also SymlinkFound.
+    """The bucket below the workspace's prefix. All methods raise only StoreFault.
 
-    Keys are relative to the prefix. The implementation retries reads. It sends each change only once: if
-    the answer is lost, the core finds out whether the change was applied.
+    Keys are relative to the prefix. The adapter retries reads. It sends each change only once: if the answer is lost,
+    the core finds out whether the change was applied. `SyncedObjects` also raises SymlinkFound.
     """
 
     async def list_page(
@@ -198,7 +198,7 @@ class ObjectStorePort(Protocol):
     async def get_many(
         self, keys: Sequence[str], *, max_bytes: int, within_s: float
     ) -> Sequence[StoredObject | StoreFault | None]:
-        """Read several objects in parallel; None for objects that were not read within ``within_s``."""
+        """Read several objects in parallel. The result has None for objects that were not read within ``within_s``."""
         ...
 
     async def put(

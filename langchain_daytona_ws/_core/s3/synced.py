@@ -176,7 +176,7 @@ class SyncedFiles:
         files: The operations on the objects; they raise `SymlinkFound` for a symlink.
         port: The objects.
         ignore: Matches the paths that are not synchronised.
-        root: The workspace directory in the sandbox, which begins the absolute targets of symlinks.
+        root: The workspace directory in the sandbox. Absolute targets of symlinks must begin with it.
         where: Bucket and prefix for errors; never shown to the model.
     """
 
@@ -360,7 +360,7 @@ class Links:
         return path if known is None else await self.follow(path, known)
 
     async def _resolved(self, real: list[str], parts: list[str]) -> str:
-        """Join ``parts`` to ``real`` and resolve ``..`` as the kernel does: after a symlink, it is above the target."""
+        """Join ``parts`` to ``real``, resolving ``..`` as the kernel does: ``link/..`` is the parent of the target."""
         known = len(real)  # these parts are directories
         for at, part in enumerate(parts):
             if part != "..":

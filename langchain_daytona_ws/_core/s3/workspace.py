@@ -33,8 +33,8 @@ class MountRole:
 
     arn: str
     external_id: str | None
-    region: str  # of STS
-    endpoint: str | None  # of STS; None for AWS
+    region: str  # the region of STS
+    endpoint: str | None  # the URL of STS; None for the URL of AWS
 
 
 @dataclass(frozen=True, slots=True)

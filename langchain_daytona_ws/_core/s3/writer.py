@@ -74,14 +74,18 @@ class ConditionalWriter:
         self._port = port
         self._lookup = lookup
 
-    async def put(self, key: str, data: bytes, old: StoredObject | None, *, call: str, action: str) -> Mark:
-        """Write an object if it is still ``old``; with None, if the key is free. Return the mark of the change.
+    async def put(
+        self, key: str, data: bytes, old: StoredObject | None, *, call_key: str, action: str
+    ) -> Mark:
+        """Write an object, and return the mark of the change.
+
+        The object is written only if it is still ``old`` or, if ``old`` is None, if the key is free.
 
         Args:
             key: The object's key.
             data: The whole content.
             old: The object that was read, with ETag and metadata; None if the key was free.
-            call: The key of the call.
+            call_key: The idempotency key of the call.
             action: The action of the call, for its mark.
 
         Raises:
@@ -89,17 +93,21 @@ class ConditionalWriter:
             OutcomeUnknown: The object may have been written.
             StoreFault: The object was not written.
         """
-        return await self.put_by(partial(self._port.put, key, data), key, old, call=call, action=action)
+        return await self.put_by(
+            partial(self._port.put, key, data), key, old, call_key=call_key, action=action
+        )
 
-    async def put_by(self, put: Put, key: str, old: StoredObject | None, *, call: str, action: str) -> Mark:
+    async def put_by(
+        self, put: Put, key: str, old: StoredObject | None, *, call_key: str, action: str
+    ) -> Mark:
         """Write an object as the method `put` does; the function ``put`` sends the content."""
-        return await self._apply(partial(self._put, put, key, old, call=call, action=action))
+        return await self._apply(partial(self._put, put, key, old, call_key=call_key, action=action))
 
     async def _put(
-        self, put: Put, key: str, old: StoredObject | None, tries: _Tries, *, call: str, action: str
+        self, put: Put, key: str, old: StoredObject | None, tries: _Tries, *, call_key: str, action: str
     ) -> Mark:
         before, etag = ({}, None) if old is None else (old.metadata, old.info.etag)
-        mark = new_mark(call, action)
+        mark = new_mark(call_key, action)
         metadata = with_mark(before, mark)
         while True:
             try:
@@ -119,12 +127,12 @@ class ConditionalWriter:
             if not tries.in_doubt:
                 continue
             now = await self._current(key, tries)
-            recorded = mark_of(now.metadata, call) if now else None
+            recorded = mark_of(now.metadata, call_key) if now else None
             if recorded is not None:
                 return recorded
             if (now.info.etag if now else None) == etag:
                 continue  # the object is unchanged
-            if now is not None and proves_not_applied(before, now.metadata, call):
+            if now is not None and proves_not_applied(before, now.metadata, call_key):
                 raise Conflict
             raise outcome_unknown("write", "the object has neither the old nor the new content")
 
