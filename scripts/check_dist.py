@@ -1,4 +1,7 @@
-"""Check the contents of a folder's wheel and source distribution: ``check_dist.py FOLDER``, in the checkout."""
+"""Check the contents of the wheel and the source distribution in a folder: ``check_dist.py FOLDER``.
+
+It must run in the root of the checkout.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ def package_files() -> set[str]:
 
 
 def problems_in(folder: Path) -> list[str]:
-    """Return the distributions' problems, as messages."""
+    """Return the problems of both distributions, as messages."""
     project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
     stem = f"{PACKAGE}-{project['version']}"
     found: list[str] = []

@@ -1,7 +1,8 @@
-"""Check prose and names against the word list in ``words.toml``: ``check_words.py [PATH ...]``, in the checkout.
+"""Check prose and names against the word list in ``words.toml``: ``check_words.py [PATH ...]``.
 
-It reads docstrings, comments, messages and names of Python files, comments of scripts, Markdown files and notebooks.
-Without paths it checks all files, and reports exceptions that no text needs.
+It must run in the root of the checkout. It reads docstrings, comments, messages and names of Python files, comments of
+scripts, Markdown files and notebooks. Without paths it checks all files, and also reports exceptions of the word list
+that no text needs.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ SENTENCE = re.compile(r"(?:[A-Za-z']+,? ){3}")
 HIDDEN = re.compile(r"(?:^|/)(?:\.[^./]|__pycache__)")
 FENCE = re.compile(r"\s*(?:[-*>]\s+)?(`{3,}|~{3,})")
 
-# Tables of the list → the form and the flags of their regular expressions.
+# Table of the word list → the form and the flags of the regular expressions of its entries.
 TABLES = {
     "openings": (r"\A(?:{})(?![\w-])", re.IGNORECASE),
     "comments": (r"(?<![\w-])(?:{})(?![\w-])", re.IGNORECASE),
@@ -86,7 +87,7 @@ class Finding:
 
 @dataclass(slots=True)
 class Block:
-    """A paragraph as one line of text, with the numbers of the file's lines that it comes from."""
+    """A paragraph as one line of text, with the numbers of its lines in the file."""
 
     tables: frozenset[str]
     text: str = ""
@@ -100,7 +101,7 @@ class Block:
         self.text += text.strip() + " "
 
     def line_at(self, offset: int) -> int:
-        """Return the file's line number of this offset in the text."""
+        """Return the number of the line in the file that contains this offset of the text."""
         return self.lines[max(0, bisect_right(self.starts, offset) - 1)]
 
 
@@ -138,7 +139,7 @@ class WordList:
                         yield Finding(file, block.line_at(match.start()), match[0], rule.instead)
 
     def in_name(self, file: str, name: str, line: int) -> Iterator[Finding]:
-        """Yield the finding about a name, if any. Names of tests are sentences, and not checked."""
+        """Yield the finding about a name, if any. Names of tests are sentences, and are not checked."""
         if name.lstrip("_").startswith("test_"):
             return
         parts = "_".join(NAME_PARTS.findall(name)).lower()
@@ -153,7 +154,7 @@ class WordList:
 
 
 def prose_of_python(source: str) -> Iterator[Block]:
-    """Yield the docstrings, the messages, and the comments; comments on consecutive lines are one block."""
+    """Yield each docstring, message and comment as a block; comments on consecutive lines are one block."""
     docstrings = set()
     tree = ast.parse(source)
     for node in ast.walk(tree):
@@ -222,7 +223,7 @@ def prose_of_markdown(lines: Sequence[tuple[int, str]]) -> Iterator[Block]:
 
 
 def comments_of_script(text: str) -> Iterator[Block]:
-    """Yield the comments that fill lines; consecutive lines are one block."""
+    """Yield the comments that have lines of their own; consecutive lines are one block."""
     block = Block(COMMENT)
     for number, line in enumerate(text.splitlines(), start=1):
         if line.lstrip().startswith("#") and not line.startswith("#!"):
@@ -258,7 +259,7 @@ def findings_in(path: Path, rules: WordList) -> list[Finding]:
 
 
 def _prose_of_notebook(text: str) -> Iterator[Block]:
-    """Yield a notebook's prose, with line numbers of the JSON file, in which each line of a cell has its own line."""
+    """Yield the prose of a notebook, with line numbers of its JSON file, where each line of a cell has its own line."""
     file_lines = enumerate(text.splitlines(), start=1)
     for cell in json.loads(text)["cells"]:
         lines: list[tuple[int, str]] = []
@@ -277,7 +278,7 @@ def _prose_of_notebook(text: str) -> Iterator[Block]:
 
 
 def files_under(paths: Sequence[Path]) -> list[Path]:
-    """Return the files of the paths, and of folders among them, that can be checked."""
+    """Return the files to check: the given files, and the files in the given folders."""
     found = {
         file
         for path in paths

@@ -15,7 +15,7 @@ quietly() {
     fi
 }
 
-# Install Debian packages, or print the command that does.
+# Install Debian packages; if this user cannot, print the command that does, and exit.
 need() {
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
         say "Missing on this machine. Install with: sudo apt-get install $*"
@@ -27,12 +27,12 @@ need() {
     quietly apt-get install --yes --no-install-recommends "$@"
 }
 
-# Run it, since a version manager's shim may be on the PATH and fail.
+# Return whether a program is a suitable Python. Run it to see: a version manager's shim on the PATH may fail.
 suitable() {
     "$1" -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11))' >/dev/null 2>&1 </dev/null
 }
 
-# Install uv into .venv. If that fails, pip is used, which is slower.
+# Install uv into .venv, and set its environment variables. If this fails, pip is used, which is slower.
 have_uv() {
     [ -x .venv/bin/uv ] || .venv/bin/python -m pip --disable-pip-version-check --no-input install --quiet "uv>=0.6" \
         >"$log" 2>&1 </dev/null || return 1

@@ -29,7 +29,7 @@ SECTIONS = ("global", "install", ":env:")
 
 
 def configured() -> dict[str, str]:
-    """Return the variables for pip's configuration."""
+    """Return uv's variables and their values for pip's configuration."""
     listing = subprocess.run(
         [sys.executable, "-m", "pip", "--disable-pip-version-check", "config", "list"],
         check=True,
@@ -48,7 +48,7 @@ def configured() -> dict[str, str]:
         if merged.get(option, "").strip():
             found[variable] = between.join(merged[option].split())
     if "UV_INDEX" in found:
-        # As in pip: the best version of all indexes, not of the first index that has the name.
+        # Choose the best version of all indexes, as pip does; uv's default is the first index that has the package.
         found["UV_INDEX_STRATEGY"] = "unsafe-best-match"
     return found
 

@@ -244,7 +244,7 @@ class _PathRecords:
         data = self._rest + chunk
         at = 0
         while True:
-            if data.startswith(b"--\n", at):  # grep separates groups of lines so; all paths begin with ./
+            if data.startswith(b"--\n", at):  # printed by grep between groups of lines; paths begin with ./
                 at += 3
             middle = data.find(b"\0", at)
             end = data.find(b"\n", middle) if middle >= 0 else -1

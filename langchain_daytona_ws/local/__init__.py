@@ -1,4 +1,8 @@
-"""A local Daytona-compatible server that the unmodified SDK works against (extra `local`)."""
+"""A local Daytona-compatible server that the unmodified SDK works against (extra `local`).
+
+"The original" in this package is the program that the module replaces: Daytona's server, Daytona's daemon in the
+sandbox, or mount-s3.
+"""
 
 from .clock import Clock, ManualClock, SystemClock
 from .errors import IsolationUnavailable, S3Unavailable

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 class Middleware:
-    """Applied to every request: records it, injects faults, checks its key, and turns errors into answers."""
+    """Applied to every request: records the request, injects faults, checks the API key, and answers errors."""
 
     def __init__(self, *, api_key: str, journal: Journal, faults: Faults, fleet: Fleet, clock: Clock) -> None:
         self._authorization = f"Bearer {api_key}".encode()
@@ -98,7 +98,7 @@ class Middleware:
         try:
             await self._fleet.destroy(self._fleet.get(id_or_name), force=True)
         except ApiError:
-            return  # it does not exist
+            return  # the sandbox does not exist
 
 
 class _WrappedEndpoint:

@@ -36,9 +36,9 @@ class ManualClock:
         return self._now
 
     def advance(self, seconds: float) -> None:
-        """Advance the time; return when all servers with this clock have carried out the due changes.
+        """Advance the time; return when all servers with this clock have carried out the changes that are due.
 
-        Call it from outside the server's own thread.
+        Do not call it in the thread of a server.
 
         Raises:
             ValueError: `seconds` is negative.

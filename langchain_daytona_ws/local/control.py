@@ -94,7 +94,10 @@ class Control:
         return self._reply(request, self._record(request))
 
     async def list(self, request: Request) -> Response:
-        """List oldest first. The cursor holds the last sandbox of a page, so deletions do not shift later pages."""
+        """List the sandboxes, oldest first.
+
+        The cursor contains the last sandbox of a page, so that later pages do not shift if sandboxes are deleted.
+        """
         query = request.query_params
         limit = _parse_int(query.get("limit"), DEFAULT_PAGE_SIZE, 1, MAX_PAGE_SIZE, "limit")
         matching = [record for record in self._fleet.all() if _matches(record, request)]
@@ -171,7 +174,7 @@ class Control:
         return json_reply({"url": f"{_base_url(request)}{path}"})
 
     async def snapshot_log(self, request: Request) -> Response:
-        """Send the build's log line by line; with ?follow=true, until the build ends."""
+        """Send the lines of the build's log. With ?follow=true, send new lines until the build ends."""
         identifier = request.path_params["snapshot"]
         self._snapshots.get(identifier, self._clock.now())
         follow = request.query_params.get("follow") == "true"
@@ -280,7 +283,7 @@ def _toolbox_url(request: Request) -> str:
 
 
 def _base_url(request: Request) -> str:
-    # Not request.url: it raises for some values of the Host header.
+    # request.url cannot be used: it raises for some values of the Host header.
     host = request.headers.get("host")
     if host is None:  # HTTP/1.0 allows this
         address, port = request.scope["server"]

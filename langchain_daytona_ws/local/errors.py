@@ -1,4 +1,4 @@
-"""Errors of the local server, and the bodies in which it reports them; the texts are those of the original."""
+"""Errors of the local server, and the bodies in which it reports them. The texts are Daytona's."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class DaemonError(Exception):
         status: The HTTP status.
         message: The message in the body, if there is a body.
         code: The error code, if it does not follow from the status.
-        in_every_version: Whether daemon 0.190 sends `code` too; without it only a newer daemon does.
+        in_every_version: If True, daemon 0.190 sends `code` too; if False, only a newer daemon does.
     """
 
     def __init__(self, status: int, message: str, code: str = "", *, in_every_version: bool = False) -> None:
@@ -74,4 +74,4 @@ _CODES = {
 
 
 class DaemonGone(Exception):
-    """The sandbox is in the state `started`, but its daemon does not answer: a 502 without a body."""
+    """The sandbox is in the state `started`, but its daemon does not answer. Reported as a 502 without a body."""

@@ -43,16 +43,16 @@ class Fault:
         kind: what happens.
         action: only requests with this action in the journal, such as "execute"; None for all.
         path: only requests whose path contains a match of this regular expression; None for all.
-        times: how many requests it applies to; None for no limit.
-        skip: how many matching requests pass before the first.
-        probability: the chance for each later matching request, from 0 to 1, drawn from a generator seeded with
-            `seed`.
-        seed: see `probability`; the same seed affects the same requests.
-        delay_s: for latency, slow_body and pending, in seconds.
-        status: for status. 502 has an empty body, as from a proxy.
-        headers: for status, for example {"Retry-After": "1"}.
-        body: for status, instead of the usual error body.
-        act: for act_before and act_after. It may change this server or the client.
+        times: the number of requests to which the fault applies; None for no limit.
+        skip: the number of matching requests that pass before the fault can apply.
+        probability: the probability that the fault applies to a matching request, from 0 to 1. Random numbers decide,
+            from a generator seeded with `seed`.
+        seed: see `probability`; with the same seed the fault applies to the same requests.
+        delay_s: the delay of the kinds latency, slow_body and pending, in seconds.
+        status: the HTTP status of the kind status. A 502 has an empty body, as from a proxy.
+        headers: the headers of the kind status, for example {"Retry-After": "1"}.
+        body: the body of the kind status; None for the usual error body.
+        act: the function that the kinds act_before and act_after call. It may change this server or the client.
     """
 
     kind: FaultKind
@@ -132,7 +132,7 @@ def first(faults: Iterable[Fault], *kinds: FaultKind) -> Fault | None:
 
 
 async def apply_before(faults: Iterable[Fault], request: Request) -> bool:
-    """Apply the faults that come before the request is processed; False if its connection was closed."""
+    """Apply the faults that come before the request is processed; return False if they closed the connection."""
     latency = first(faults, "latency")
     if latency:
         await _sleep(request.scope, latency.delay_s)
@@ -146,7 +146,7 @@ async def apply_before(faults: Iterable[Fault], request: Request) -> bool:
 
 
 def replacement(faults: Iterable[Fault]) -> Response | None:
-    """Return the answer that a fault sends instead of the real one; None without such a fault."""
+    """Return the answer that a fault sends instead of the real answer; None if no fault does."""
     fault = first(faults, "status")
     if fault is None:
         return None
@@ -163,7 +163,7 @@ def replacement(faults: Iterable[Fault]) -> Response | None:
 async def send_answer(
     faults: Iterable[Fault], response: Response, scope: Scope, receive: Receive, send: Send
 ) -> bool:
-    """Send the answer with the faults applied; False if nothing was sent."""
+    """Apply the faults to the answer, and send it; return False if nothing was sent."""
     if first(faults, "act_after"):
         start, body = await _record(response, scope, receive)
         response = Response(body, response.status_code)
@@ -220,7 +220,7 @@ async def _sleep(scope: Scope, seconds: float) -> None:
 
 
 async def _close_connection(scope: Scope, receive: Receive) -> None:
-    """Close the connection and wait until the HTTP server has noticed; it then expects no answer and logs nothing."""
+    """Close the connection, and wait until the HTTP server has noticed: it then expects no answer, and logs nothing."""
     transport = scope["state"]["transports"].get(scope["client"])
     if transport is not None:  # None if the client has closed the connection already
         transport.close()

@@ -125,7 +125,7 @@ class Fleet:
         """Destroy the sandbox and its disk; with `force` also during another state change."""
         if not force:
             self._require_settled(record)
-        # Frees the name at once. A repeated destroy does not change it again.
+        # Rename the record, so that another sandbox can have the name at once; only once, if destroy is repeated.
         if record.desired_state != "destroyed":
             record.name = f"DESTROYED_{record.name}_{secrets.token_hex(4)}"
         end_processes = _end_processes(record)
@@ -162,7 +162,7 @@ class Fleet:
         return int(answer["exitCode"]), output
 
     async def close(self) -> None:
-        """Destroy all sandboxes, and refuse to create others."""
+        """Destroy all sandboxes, and refuse to create new sandboxes."""
         self._closed = True
         await self.clear()
 
@@ -225,7 +225,7 @@ class Fleet:
         record.updated_at = self._clock.now()
 
         async def finish() -> None:
-            if record.state == interim:  # not destroyed in the meantime
+            if record.state == interim:  # the sandbox was not destroyed in the meantime
                 await self._finish(record, final, action, failing=first(faults, "fail") is not None)
 
         if first(faults, "stuck"):
@@ -249,7 +249,7 @@ class Fleet:
             record.state, record.error_reason = "error", str(error)
         else:
             if record.state != interim:
-                # Destroyed during this change: end the processes that have just started.
+                # The sandbox was destroyed during this change: end the processes that have just started.
                 await asyncio.to_thread(_discard, record, processes)
                 return
             record.processes = processes

@@ -33,10 +33,10 @@ IsolationKind: TypeAlias = Literal["bubblewrap", "none"]
 START_S = 20.0
 END_S = 10.0
 DAEMON_FOLDER = "/run/daytona"
-# The process name of the original: `pkill python` in the sandbox must not kill the daemon.
+# The process name of Daytona's daemon. `pkill python` in the sandbox must not kill the local daemon.
 DAEMON_NAME = "daytona"
-# Root in the sandbox has the usual rights over the sandbox's files and processes: no mounting, network
-# configuration or tracing. They apply only in the sandbox's user namespace.
+# With these rights, root in the sandbox can change all its files and processes. It cannot mount, configure the network
+# or trace processes. The rights apply only in the sandbox's user namespace.
 CAPABILITIES = (
     "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_NET_BIND_SERVICE",
     "CAP_SETGID", "CAP_SETUID", "CAP_SYS_CHROOT",
@@ -67,14 +67,14 @@ class ProcessTree:
         self._control = control
         self._process = process
         self._isolated = init_pid is not None
-        # Not the pid: after the process's end, another process may get it.
+        # Keep a descriptor of the process, not its pid: after its end another process may get the pid.
         self._init = None if init_pid is None else _pidfd(init_pid)
         self._init_lock = threading.Lock()
 
     def set_env(self, env: Mapping[str, str]) -> None:
         """Send the environment of commands to the daemon; if that fails, end the sandbox and raise.
 
-        Not on a command line, which every user of the host can read.
+        The environment is not passed on a command line, which every user of the host can read.
         """
         connection, daemon_end = socket.socketpair()
         try:
@@ -125,13 +125,13 @@ class Bubblewrap:
     """Sandboxes with their own root folder, processes, hostname and users.
 
     A sandbox runs as an unprivileged uid of the host, which is root (uid 0) in the sandbox. If the server runs as
-    root, each sandbox gets its own such uid: real root could write to /proc/sys. The network is the host's, unless
-    a sandbox is started `offline`.
+    root, each sandbox gets another unprivileged uid, because the host's root could write to /proc/sys. A sandbox uses
+    the network of the host, unless it is started `offline`.
 
     Args:
         root: The server's folder.
-        shell: The shell that runs scripts, by name; None for the sandbox's choice.
-        mounts: Install mount-s3 in the sandboxes, and let them mount.
+        shell: The name of the shell that runs scripts; None if the daemon chooses it (`toolbox.execute.find_shell`).
+        mounts: If True, install mount-s3 in the sandboxes, and allow them to mount.
         mount_program: The path of an original mount-s3; None for the local program.
         disk_bytes: The size of /tmp, and of /mnt, in bytes; None for no limit.
 
@@ -182,7 +182,10 @@ class Bubblewrap:
     def start(
         self, folder: Path, hostname: str, env: Mapping[str, str], *, offline: bool = False
     ) -> ProcessTree:
-        """Start the daemon in the sandbox and return when it is ready. With `offline`, without network. Blocks."""
+        """Start the daemon in the sandbox, and return when it is ready. Blocks.
+
+        With `offline` the sandbox has no network.
+        """
         options = self._argv(folder / "disk", hostname)
         _require_real_targets(folder / "disk", options)
         control, daemon_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -235,7 +238,7 @@ class Bubblewrap:
         env = _base_env(self.home) | self._tar_env
         if self._mounts is not None and self._mounts.path_folder is not None:
             env["PATH"] += f":{self._mounts.path_folder}"
-        # Without the sandbox's own variables: an LD_PRELOAD would take effect outside of the sandbox.
+        # Do not set the sandbox's own variables here: an LD_PRELOAD would take effect outside of the sandbox.
         return _popen_without_keys(
             argv,
             user=uid if self._is_root else None,
@@ -319,9 +322,9 @@ def _base_env(home: str) -> dict[str, str]:
 
 
 def _tar_env() -> dict[str, str]:
-    """Return the environment variables that make GNU tar ignore file owners, as it does for most users.
+    """Return the environment variables with which GNU tar ignores file owners, as it does for users other than root.
 
-    Run by root, tar sets the owners from the archive, which do not exist in a sandbox.
+    When root runs tar, tar sets the owners that the archive names, which do not exist in a sandbox.
     """
     tar = shutil.which("tar", path=rootfs.SYSTEM_PATH)
     if tar is None:
@@ -412,7 +415,10 @@ def _find_bwrap() -> str:
 
 
 def _find_python() -> tuple[str, list[tuple[str, str]]]:
-    """Return the path of a Python in the sandbox and the binds that it needs: the system's, else the server's."""
+    """Return the path of a Python in the sandbox, and the binds that it needs.
+
+    It is the Python of the system if there is one, otherwise the Python that runs this server.
+    """
     for path in ("/usr/bin/python3", "/usr/local/bin/python3"):
         if os.path.exists(path):
             return path, []

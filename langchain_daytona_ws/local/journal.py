@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Request:
-    """A recorded request. `status` is None while the request is open, and if its connection was closed unanswered."""
+    """A recorded request. `status` is None while the request is open, or if the connection closed without an answer."""
 
     method: str
     path: str

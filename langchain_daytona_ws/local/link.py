@@ -72,7 +72,7 @@ class Link:
             yield answer, connection
 
     async def _pass_to_daemon(self, daemon_end: socket.socket) -> None:
-        """Send the socket to the daemon; BlockingIOError if the daemon does not read, as after SIGSTOP."""
+        """Send the socket to the daemon. If the daemon does not read, as after SIGSTOP, raise BlockingIOError."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + PASS_TIMEOUT_S
         while True:

@@ -12,15 +12,16 @@ from pathlib import Path
 from .errors import S3Unavailable
 from .scratch import copy_compiled
 
-# The install folder of the original's packages.
+# The folder in which the packages of the original mount-s3 install it.
 HOME = "/opt/aws/mountpoint-s3"
 DEVICE = "/dev/fuse"
 _FUSE_DEVICE_NUMBER = os.makedev(10, 229)
-# Folders on the usual PATH. /usr is bound read-only, so the program goes into the first that is empty on the host.
+# Folders on the usual PATH. /usr is bound read-only, so the program is bound to the first of these folders that is
+# empty on the host.
 _PATH_FOLDERS = ("/usr/local/sbin", "/usr/local/games")
 # All pure Python, so that any interpreter in the sandbox can import them.
 _LIBRARIES = ("botocore", "dateutil", "jmespath", "mfusepy", "six", "urllib3")
-# The needed service descriptions of botocore; all of them would be by far its largest part.
+# botocore's descriptions of these services are copied; those of all services are by far its largest part.
 _SERVICES = ("s3", "sso", "sso-oidc", "sts")
 _PROGRAM = f"""\
 #!{{python}} -IS
@@ -34,19 +35,19 @@ main({{start_s}})
 """
 # How long the program waits for its mount (mount-s3).
 START_S = 30.0
-# A separate user namespace for the daemon, in which it may mount. The mounts of bubblewrap belong to the outer
+# The daemon runs in a separate user namespace, in which it may mount. The mounts of bubblewrap belong to the outer
 # namespace and are locked: the sandbox can neither make them writable nor unmount them.
 _UNSHARE_OPTIONS = ("--user", "--map-root-user", "--mount", "--")
 
 
 class MountTools:
-    """Installs mount-s3 once for all sandboxes of a server: the local program, or an original.
+    """Installs mount-s3 once for all sandboxes of a server: the local program (`mountpoint`), or the original.
 
     Args:
         root: The server's folder.
         python: The Python that runs the local program in sandboxes.
         capabilities: The capabilities of the sandboxes, such as CAP_CHOWN.
-        original: The path of an original mount-s3; None for the local program.
+        original: The path of the original mount-s3; None for the local program.
 
     Raises:
         S3Unavailable: a dependency is not installed.
@@ -73,7 +74,7 @@ class MountTools:
 
     def binds(self) -> list[str]:
         """Return the arguments for bubblewrap."""
-        # Mapping root of the inner namespace needs CAP_SETFCAP; the bounding set then drops it.
+        # CAP_SETFCAP is needed to map root of the inner namespace; the bounding set removes it after that.
         arguments = ["--cap-add", "CAP_SETFCAP", "--ro-bind", str(self._home), HOME]
         folder = self._path_folder()
         if folder is not None:
@@ -148,9 +149,9 @@ def _copy(name: str, library: Path) -> None:
 
 
 def _device(folder: Path) -> Path | None:
-    """Return a /dev/fuse that the sandboxes' users can open; None if there is none.
+    """Return a FUSE device that the sandboxes' users can open; None if there is none.
 
-    If only root can open the machine's device, another one is created, and the machine's is not changed.
+    If only root can open /dev/fuse of the machine, create another device in `folder`; /dev/fuse is not changed.
     """
     with contextlib.suppress(OSError):
         if stat.S_IMODE(os.stat(DEVICE).st_mode) & 0o006 == 0o006:

@@ -33,7 +33,7 @@ NOT_RUNNING = "Sandbox is not running. Is the Sandbox started?"
 TOKEN_HEADER = "x-daytona-preview-token"  # noqa: S105 - the name of a header
 
 _NAME = re.compile(r"(\d{1,5})-([A-Za-z0-9_-]{1,100})")
-# Headers about the connection from which they come (RFC 9110), and this server's own token.
+# Headers that are not forwarded: they concern only one connection (RFC 9110), or are written again.
 _HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding "
     b"upgrade content-length".split()

@@ -1,4 +1,4 @@
-"""The endpoints of the toolbox: each passes its request to the daemon inside the sandbox."""
+"""The endpoints of the toolbox, Daytona's API of one sandbox: each passes its request to the daemon in the sandbox."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DAEMON_KINDS: tuple[DaemonKind, ...] = ("0.190", "0.226")
 NOT_RUNNING = "bad request: failed to get runner info: no IP address found. Is the Sandbox started?"
 # The timeout is an unsigned 32-bit number.
 MAX_TIMEOUT_S = 2**32 - 1
-# Larger output is converted in a thread: it would delay other requests.
+# From this size on, output is converted in a thread: converting it in the event loop would delay other requests.
 LARGE_OUTPUT_BYTES = 256 * 1024
 BYTEWISE = "langchain_daytona_ws.bytewise"
 # The fixed boundary of downloads in 0.190: a file that contains this text breaks the download.
@@ -106,7 +106,7 @@ class Proxy:
 
 
 def without_body(handler: Handler) -> Handler:
-    """Return the handler with error answers that have no body in 0.190."""
+    """Return the handler; if the daemon is 0.190, its error answers have no body."""
 
     async def answer(link: Link, request: Request) -> Response:
         try:
@@ -120,7 +120,7 @@ def without_body(handler: Handler) -> Handler:
 
 
 def newer_only(handler: Handler) -> Handler:
-    """Return the handler of an endpoint that 0.190 does not have."""
+    """Return the handler of an endpoint that daemon 0.190 does not have."""
 
     async def answer(link: Link, request: Request) -> Response:
         return await (handler if request.scope["is_newer"] else unknown)(link, request)
@@ -217,7 +217,7 @@ def _part(request: Request, part: str) -> tuple[str, Any]:
 
 
 def files_call(op: str, *parts: str, status: int = 200) -> Handler:
-    """Return the handler of a file operation: like `call`, with errors that have no body in 0.190."""
+    """Return the handler of a file operation: `call`, with the error answers of `without_body`."""
     return without_body(call(op, *parts, status=status))
 
 
@@ -348,7 +348,7 @@ async def _download_parts(
                 async for chunk in chunks:
                     yield chunk
         except DaemonError as error:
-            error.in_every_version = True  # 0.190 sends the codes of files here
+            error.in_every_version = True  # here daemon 0.190 sends the error codes too
             yield _part_head(boundary, "error", path, b"Content-Type: application/json; charset=utf-8\r\n")
             yield json.dumps(_body(error, request, path)).encode()
         yield b"\r\n"
@@ -356,7 +356,7 @@ async def _download_parts(
 
 
 def _part_head(boundary: str, name: str, path: str, headers: bytes) -> bytes:
-    """Return a part's head, with the file name twice: in Latin-1, with _ for other characters, and escaped."""
+    """Return a part's head, with the file name twice: in Latin-1, with _ for other characters; and in escaped UTF-8."""
     plain = path.replace("\\", "\\\\").replace('"', '\\"')
     plain = re.sub(r"[\r\n\0]", "", plain)
     plain = re.sub(r"[\x01-\x1f\x7f]|[^\0-\xff]", "_", plain)

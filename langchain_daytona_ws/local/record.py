@@ -97,5 +97,5 @@ class SandboxRecord:
         return {key: value for key, value in fields.items() if value is not None}
 
     def list_item(self, toolbox_url: str) -> dict[str, Any]:
-        """Return the shorter form for listings."""
+        """Return the shorter form of the sandbox that listings contain."""
         return {key: value for key, value in self.dto(toolbox_url).items() if key not in UNLISTED_FIELDS}

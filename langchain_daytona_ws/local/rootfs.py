@@ -26,7 +26,7 @@ WRITABLE_FOLDERS = (
     "var/log",
 )
 MOUNT_POINTS = ("usr", "proc", "dev", "run", "etc/ssl", "etc/alternatives")
-# Files that programs need for libraries, names, certificates and defaults. No file that identifies the host.
+# Files that programs need for libraries, names, certificates and defaults. Files that identify the host are not copied.
 COPIED_ETC = (
     "bash.bashrc", "debian_version", "inputrc", "ld.so.cache", "ld.so.conf", "localtime", "magic",
     "mime.types", "nsswitch.conf", "os-release", "profile", "protocols", "resolv.conf", "services",
@@ -47,7 +47,7 @@ BOUND_ETC = ("/etc/ssl", "/etc/alternatives")
 
 
 def build(root: Path, hostname: str, owner: int | None) -> None:
-    """Fill the empty folder `root`, owned by the host uid and gid `owner` (None: the server's user)."""
+    """Fill the empty folder `root`. Its files belong to the host's uid and gid `owner`; None for the server's user."""
     for folder in WRITABLE_FOLDERS + MOUNT_POINTS:
         (root / folder).mkdir(parents=True, exist_ok=True)
     for folder in ("tmp", "var/tmp"):
@@ -73,7 +73,7 @@ def program_binds() -> list[tuple[str, str]]:
 
 
 def _fill_etc(etc: Path, hostname: str) -> None:
-    # The sandbox's only uid is 0: the user `daytona` shares it with root. Programs show the first entry's name.
+    # The sandbox's only uid is 0: the users `daytona` and root share it. Programs show the name of the first entry.
     (etc / "passwd").write_text(
         f"{USER}:x:0:0:{USER}:{HOME}:/bin/bash\n"
         "root:x:0:0:root:/root:/bin/bash\n"

@@ -19,20 +19,23 @@ LOCK = "lock"
 
 @contextlib.contextmanager
 def folder(parent: Path | None) -> Iterator[Path]:
-    """Yield a new folder in `parent` (created if missing; None for the system's), removed at the end.
+    """Create a folder in `parent`, yield it, and remove it at the end.
 
-    Also removes the folders of killed servers: folders in `parent` whose lock is free.
+    First remove the folders of killed servers: folders in `parent` whose lock is free.
+
+    Args:
+        parent: Created if it is missing; None for the system's temporary folder.
     """
     folder_parent = Path(tempfile.gettempdir()) if parent is None else parent
     folder_parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(folder_parent)
-    # Locked before it gets the name under which other servers search for abandoned folders.
+    # Lock the folder before it gets a name by which other servers find abandoned folders.
     unnamed = Path(tempfile.mkdtemp(prefix=f"starting-{PREFIX}", dir=folder_parent))
     root = unnamed.with_name(unnamed.name.removeprefix("starting-"))
     try:
         with open(unnamed / LOCK, "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            unnamed.chmod(0o711)  # sandboxes can enter their own folder, and list nothing
+            unnamed.chmod(0o711)  # sandboxes can enter their own folder in it, but not list it
             unnamed.rename(root)
             yield root
     finally:
@@ -42,8 +45,8 @@ def folder(parent: Path | None) -> Iterator[Path]:
 
 def copy_compiled(package: Path, target: Path) -> None:
     """Copy a package with its compiled files: a Python of the same version starts faster with them."""
-    compileall.compile_dir(package, quiet=2)  # only what has changed; nothing, if the folder is read-only
-    unfinished = shutil.ignore_patterns("*.pyc.*")  # of another server that compiles now
+    compileall.compile_dir(package, quiet=2)  # only changed files; no file if the folder is read-only
+    unfinished = shutil.ignore_patterns("*.pyc.*")  # another server may be compiling now
     shutil.copytree(package, target, ignore=unfinished)
 
 
@@ -60,7 +63,7 @@ def remove(folder: Path) -> None:
 
 
 def _remove_once(folder: Path) -> None:
-    # The lock last: if this is killed, a later server finds and removes the rest.
+    # Remove the lock last: if this process is killed before, a later server finds the folder, and removes it.
     with contextlib.suppress(OSError):
         inner = [folder / name for name in os.listdir(folder) if name != LOCK]
         if inner:

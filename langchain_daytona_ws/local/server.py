@@ -35,8 +35,8 @@ from .snapshots import Snapshots
 class LocalDaytona:
     """A Daytona-compatible server on loopback, for tests, demos and work without an account.
 
-    Use it as a context manager, or call `start` and `stop`. The whole output of a command is held in memory,
-    as in the original; limit large output in the command.
+    Use it as a context manager, or call `start` and `stop`. The whole output of a command is held in memory, as in
+    Daytona; limit large output in the command.
 
     Args:
         host: the address to listen on. An address that is not loopback needs `allow_remote`, because anyone with
@@ -58,7 +58,7 @@ class LocalDaytona:
             measured. "0.226" is a newer version, as the models of SDK 0.226 describe it: all errors have a body and
             a `source`, files have a `path`, listings accept a `depth`, and the environment can be changed.
         s3: also serve S3 and STS (see `s3`), and install mount-s3 in the sandboxes. Not for isolation="none".
-        mount_s3: with `s3`, the path of an original mount-s3 to install instead of the local one.
+        mount_s3: with `s3`, the path of the original mount-s3 to install instead of the local program.
         s3_store: with `s3`, a store with S3 and STS to use instead of moto, such as MinIO.
 
     Raises:
@@ -196,7 +196,7 @@ class LocalDaytona:
     def requests(self) -> list[Request]:
         """The requests since the start or the last clear, in order of arrival; at most the last 100,000."""
         if self._running is not None:
-            # The client may have the answer before the server has recorded it: let the server's step finish.
+            # The client may have the answer before the server has recorded it: wait until the server has.
             self._running.run(asyncio.sleep(0))
         return self._journal.requests()
 
@@ -249,7 +249,7 @@ class LocalDaytona:
         self._active.run(self._active.fleet.stop(self._active.fleet.get(sandbox_id)))
 
     def destroy_sandbox(self, sandbox_id: str) -> None:
-        """Destroy a sandbox (by id or name), whatever its state."""
+        """Destroy a sandbox (by id or name) in any state."""
         self._active.run(self._active.fleet.destroy(self._active.fleet.get(sandbox_id), force=True))
 
     def crash_sandbox(self, sandbox_id: str) -> None:

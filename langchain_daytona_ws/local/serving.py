@@ -1,4 +1,4 @@
-"""The server's thread with its event loop, and the HTTP server in it: uvicorn without logs, controlled by its owner."""
+"""The server's thread with its event loop, and the HTTP server in it: uvicorn without logs."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def bind(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     server_socket = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        # Connections inherit it. Without it, an answer sent in two writes waits 40 ms for an acknowledgement.
+        # Connections inherit TCP_NODELAY. Without it, an answer in two writes waits 40 ms for an acknowledgement.
         server_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         server_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         server_socket.bind((host, port))
@@ -191,7 +191,7 @@ class Listener(uvicorn.Server):
         for connection in list(self.server_state.connections):
             connection.transport.abort()
         for server in servers:
-            await server.wait_closed()  # newer Pythons wait for the connections too
+            await server.wait_closed()  # newer Pythons also wait here until the connections are closed
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self.lifespan.state["transports"] = {}

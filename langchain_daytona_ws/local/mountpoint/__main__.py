@@ -85,7 +85,7 @@ def _serve(options: argparse.Namespace, ready: Callable[[], None]) -> None:
     """Mount, call `ready` when the kernel has connected, and serve until the unmount."""
     _log(options)
     _check_mount_point(options.directory)
-    # Otherwise mfusepy, when it is first imported, prefers libfuse 2, which the original's package installs.
+    # Without this variable, mfusepy prefers libfuse 2, which the original's package installs. It reads it on import.
     os.environ["FUSE_LIBRARY_NAME"] = "fuse3"
     # These imports take a third of a second: option errors are reported before them.
     import mfusepy
@@ -125,7 +125,7 @@ def _client(options: argparse.Namespace) -> Any:
 
 
 def _unmount(directory: str) -> None:
-    """Unmount the path, as the original does at its end, even if it is another mount by then."""
+    """Unmount the path, as the original does at its end, even if another mount is there by then."""
     with contextlib.suppress(OSError):
         subprocess.run(["umount", directory], stderr=subprocess.DEVNULL, check=False)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-# Errors of a request: S3 refused, cannot be reached, or there are no credentials.
+# Errors of a request: S3 refused it, S3 cannot be reached, or there are no credentials.
 REQUEST_ERRORS = (ClientError, BotoCoreError, OSError, RuntimeError, ValueError, KeyError)
 
 logger = logging.getLogger("mountpoint")
@@ -27,14 +27,14 @@ class StoredObject:
 
 
 def status(error: Exception) -> int:
-    """Return the HTTP status of a failed request; 0 without an answer."""
+    """Return the HTTP status of a failed request; 0 if there was no answer."""
     if not isinstance(error, ClientError):
         return 0
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 class Bucket:
-    """The keys of a bucket below a prefix. Failures are EIO, never EACCES, except where documented."""
+    """The keys of a bucket below a prefix. A failure is reported as EIO, never as EACCES, except where documented."""
 
     def __init__(self, client: Any, name: str, prefix: str) -> None:
         self._client = client
@@ -51,7 +51,7 @@ class Bucket:
         return StoredObject(answer["ContentLength"], answer["LastModified"].timestamp(), answer["ETag"])
 
     def is_folder(self, path: str) -> bool:
-        """Return whether any key is below `path`."""
+        """Return whether at least one key is below `path`."""
         prefix = self._key(path) + "/"
         answer = self._call("list_objects_v2", path, Prefix=prefix, Delimiter="/", MaxKeys=1)
         return bool(answer.get("Contents") or answer.get("CommonPrefixes"))
@@ -71,7 +71,7 @@ class Bucket:
             page = {"ContinuationToken": answer["NextContinuationToken"]}
 
     def read(self, path: str, etag: str, start: int, size: int) -> bytes:
-        """Return a range of the object with this ETag; ESTALE if the object was replaced."""
+        """Return a range of the object with this ETag; raise ESTALE if the object was replaced."""
         span = f"bytes={start}-{start + size - 1}"
         try:
             answer = self._client.get_object(Bucket=self._name, Key=self._key(path), Range=span, IfMatch=etag)
@@ -86,9 +86,10 @@ class Bucket:
         self._call("delete_object", path, Key=self._key(path))
 
     def rename(self, old: str, new: str, *, overwrite: bool) -> None:
-        """Rename on the server, which only directory buckets support; ENOSYS if S3 returns 501.
+        """Rename an object in S3, which only directory buckets support; raise ENOSYS if S3 returns 501.
 
-        A 200 counts as success, as in the original. Some stores without RenameObject return it too, and lose the file.
+        A 200 counts as success, as in the original. Some stores without RenameObject return 200 too, and the file is
+        lost.
         """
         condition = {} if overwrite else {"DestinationIfNoneMatch": "*"}
         try:

@@ -27,7 +27,7 @@ from .arguments import VERSION
 from .bucket import REQUEST_ERRORS, status
 
 CONNECTIONS = 16
-REFRESH_BEFORE_S = 5 * 60  # of credentials, before their expiry
+REFRESH_BEFORE_S = 5 * 60  # credentials are refreshed this time before their expiry
 # How long credentials without an expiry are used before the credential process runs again.
 NO_EXPIRY_LIFETIME_S = 15 * 60
 # Sources that botocore reads and the original does not.
@@ -58,7 +58,7 @@ class Unreachable(Exception):
 
 
 def connect(options: argparse.Namespace) -> Any:
-    """Return a client that can list the prefix; without a region option, in the bucket's region.
+    """Return a client that can list the prefix. If no region is configured, the client uses the bucket's region.
 
     Raises:
         MountFailed: S3 refused.
@@ -106,7 +106,7 @@ def _create_client(options: argparse.Namespace, region: str) -> Any:
         user_agent_extra=f"mountpoint-s3/{VERSION}",
     )
     client = session.create_client("s3", endpoint_url=options.endpoint_url, config=config)
-    # The original follows no redirect to another region; botocore skips it if the request is already redirected.
+    # The original follows no redirect to another region. botocore follows none if the request seems redirected already.
     client.meta.events.register_last("before-parameter-build.s3", _disable_redirects)
     return client
 

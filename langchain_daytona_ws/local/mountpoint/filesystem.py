@@ -104,7 +104,7 @@ class FileSystem(Operations):  # type: ignore[misc]
         return 0
 
     def _path_of(self, path: str | None, fh: int | None) -> str:
-        """Return the path of an operation; with a handle, libfuse does not send the path."""
+        """Return the path of an operation. If libfuse sends a handle, it does not send the path."""
         if path is None and fh is not None:
             return self._open_files[fh][0] if fh in self._open_files else self._open_folders[fh]
         return _relative(path)
@@ -289,13 +289,13 @@ class Mount(FUSE):  # type: ignore[misc]
     """The main loop of the FUSE binding; it runs until the file system is unmounted."""
 
     def truncate_fuse_3(self, path: bytes | None, length: int, fip: Any) -> int:
-        """Pass the handle too: in an ftruncate, only the handle identifies the file."""
+        """Pass the handle too: for an ftruncate, only the handle identifies the file."""
         decoded = None if path is None else path.decode(self.encoding, self.errors)
         return int(self.operations.truncate(decoded, length, fip.contents.fh if fip else None))
 
 
 def _relative(path: str | None) -> str:
-    """Return a path without its leading slash; EPERM for a deleted file, which has no path."""
+    """Return a path without its leading slash; raise EPERM for a deleted file, which has no path."""
     if path is None:
         raise os_error(errno.EPERM)
     return path[1:]

@@ -39,7 +39,7 @@ class Reader:
         self.stored = stored
         self.is_idle = False  # True after a close, until the next read
         self._lock = threading.Lock()
-        # Two, because the kernel's read-ahead is slightly out of order at the end of a chunk.
+        # The last two chunks, because the kernel's read-ahead is slightly out of order at the end of a chunk.
         self._chunks: list[_Chunk] = []
         self._next_size = FIRST_CHUNK_BYTES
 

@@ -105,7 +105,7 @@ class Tree:
         return stored
 
     def require(self, path: str) -> Entry:
-        """Return the current entry; ENOENT without one."""
+        """Return the current entry; raise ENOENT if there is none."""
         entry = self.fetch(path)
         if entry is None:
             raise os_error(errno.ENOENT)
@@ -163,7 +163,7 @@ class Tree:
         self._found.pop(path, None)
 
     def start_reading(self, path: str, entry: StoredObject | Writer) -> Reader:
-        """Open a file for reading. If it is being written and idle, this completes its upload."""
+        """Open a file for reading. If the file has an idle writer, complete its upload first."""
         with self._lock:
             writer = self._remove_idle_writer(path)
             if writer is None and isinstance(entry, Writer):
@@ -188,7 +188,7 @@ class Tree:
                 self._readers.pop(path, None)
 
     def start_writing(self, path: str, entry: Entry, overwrite: bool, pid: int) -> Writer:
-        """Open a new file, or an existing one with `overwrite`. A file has one writer, and no readers meanwhile."""
+        """Open a new file or, with `overwrite`, an existing file. A file has one writer, and no readers meanwhile."""
         with self._lock:
             if any(not reader.is_idle for reader in self._readers.get(path, ())):
                 raise os_error(errno.EPERM)
@@ -207,7 +207,7 @@ class Tree:
         return writer
 
     def resume(self, path: str, handle: Reader | Writer) -> None:
-        """Use a handle again after a close; EBADF if the file has been opened again since."""
+        """Use a handle again after a close; raise EBADF if the file has been opened again since."""
         with self._lock:
             if not handle.is_idle:
                 return
@@ -220,7 +220,7 @@ class Tree:
             handle.is_idle = False
 
     def _remove_idle_writer(self, path: str) -> Writer | None:
-        """Remove and return the file's writer, if it has one; EPERM if the writer is not idle."""
+        """Remove and return the file's writer, if it has one; raise EPERM if the writer is not idle."""
         writer = self._writers.get(path)
         if writer is None:
             return None

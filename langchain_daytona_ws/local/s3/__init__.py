@@ -38,13 +38,13 @@ class S3Request:
 
 
 class LocalS3:
-    """S3 and STS, served by moto on a loopback port, with buckets of its own. It uses the machine's clock.
+    """S3 and STS, served by moto on a loopback port. Each LocalS3 has its own buckets, and uses the machine's clock.
 
-    Any keys are accepted without a check. Credentials issued by its AssumeRole are checked: their expiry and their
+    Any keys are accepted without a check, except those that AssumeRole of this server has issued: their expiry and
     session policy apply.
 
     Args:
-        head_403: See the property.
+        head_403: See the property `head_403`.
         store: A store that answers all requests instead of moto. Its buckets outlive this server.
     """
 
@@ -130,7 +130,7 @@ class LocalS3:
                 + region.encode()
                 + b"</LocationConstraint></CreateBucketConfiguration>"
             )
-        # Only a store needs a signature; `Forward` replaces this one.
+        # Only a store needs a signature; `Forward` replaces the one that is sent here.
         scope = (
             {"Authorization": f"Credential=owner/19700101/{region}/s3/aws4_request,"} if self._store else {}
         )
@@ -157,7 +157,7 @@ class LocalS3:
     def head_403(self) -> bool:
         """Whether HEAD and GET of a missing key return 403, as S3 does if the caller may list only on a condition.
 
-        The original mount-s3 turns it into EIO, and no file can be created on the mount.
+        The original mount-s3 turns the 403 into EIO, and no file can be created on the mount.
         """
         return bool(self._settings["head_403"])
 

@@ -18,7 +18,7 @@ S3FaultKind: TypeAlias = Literal[
     "drop_before",  # read the request, do nothing, close the connection without a byte
     "drop_after",  # carry out the request, then close the connection without a byte
     "status",  # answer `status` with an empty body, do nothing
-    "truncate",  # carry out the request, send half of the body, or of the head if it is empty, close the connection
+    "truncate",  # carry out the request, send half of the body (if it is empty, of the head), close the connection
     "malformed",  # carry out the request, answer 200 with a body that is not XML
     "late",  # carry out the request, wait `delay_s`, then answer
 ]
@@ -33,10 +33,10 @@ class S3Fault:
         kind: what happens.
         service: "s3" or "sts".
         method: only requests with this method, such as "PUT"; None for all.
-        times: how many requests it applies to; None for no limit.
-        delay_s: for late, in seconds.
-        status: for status.
-        retry_after_s: for status: the Retry-After header, in seconds; None for no header.
+        times: the number of requests to which the fault applies; None for no limit.
+        delay_s: the delay of the kind late, in seconds.
+        status: the HTTP status of the kind status.
+        retry_after_s: the Retry-After header of the kind status, in seconds; None for no header.
     """
 
     kind: S3FaultKind

@@ -1,4 +1,7 @@
-"""The gate before moto or a store: adds behaviour of Amazon S3 and STS that they lack, faults and a journal."""
+"""The gate: a WSGI application that handles all requests, and passes them to moto or a store.
+
+It adds faults, a journal, and behaviour of Amazon S3 and STS that moto and stores lack.
+"""
 
 from __future__ import annotations
 
@@ -320,7 +323,7 @@ class Gate:
         match = re.search("<AccessKeyId>(.*?)</AccessKeyId>", answer)
         if match is None:
             return answer
-        # moto's keys differ in a few letters only: a repeated key would make an expired session valid again.
+        # Replace moto's keys, which differ in a few letters only: a repeated key would make an expired session valid.
         key = f"ASIA{secrets.token_hex(8).upper()}" if self._enforces_policies else match[1]
         with self._lock:
             self._sessions[key] = _Session(expires_at, policy if self._enforces_policies else None)

@@ -1,4 +1,4 @@
-"""The program that serves S3 and STS on an inherited socket until its owner ends: the gate before moto or a store.
+"""The program that serves S3 and STS on an inherited socket until its owner ends: `gate`, with moto or a store.
 
 A separate process, because moto keeps its buckets in module-level state (two servers would share them), patches
 botocore on import, and would compete with the server for Python's global lock.

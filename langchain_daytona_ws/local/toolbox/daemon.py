@@ -28,7 +28,7 @@ class Daemon:
 
     Args:
         home: The home directory.
-        shell: The shell that runs scripts, by name or path; None for the sandbox's choice.
+        shell: The name or path of the shell that runs scripts; None to choose it (`execute.find_shell`).
     """
 
     def __init__(self, home: str, shell: str | None) -> None:
@@ -181,7 +181,7 @@ def _open_nonblocking(path: str, flags: int) -> int:
 
 
 def _read_error(error: OSError, path: str) -> ToolboxError:
-    """Return the error of a download; other errors, such as ENOTDIR, are reported as 500, as in the original."""
+    """Return the error of a download. Unexpected errors, such as ENOTDIR, are reported as 500, as in the original."""
     message = f"{path}: {reason(error)}"
     if error.errno == errno.ENOENT:
         return ToolboxError(404, message, "FILE_NOT_FOUND")

@@ -28,9 +28,9 @@ MAX_WAIT_S = 3600.0
 
 
 def find_shell(children: Children, forced: str | None, env: Mapping[str, str]) -> str:
-    """Return the shell for a script: `forced`, else the choice by /etc/shells and $SHELL.
+    """Return the shell for a script: `forced`, or, without it, a shell chosen by /etc/shells and $SHELL.
 
-    This starts a process in each call, as the original does, so that a call costs as much.
+    Each call starts a process, as in the original, so that it takes as long.
     """
     listed = _listed_shells(children, env)
     if forced:
@@ -40,7 +40,7 @@ def find_shell(children: Children, forced: str | None, env: Mapping[str, str]) -
 
 
 def _listed_shells(children: Children, env: Mapping[str, str]) -> str:
-    """Return the lines of /etc/shells; an empty text without the file or `grep`."""
+    """Return the lines of /etc/shells; an empty text if the file or `grep` is missing."""
     output_read, output_write = os.pipe()
     try:
         devnull = subprocess.DEVNULL
@@ -98,8 +98,9 @@ def execute(
         cwd: The working directory; None for the daemon's.
         env: The environment.
         timeout_s: The time-out in seconds; None for no limit.
-        drains: Whether to stop reading 30 seconds after the script's end. None: in every second call. The original
-            does so only if its reaper is quicker than its wait, in about half of the calls (measured).
+        drains: If True, stop reading 30 seconds after the script's end; if False, do not; if None, do so in every
+            second call. The original does so only if its reaper is faster than its wait, which is the case in about
+            half of the calls (measured).
 
     Raises:
         ToolboxError: status 408, the command ran into its time-out.

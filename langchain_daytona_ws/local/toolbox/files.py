@@ -60,9 +60,9 @@ def folder(path: str, mode: str | None) -> None:
 
 
 def delete(path: str, recursive: bool) -> None:
-    """Delete a file, or with `recursive` a folder. Of a symlink, the link itself is deleted.
+    """Delete a file or, with `recursive`, a folder. If `path` is a symlink, the link itself is deleted.
 
-    Checks use the link's target: a link to a folder needs `recursive`, and a dangling link is not found.
+    The checks before the deletion follow the link: a link to a folder needs `recursive`; a dangling link is not found.
     """
     if stat.S_ISDIR(_stat(path).st_mode) and not recursive:
         raise ToolboxError(400, "cannot delete directory without recursive flag", "INVALID_FILE_PATH")
@@ -222,7 +222,7 @@ def _walk(path: str) -> Iterator[tuple[str, int]]:
 
 
 def _lines(path: str) -> Iterator[bytes]:
-    """Yield the lines of a text file before the first over 64 KiB; nothing for a binary file."""
+    """Yield the lines of a text file, up to the first line that is longer than 64 KiB; none for a binary file."""
     with open(path, "rb") as file:
         if b"\0" in file.read(BINARY_PROBE_BYTES):
             return

@@ -31,7 +31,7 @@ def main() -> None:
     os.set_inheritable(control.fileno(), False)
     home, shell = sys.argv[2], sys.argv[3] or None
     os.chdir(home)
-    os.umask(0o022)  # independent of the server's
+    os.umask(0o022)  # independent of the server's umask
     _forbid_tracing()
     if os.getpid() != 1:
         _adopt_orphans()
@@ -95,7 +95,7 @@ class _RequestThreads:
 
 
 def _exit() -> NoReturn:
-    """Exit and end all processes: after process 1 the kernel kills them, otherwise kill the descendants."""
+    """End all processes of the sandbox, and exit. If this is process 1, the kernel kills them; otherwise do it here."""
     if os.getpid() != 1:
         kill_members(os.getpid(), exclude=os.getpid())
     os._exit(0)
@@ -114,9 +114,12 @@ def _forbid_tracing() -> None:
 
 
 def _receive_connection(control: socket.socket) -> socket.socket | None:
-    """Return the next connection from the control socket; EOFError if the server has closed it.
+    """Return the next connection from the control socket.
 
-    None if this process is out of descriptors; the connection is then closed.
+    If this process cannot open more descriptors, the connection is closed, and None is returned.
+
+    Raises:
+        EOFError: the server has closed the control socket.
     """
     descriptors = array.array("i")
     data, ancillary, _, _ = control.recvmsg(1, socket.CMSG_LEN(descriptors.itemsize), socket.MSG_CMSG_CLOEXEC)

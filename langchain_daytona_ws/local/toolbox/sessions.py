@@ -80,7 +80,11 @@ class Session:
         return command
 
     def wait(self, command: Command) -> int:
-        """Wait for the exit code; if the shell has ended, until the session is deleted, as the original does."""
+        """Wait for the exit code, and return it.
+
+        If the command has ended the shell, there is no exit code: wait until the session is deleted, as the original
+        does.
+        """
         while True:
             code = command.exit_code
             if code is not None:
@@ -153,7 +157,10 @@ class Sessions:
 
 
 def kill_members(leader: int, *, exclude: int | None = None) -> None:
-    """Kill the session of `leader` and its descendants, again while forks create new ones, for at most 5 seconds."""
+    """Kill all processes in the session of `leader`, and their descendants; repeat this while forks create new ones.
+
+    Stop after KILL_S seconds.
+    """
     deadline = time.monotonic() + KILL_S
     while time.monotonic() < deadline:
         alive = _members(leader) - {exclude}
