@@ -42,9 +42,9 @@ class InterruptApprover:
     gives the reason.
 
     The graph needs a checkpointer. A resumed node runs again from its start: finished calls return their recorded
-    results and run nothing. Each answer applies only to the call that was asked about, whatever the order of parallel
-    calls. ``allow_always`` is refused: when the node runs again, it could allow a call that was denied or edited
-    before.
+    results and run nothing. Each answer applies only to the call that the interrupt was about, also if several calls
+    run in parallel. ``allow_always`` is refused: when the node runs again, it could allow a call that was denied or
+    edited before.
     """
 
     def __call__(self, request: PermissionRequest, /) -> PermissionDecision:
@@ -58,7 +58,7 @@ class InterruptApprover:
 
 
 class _ReviewedCall(NamedTuple):
-    """A tool call of the model that a human was asked about."""
+    """Identifies a tool call of the model that a human was asked about. ``message`` and ``call`` are ids."""
 
     thread: str
     namespace: str
@@ -80,7 +80,7 @@ class MiddlewareApprover:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        # Reviewed call → the graph step in which it ran; None until it runs.
+        # Approved call → the graph step in which it ran; None until it runs.
         self._approved: OrderedDict[_ReviewedCall | None, str | None] = OrderedDict()
 
     def __reduce__(self) -> tuple[type[MiddlewareApprover], tuple[()]]:
@@ -111,7 +111,7 @@ class MiddlewareApprover:
 
         Args:
             tools: Names of the tools.
-            needs: Whether a call of them needs approval.
+            needs: Returns whether a call of one of these tools needs approval.
             build: Builds the request of a call, whose arguments are not validated yet.
         """
 
@@ -137,7 +137,7 @@ class MiddlewareApprover:
         settings = _settings()
         call, step = _reviewed_call(request, settings), str(settings.get("checkpoint_ns") or "")
         with self._lock:
-            # A node that runs again has the same step. An approval is valid for one step only.
+            # If a node runs again, it has the same step. An approval is valid for one step only.
             if call in self._approved and self._approved[call] in {None, step}:
                 self._approved[call] = step
                 return PermissionDecision.allow()
@@ -173,10 +173,10 @@ class MiddlewareApprover:
         return None if tool == call.tool else legible.name(tool, 62)
 
     def _record(self, request: PermissionRequest) -> None:
-        """Record a call that the middleware asks about.
+        """Record a call that the middleware asks about, if a human may have answered.
 
-        The middleware builds the description before the interrupt, and again when the graph resumes. Only then is
-        there an answer.
+        The middleware builds the description twice: before the interrupt, when there is no answer yet, and again when
+        the graph resumes with the answer.
         """
         settings = _settings()
         call = _reviewed_call(request, settings)
@@ -189,10 +189,10 @@ class MiddlewareApprover:
 
 
 def middleware_approver(approver: Approver | None) -> MiddlewareApprover:
-    """Return the approver of a session whose calls the middleware asks about.
+    """Check that the approver is a `MiddlewareApprover`, and return it.
 
     Raises:
-        ConfigError: It is no `MiddlewareApprover`.
+        ConfigError: ``approver`` is not a `MiddlewareApprover`.
     """
     if not isinstance(approver, MiddlewareApprover):
         other = "none" if approver is None else type(approver).__qualname__

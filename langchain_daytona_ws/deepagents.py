@@ -48,14 +48,14 @@ class WorkspaceBackend(SandboxBackendProtocol):
 
     Paths are absolute paths of the sandbox; a relative path starts at the workspace directory, ``root``. Add
     ``guidance()`` to the system prompt, which explains this to the model. Files in the workspace use ``session.files``:
-    files on S3 need no sandbox, and no change of another writer is lost. All other files are on the sandbox's own disk.
-    Deep Agents stores long results there, in ``/large_tool_results``, ``/conversation_history`` and ``/blobs``; these
-    directories are created when first needed, with sudo if necessary.
+    files on S3 need no sandbox, and a concurrent change by another writer is not lost. All other files are on the
+    sandbox's own disk. Deep Agents stores long results there, in ``/large_tool_results``, ``/conversation_history`` and
+    ``/blobs``; these directories are created when first needed, with sudo if necessary.
 
-    The session's approver is asked before a command, write, edit, deletion or upload, as by the tools. Files that Deep
-    Agents stores itself need no approval. A request to change a file outside of the workspace has the tool name
-    ``sandbox_file`` and needs approval in mode ``edit`` too. Denials and failures are returned as results for the
-    model; a graph's interrupts and cancellation are raised.
+    The session's approver is asked before a command, write, edit, deletion or upload, as with this package's tools.
+    Files that Deep Agents itself stores need no approval. A request to change a file outside of the workspace has the
+    tool name ``sandbox_file`` and needs approval in mode ``edit`` too. Denials and failures are returned as results for
+    the model; a graph's interrupts and cancellation are raised.
 
     In a graph, the methods behave as Deep Agents describes them to the model: ``write`` replaces a file, unless it has
     changed since this thread read it, and ``glob`` returns absolute paths of files. Outside of a graph, they behave as
@@ -84,12 +84,12 @@ class WorkspaceBackend(SandboxBackendProtocol):
 
     @property
     def id(self) -> str:
-        """Id of the session, or of the backend of a pool. The sandbox, once created, is ``session.sandbox_id``."""
+        """Id of the session; with a pool, an id of this backend. The sandbox has another id, ``session.sandbox_id``."""
         return self.session.id if isinstance(self.session, WorkspaceSession) else self._id
 
     @property
     def root(self) -> str:
-        """The workspace directory; with a pool, that of the running graph.
+        """The workspace directory; with a pool, the workspace directory of the running graph.
 
         Raises:
             ConfigError: With a pool, outside of a run that has a key.
@@ -108,11 +108,11 @@ class WorkspaceBackend(SandboxBackendProtocol):
         return example_of(self.session)._state.guidance(deep_agent_in=root)
 
     def interrupt_on(self) -> dict[str, Any]:
-        """Return the calls that LangChain's ``HumanInTheLoopMiddleware`` must ask about, by the permission mode.
+        """Return for which calls LangChain's ``HumanInTheLoopMiddleware`` must ask; the permission mode decides.
 
-        Pass the result to ``create_deep_agent(interrupt_on=…)``, with ``middleware=[backend.run_once]``: approvals
-        apply to the ids of the calls. The session needs ``approver=MiddlewareApprover()``. In mode ``bypass`` the
-        result is empty. Calls for files of other backends of a `CompositeBackend` are asked about too.
+        Pass the result to ``create_deep_agent(interrupt_on=…)``. Pass ``middleware=[backend.run_once]`` too, because an
+        approval applies to the id of a call. The session needs ``approver=MiddlewareApprover()``. In mode ``bypass``
+        the result is empty. Calls for files of other backends of a `CompositeBackend` are asked about too.
 
         Raises:
             ConfigError: The session has another approver, or none.
@@ -248,8 +248,8 @@ class WorkspaceBackend(SandboxBackendProtocol):
         Args:
             pattern: The text, in one line.
             path: File or directory to search. Default: the workspace.
-            glob: Search only matching files; a glob without ``/`` matches names, others match paths relative to the
-                searched directory. Default: all files.
+            glob: Search only matching files. A glob without ``/`` matches names; a glob with ``/`` matches paths
+                relative to the searched directory. Default: all files.
             max_count: Maximum number of matches, at most 4999. Lines are cut to 500 characters.
         """
         with self._leased() as session:
@@ -266,8 +266,8 @@ class WorkspaceBackend(SandboxBackendProtocol):
         """Find files by name, newest first. The class describes the format of the paths.
 
         Args:
-            pattern: A glob; without ``/`` it matches names at any depth, else paths relative to the searched directory.
-                Hidden names need an explicit dot.
+            pattern: A glob. Without ``/`` it matches names at any depth; with ``/`` it matches paths relative to the
+                searched directory. It matches hidden names only if it contains their dot.
             path: Directory to search. Default: the workspace.
         """
         with self._leased() as session:
@@ -279,7 +279,7 @@ class WorkspaceBackend(SandboxBackendProtocol):
             return await Reader(session).glob(pattern, path)
 
     def upload_files(self, files: list[tuple[str, bytes]]) -> list[FileUploadResponse]:
-        """Write files and replace existing ones; each file has its own result."""
+        """Write files, and replace existing files; each file has its own result."""
         with self._leased() as session:
             return run_sync(Writer(session).upload(files))
 

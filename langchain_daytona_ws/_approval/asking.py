@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 
 from langchain_daytona_ws.permissions import Approver, PermissionRequest
 
-# Time for an approver that was cancelled at its time-out to close its prompt.
+# Seconds that an approver gets to close its prompt, after it was cancelled at its time-out.
 _CLEAN_UP_S = 1.0
 
 
@@ -29,13 +29,13 @@ class Outcome(NamedTuple):
 
 
 class Question(NamedTuple):
-    """A call of an approver that is to be made.
+    """A call of the approver, before it is made.
 
     Args:
         approver: The approver.
         request: The request to approve.
-        context: Context variables for the approver: a copy of the caller's, which an interrupt needs.
-        timeout_s: Seconds until the answer must arrive, from the call of the approver; None for no limit.
+        context: Context variables for the approver: a copy of the caller's. An interrupt needs them.
+        timeout_s: Maximum number of seconds from the call of the approver to its answer; None for no limit.
     """
 
     approver: Approver
@@ -45,7 +45,7 @@ class Question(NamedTuple):
 
     @property
     def is_async(self) -> bool:
-        """Whether the approver is a coroutine function, found without calling it."""
+        """Whether the approver is a coroutine function. This is found out without calling it."""
         method = type(self.approver).__call__
         return inspect.iscoroutinefunction(self.approver) or inspect.iscoroutinefunction(method)
 
@@ -66,13 +66,13 @@ class ApprovalRuntime(Protocol):
 class _Worker:
     """A daemon thread that calls an approver.
 
-    With a thread, the time-out works and the event loop is not blocked. It is a daemon thread outside the default
-    executor, so that an unanswered prompt delays neither the interpreter's exit nor the end of `asyncio.run`.
+    A thread makes a time-out possible, and does not block the event loop. It is a daemon thread outside of asyncio's
+    default executor: otherwise an unanswered prompt would delay the interpreter's exit and the end of `asyncio.run`.
     """
 
     def __init__(self, question: Question, *, finish_awaitables: bool) -> None:
         self.outcome: Future[Outcome] = Future()
-        self.outcome.set_running_or_notify_cancel()  # a cancelled wrapper must not cancel it
+        self.outcome.set_running_or_notify_cancel()  # otherwise a cancelled asyncio wrapper would cancel it
         self._question = question
         self._finish_awaitables = finish_awaitables
         self._lock = threading.Lock()
@@ -131,7 +131,7 @@ class BlockingRuntime:
         worker = _Worker(question, finish_awaitables=True)
         awaitable: Awaitable[object] | None = None
         if question.timeout_s is None and not question.is_async:
-            # Without a time-out, call it in this thread: some prompts need the calling thread (pdb, GUIs).
+            # Without a time-out, call the approver in this thread, because some prompts need it (pdb, GUIs).
             try:
                 value = question.call()
             except BaseException as error:  # noqa: BLE001 - the gate handles it

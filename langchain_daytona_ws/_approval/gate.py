@@ -24,13 +24,13 @@ from langchain_daytona_ws.permissions import (
 )
 
 APPROVAL_TIMEOUT_S = 3600.0
-"""Default time-out in seconds, for the turn in the queue and for the approver's answer, each."""
+"""Default time-out in seconds: once for the wait in the queue, and once for the approver's answer."""
 
 T = TypeVar("T")
 
 
 class _RunningApprover:
-    """Mark the context in which an approver runs, until it ends."""
+    """Marks the context in which an approver runs. ``gate`` is None after the approver has ended."""
 
     def __init__(self, gate: ApprovalGate) -> None:
         self.gate: ApprovalGate | None = gate
@@ -55,10 +55,10 @@ class ApprovalGate:
     Args:
         mode: ``"ask"``, ``"edit"`` or ``"bypass"``.
         approver: The approver; None denies every action that needs approval.
-        approval_timeout_s: Seconds to wait for the turn in the queue, and seconds to wait for the answer once the
-            approver is called; so a call waits at most twice this time. The limit on the turn frees the queue from a
-            hanging event loop. It also denies a call if the answers before it take longer in total. None: no limit for
-            either. Default: 3600.
+        approval_timeout_s: Seconds to wait in the queue, and again seconds to wait for the approver's answer; so a call
+            waits at most twice this time. Without the first limit, a hanging event loop would block all later calls for
+            ever. A call is also denied if the answers to earlier requests take longer in total. None: no limits.
+            Default: 3600.
 
     Raises:
         ConfigError: The approver is not callable, or the time-out is not a number above 0.
@@ -109,11 +109,11 @@ class ApprovalGate:
 
         Args:
             request: The call to approve.
-            validate: Converts edited arguments (plain dicts and lists) to the tool's arguments, or raises. Default:
-                None, an edit denies the call.
+            validate: Converts edited arguments (plain dicts and lists) to the tool's arguments, or raises an error.
+                None: an edit denies the call. Default: None.
             remembered: The approvals of the call's thread.
-            new_runtime: How to wait. `BlockingRuntime` blocks the thread: this coroutine then never suspends.
-                `AsyncioRuntime` does not block the event loop.
+            new_runtime: Makes the object that waits. `BlockingRuntime` blocks the thread; then this coroutine never
+                suspends. `AsyncioRuntime` does not block the event loop.
 
         Returns:
             `Approval`: the arguments to run with. `Answered`: the approver's answer in place of the tool.
@@ -146,7 +146,7 @@ class ApprovalGate:
         try:
             self._turns.join(ticket)
             has_turn = await runtime.wait(ticket.granted, self.approval_timeout_s)
-            # An "always" answer to an earlier request may cover this one.
+            # An "always" answer to an earlier request may cover this request.
             if self._allows(request.tool, request.action, request.arguments, remembered):
                 return Approval(request.arguments)
             if not has_turn:
@@ -189,28 +189,28 @@ class ApprovalGate:
 
 
 class _LoopWouldBlock(Exception):
-    """The caller would block the event loop on which an earlier ticket has to finish."""
+    """The caller would block the event loop that must run before an earlier ticket can finish."""
 
 
 class Ticket:
     """An entry in the queue.
 
     Args:
-        loop: The event loop on which the holder continues; None if the holder blocks its thread.
+        loop: The event loop of the waiting caller; None if the caller blocks its thread.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None) -> None:
         self.loop = loop
         self.granted: Future[None] = Future()
-        # A running future can't be cancelled; a waiter whose wrapper is cancelled would cancel a pending one.
+        # A running future can't be cancelled. A pending future would be cancelled with a waiter's asyncio wrapper.
         self.granted.set_running_or_notify_cancel()
 
 
 class Turns:
     """A first-in, first-out queue for callers on any thread and any event loop; its head has the turn.
 
-    Threads and event loops can both wait for a ``concurrent.futures.Future``. The holder and a waiter that gives up
-    both call `leave`.
+    Threads and event loops can both wait for a ``concurrent.futures.Future``. A caller calls `leave` after its turn,
+    and also when it gives up waiting.
     """
 
     def __init__(self) -> None:
@@ -223,7 +223,7 @@ class Turns:
         """Add a ticket; ``ticket.granted`` is done when its turn comes.
 
         Raises:
-            _LoopWouldBlock: The holder would block the event loop on which an earlier ticket has to finish.
+            _LoopWouldBlock: The caller would block the event loop that must run before an earlier ticket can finish.
         """
         blocked = running_loop() if ticket.loop is None else None
         with self._lock:

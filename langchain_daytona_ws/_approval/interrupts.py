@@ -37,7 +37,7 @@ _POLL_INTERVAL_S = 0.01
 
 _ANSWER_BY_ID = "answer by the interrupt's id instead: Command(resume={interrupt.id: answer})"
 
-# One lock per LangGraph thread, by hash: calls of one thread share answers, other threads run in parallel.
+# The hash of a LangGraph thread selects its lock. Calls of one thread share answers; other threads run in parallel.
 _locks = tuple(threading.Lock() for _ in range(64))
 _discarded: deque[tuple[str, object]] = deque(maxlen=256)
 
@@ -206,7 +206,7 @@ class _Task:
         if any(step == self._checkpoint and answer is plain for step, answer in _discarded):
             return
         deadline = time.monotonic() + _SAVE_TIMEOUT_S
-        while not self._is_saved(plain):  # LangGraph saves it in the background
+        while not self._is_saved(plain):  # LangGraph saves the answer in the background
             if time.monotonic() > deadline:
                 raise AnswerUnusable(f"the answer of this run is not in the checkpoint; {_ANSWER_BY_ID}")
             time.sleep(_POLL_INTERVAL_S)

@@ -31,7 +31,7 @@ class Approval(NamedTuple, Generic[T]):
     """An approved call.
 
     Args:
-        arguments: The arguments to run with, read-only: the request's, or the edited ones.
+        arguments: The arguments to run with, read-only: the arguments of the request, or the edited arguments.
         edited: Whether the approver edited the arguments; then ``validated`` and ``note`` are set.
         validated: The edited arguments, converted by the caller's ``validate``.
         note: Text for the model that lists the changed arguments.
@@ -44,7 +44,7 @@ class Approval(NamedTuple, Generic[T]):
 
 
 class Answered(NamedTuple):
-    """The approver's answer in place of the tool: nothing may run.
+    """The approver's answer in place of the tool's result: the tool must not run.
 
     Args:
         text: The answer, for the model.
@@ -66,15 +66,15 @@ def apply_outcome(
     remembered: RememberedApprovals,
     timeout_s: float | None,
 ) -> Approval[T] | Answered:
-    """Return the approved call, or the answer in place of the tool.
+    """Return the approved call, or the answer in place of the tool's result.
 
     Args:
         request: The request that the approver was asked about.
         outcome: Result of the call of the approver.
-        validate: Converts edited arguments to the tool's arguments, or raises. The text of an `AnswerUnusable` is
-            logged, of other errors the type. None: an edit denies the call.
+        validate: Converts edited arguments to the tool's arguments, or raises an error. Of an `AnswerUnusable` the text
+            is logged; of other errors only the type. None: an edit denies the call.
         remembered: Stores ``allow_always`` answers.
-        timeout_s: Time limit of the answer in seconds, for the message; None for no limit.
+        timeout_s: The time limit of the answer in seconds, for the error message; None for no limit.
 
     Raises:
         PermissionDenied: The approver denied the call, gave no answer, or gave an unusable answer.

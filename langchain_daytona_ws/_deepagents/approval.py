@@ -12,7 +12,7 @@ from langchain_daytona_ws._deepagents.locations import FileLocation
 from langchain_daytona_ws.permissions import CalledTool, PermissionRequest
 
 OUTSIDE_TOOL = "sandbox_file"
-"""Tool name in requests to change files outside of the workspace, which need approval in mode ``edit`` too."""
+"""Tool name in requests to change files outside of the workspace. These changes need approval in mode ``edit`` too."""
 
 # Deep Agents' tool for each action, and the tools' arguments except the path.
 _TOOL_NAMES = {"write": "write_file", "edit": "edit_file", "delete": "delete"}
@@ -32,7 +32,7 @@ class CommandCall(_Call):
 
 
 class WriteCall(_Call):
-    """Arguments of a write, validated after an edit."""
+    """Arguments of a write, validated after an edit by the approver."""
 
     action: str
     path: str
@@ -50,7 +50,7 @@ class EditCall(_Call):
 
 
 class DeleteCall(_Call):
-    """Arguments of a deletion, validated after an edit."""
+    """Arguments of a deletion, validated after an edit by the approver."""
 
     action: str
     path: str
@@ -80,7 +80,7 @@ def file_request(
 
     Args:
         action: ``"write"``, ``"edit"`` or ``"delete"``.
-        arguments: Arguments of the operation; ``recursive`` is shown in the summary.
+        arguments: Arguments of the operation. The summary shows whether ``recursive`` is set.
         path: The absolute path.
         is_outside: Whether the path is outside the workspace.
         namespace: Name of the workspace.
@@ -105,7 +105,7 @@ def file_request(
 def call_request(
     call: Mapping[str, Any], locate: Callable[[str], FileLocation], *, namespace: str
 ) -> tuple[PermissionRequest, FileLocation | None]:
-    """Build the request of a call that has not run, with unvalidated arguments.
+    """Build the request for a call whose arguments are not validated yet.
 
     Args:
         call: The model's call of one of `REVIEWED_TOOLS`.
@@ -124,7 +124,7 @@ def call_request(
         more = {name: arguments[name] for name in ("timeout",) if arguments.get(name) is not None}
         return command_request(str(arguments.get("command", "")), more, **origin), None
     path = str(arguments.pop("file_path", ""))
-    # Deep Agents' tools take a relative path as one below "/".
+    # Deep Agents' tools read a relative path as a path below "/".
     location = locate(path if path.startswith("/") else f"/{path}")
     action = next(action for action, name in _TOOL_NAMES.items() if name == call["name"])
     own = {name: value for name, value in arguments.items() if name in _TOOL_ARGUMENTS}
@@ -141,7 +141,7 @@ def call_request(
 
 
 def upload_arguments(data: bytes) -> dict[str, object]:
-    """Return the arguments that show uploaded bytes to an approver: the text, or the size of binary data."""
+    """Return arguments that describe uploaded bytes to an approver: the text, or the size of binary data."""
     try:
         return {"content": data.decode()}
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""The tool call that the backend runs: its id, and an idempotency key for it."""
+"""The id of the tool call in which the backend runs, and an idempotency key for each of its operations."""
 
 from __future__ import annotations
 
@@ -83,15 +83,15 @@ def idempotency_key(
 ) -> str | None:
     """Return a key from the model's id of the call, so that the operation runs at most once.
 
-    None for operations that the model's call did not request: another tool, or Deep Agents storing a long result, may
-    repeat an operation on purpose.
+    Return None for an operation that the model's call did not request: another tool may repeat an operation on purpose,
+    and so may Deep Agents when it stores a long result.
 
     Args:
         tool: Name of Deep Agents' tool for the operation.
         requested: Arguments that the call must have, as passed to the backend.
         operation: The operation to run.
         namespace: Name of the workspace.
-        session_id: Scope of the ids, if the graph has no thread.
+        session_id: Id of the session. If the graph has no thread, call ids are unique only within a session.
     """
     call = _tool_call.get()
     if call is None or not call["id"] or call["name"] != tool:

@@ -31,7 +31,8 @@ class FileLocation:
 
     Args:
         path: The absolute path.
-        relative: The path relative to the workspace directory, which itself is ``"."``; None outside the workspace.
+        relative: The path relative to the workspace directory; ``"."`` is the directory itself. None outside the
+            workspace.
         is_artifact: Whether the path is in an artifact directory of Deep Agents.
     """
 
@@ -46,7 +47,7 @@ class FileLocation:
 
     @property
     def name(self) -> str:
-        """The path for the file operations: relative in the workspace, else absolute."""
+        """The path for file operations: in the workspace a relative path, elsewhere the absolute path."""
         return self.path if self.relative is None else self.relative
 
     def child(self, name: str) -> str:

@@ -13,7 +13,7 @@ _PATH_ERRNOS = {"ENAMETOOLONG", "ENOTDIR", "ELOOP", "EINVAL"}
 
 
 def code_of(error: WorkspaceError) -> str | None:
-    """Return Deep Agents' `FileOperationError` literal for an error; None if none fits."""
+    """Return Deep Agents' `FileOperationError` literal for an error; None if no literal fits."""
     if isinstance(error, FileMissing):
         return "file_not_found"
     errno = str(error.context.get("errno", ""))
@@ -49,12 +49,12 @@ def _about(path: str) -> str:
 
 
 def transfer_error(error: WorkspaceError) -> str:
-    """Return the error of an upload or download."""
+    """Return the error text of an upload or download."""
     return code_of(error) or error_text(error)
 
 
 def read_error(path: str, error: WorkspaceError) -> str:
-    """Return the error of a read; Deep Agents puts "Error: " in front."""
+    """Return the error text of a read; Deep Agents puts "Error: " before it."""
     if isinstance(error, FileMissing):
         return f"File '{path}' not found"
     if error.code == "is_directory":
@@ -65,7 +65,7 @@ def read_error(path: str, error: WorkspaceError) -> str:
 
 
 def file_error(path: str, error: WorkspaceError) -> str:
-    """Return the error of a write, edit or delete."""
+    """Return the error text of a write, edit or delete."""
     if error.code == "answered":
         return error_text(error)
     if error.code == "exists_unread":
@@ -77,7 +77,7 @@ def file_error(path: str, error: WorkspaceError) -> str:
 
 
 def directory_error(path: str, error: WorkspaceError) -> str:
-    """Return the error of a listing or a search; Deep Agents searches it for these codes."""
+    """Return the error text of a listing or a search; Deep Agents recognises an error by the code in the text."""
     if isinstance(error, FileMissing):
         return f"Path '{path}': path_not_found"
     if error.code == "not_a_directory":

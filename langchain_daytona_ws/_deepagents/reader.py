@@ -42,7 +42,7 @@ MEDIA = {
 MORE_LINES = "[There was no room for more. Read on with offset={next}, or with a smaller limit.]"
 BINARY_MATCH = "[A binary file that matches. Its lines are not shown: use grep -a with execute.]"
 CUT_LINE = "[The line is too long to be shown whole. Use grep or execute for the rest of it.]"
-_SPECIAL = frozenset("\\.+*?()|[]{}^$")  # in regular expressions
+_SPECIAL = frozenset("\\.+*?()|[]{}^$")  # have a special meaning in regular expressions
 
 
 class Reader:
@@ -117,8 +117,8 @@ class Reader:
         found = await self._glob(pattern, path)
         if found.error or found.matches or not is_in_graph():
             return found
-        # Deep Agents anchors a leading slash to the searched directory, but its models, whose paths are all absolute,
-        # also send absolute patterns.
+        # In Deep Agents, a pattern with a leading slash starts at the searched directory. But models also send absolute
+        # patterns, because they use absolute paths everywhere.
         directory, below = anchor_of(pattern)
         elsewhere = await self._glob(below, directory) if directory else found
         return elsewhere if elsewhere.matches else found
@@ -159,7 +159,7 @@ class Reader:
             if not pattern or "\n" in pattern:
                 raise FileError("The text must be one line, and not empty.", code="bad_pattern", op="grep")
             if glob and "/" in glob and not glob.startswith(location.child("")):
-                glob = location.child(glob.lstrip("/"))  # only relative to the searched directory
+                glob = location.child(glob.lstrip("/"))  # the glob is relative to the searched directory
             found = await ops.grep(
                 literal_regex(pattern),
                 path=location.path,
@@ -211,7 +211,7 @@ def _read_result(path: str, viewed: FileView, offset: int, limit: int) -> ReadRe
 
 
 def _relative(found: str, location: FileLocation) -> str:
-    """Return a found path relative to the searched directory instead of the root of the file operations."""
+    """Convert a path relative to the root of the file operations to a path relative to the searched directory."""
     top = location.path.lstrip("/") if location.relative is None else location.relative
     return found if top in ("", ".") else found.removeprefix(f"{top}/")
 
@@ -231,12 +231,13 @@ def literal_regex(text: str) -> str:
 
 
 def file_glob(pattern: str) -> str:
-    """Return the equivalent glob of this package: a pattern without a slash matches names at any depth."""
+    """Convert a glob of Deep Agents to a glob of this package. Without a slash, it matches names at any depth."""
     return pattern.lstrip("/") if "/" in pattern else f"**/{pattern}"
 
 
 def anchor_of(pattern: str) -> tuple[str, str]:
-    """Split an absolute pattern into its literal directory and the pattern below it; ``("", pattern)`` for others."""
+    """Split an absolute pattern into a literal directory and the rest. For a relative pattern, the directory is
+    ``""``."""
     literal = re.split(r"[*?\[{\\]", pattern, maxsplit=1)[0]
     directory = literal.rpartition("/")[0]
     if not directory.startswith("/"):
@@ -245,7 +246,7 @@ def anchor_of(pattern: str) -> tuple[str, str]:
 
 
 def hidden_name_filter(pattern: str) -> Callable[[str], bool]:
-    """Return a predicate that rejects paths with a hidden name, unless the pattern spells out the dot.
+    """Return a predicate that rejects paths with a hidden name, unless the pattern contains the name's dot.
 
     For a pattern without a slash only the file's own name is checked: ``*.yml`` finds ``.github/ci.yml``.
 

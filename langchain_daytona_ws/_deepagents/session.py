@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from langchain_daytona_ws._core.files.operations import FileOperations
 
 OUTPUT_BYTES = 1 << 20
-"""Limit of a command's output in bytes; Deep Agents stores results that are too long for the model in a file."""
+"""Maximum size of a command's output. Deep Agents stores results that are too long for the model in a file."""
 
 RESULT_BYTES = 1 << 20
 ERROR_BYTES = 16 << 10  # output of a failed deletion
 
 
 class AnsweredInstead(WorkspaceError):
-    """The approver answered in place of the tool: nothing was done, and the model gets the answer."""
+    """The approver answered in place of the tool. Nothing was done; the model gets the approver's answer."""
 
     default_code = "answered"
 
@@ -36,7 +36,7 @@ class CallSession:
 
     Args:
         session: The session.
-        runtime: Its runtime, sync or async.
+        runtime: The session's runtime, sync or async.
         approval_runtime: Makes the runtime that waits for an approval.
         run: The config of the running graph.
         artifacts: The artifact directories of Deep Agents.
@@ -44,7 +44,7 @@ class CallSession:
     Attributes:
         root: The workspace directory.
         namespace: Name of the workspace.
-        session_id: Scope of the call ids, if the graph has no thread.
+        session_id: Id of the session. If the graph has no thread, call ids are unique only within a session.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class CallSession:
         self._artifacts = artifacts
 
     def at(self, path: str) -> tuple[FileLocation, FileOperations]:
-        """Return the location of a path, and the operations for it: the same object for all paths of a kind.
+        """Return the location of a path and its file operations: one object for the workspace, one for all other paths.
 
         Raises:
             PathRefused: The path is not valid.
@@ -88,7 +88,7 @@ class CallSession:
     def asks_about(self, tool: str, action: str) -> bool:
         """Return whether the permission mode asks about an action.
 
-        If not, build no request: that may take longer than the action.
+        If it does not, the caller builds no request, because building it may take longer than the action.
         """
         return needs_approval(self._state.config.permission_mode, tool, action)
 
@@ -109,19 +109,19 @@ class CallSession:
         return answer
 
     async def execute(self, command: str, *, timeout_s: float | None, key: str | None) -> CommandResult:
-        """Run a command; the result has the notices of the thread."""
+        """Run a command; add the session's notices to its result."""
         result = await self._runtime.run(
             command, timeout_s=timeout_s, idempotency_key=key, limit_bytes=OUTPUT_BYTES
         )
         return self._state.with_notices(result, self._conversation)
 
     async def execute_quietly(self, command: str, *, key: str | None) -> CommandResult:
-        """Run a command of this package, and leave the notices for the next result."""
+        """Run a command of this package itself. The session's notices are kept for the next result."""
         return await self._runtime.run_quietly(command, idempotency_key=key, limit_bytes=ERROR_BYTES)
 
 
 class NoSession(CallSession):
-    """Raise an error for each path and each command: the call has no session.
+    """Stands for the session of a call that could not get one: raises the error for each path and each command.
 
     Args:
         error: The error.

@@ -46,8 +46,8 @@ T = TypeVar("T", WriteCall, EditCall, DeleteCall)
 NOT_RUN = 126
 """Exit code of a command that did not run (POSIX shells: command not executable)."""
 
-# Only the sandbox can resolve symbolic links, so it compares inodes: "$target" with the working directory and each
-# of its parents.
+# Only the sandbox can resolve symbolic links. So this script compares the inode of "$target" with the inodes of the
+# working directory and of each of its parents.
 _REMOVE_TREE = """\
 directory=$(pwd -P)
 while ! [ "$target" -ef "$directory/" ]; do
@@ -130,7 +130,8 @@ class Writer:
         try:
             await ops.write(location.path, content, key=key)
         except WriteConflict as error:
-            # Deep Agents lets the model write without reading. A file that changed since it was read stays a conflict.
+            # With Deep Agents, a model may write a file without reading it. If the file has changed since it was read,
+            # the write is still refused.
             if error.code != "exists_unread":
                 raise
             await ops.write(location.path, content, overwrite=True, key=_subkey(key, "o"))
@@ -183,7 +184,7 @@ class Writer:
             )
 
     async def _remove_tree(self, location: FileLocation, key: str | None) -> None:
-        # Runs in the workspace directory: if a mount is lost, the command fails instead of finding an empty tree.
+        # The command runs in the workspace directory: if the mount is lost, it fails and does not find an empty tree.
         command = remove_tree_command(location.path)
         result = await self._session.execute_quietly(command, key=_subkey(key, "r"))
         if result.exit_code != 0:
@@ -251,15 +252,15 @@ class Writer:
 
 
 def _tool_for(location: FileLocation) -> str:
-    """Return the tool that a request to change a file names."""
+    """Return the tool name for a request to change a file."""
     return OUTSIDE_TOOL if location.is_outside else "workspace_file"
 
 
 def _omission_notes(result: CommandResult) -> list[str]:
     """Return a note on omitted output, for the start and the end of the result.
 
-    Deep Agents stores a long result in a file, shows its start and end only, and searches the file, which does not
-    contain the omitted middle.
+    Deep Agents stores a long result in a file and shows only its start and end. The model then searches that file,
+    which does not contain the omitted middle.
     """
     if not result.truncated:
         return []
@@ -268,5 +269,5 @@ def _omission_notes(result: CommandResult) -> list[str]:
 
 
 def _subkey(key: str | None, suffix: str) -> str | None:
-    """Return the idempotency key of the second operation of a call."""
+    """Return an idempotency key for another operation of the same call."""
     return f"{key}{suffix}" if key else None

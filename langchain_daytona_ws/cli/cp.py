@@ -68,7 +68,7 @@ def cp(
 
 
 def _need_kept_files(settings: SandboxConfig, *, to_workspace: bool) -> None:
-    """Refuse a workspace whose files end with this command."""
+    """Refuse a workspace whose files are deleted when this command ends."""
     if settings.persistent or settings.options.mount_aws_s3_buckets:
         return
     direction = "to" if to_workspace else "from"
@@ -88,14 +88,14 @@ def _copy(
     with WorkspaceSession(settings, namespace=namespace) as session, _progress_bar(is_silent) as report:
         if target.startswith(WORKSPACE):
             return session.files.upload(source, target[len(WORKSPACE) :], on_progress=report)
-        # As cp does: into a directory that exists.
+        # If the target is an existing directory, copy into it, as `cp` does.
         into = f"{target}/" if os.path.isdir(target) and not target.endswith(("/", os.sep)) else target
         return session.files.download(source[len(WORKSPACE) :] or ".", into, on_progress=report)
 
 
 @contextmanager
 def _progress_bar(is_silent: bool) -> Iterator[OnProgress | None]:
-    """Show a bar on standard error, if that is a terminal."""
+    """Show a progress bar on standard error, if standard error is a terminal."""
     console = Console(stderr=True)
     if is_silent or not console.is_terminal:
         yield None
@@ -116,7 +116,7 @@ def _progress_bar(is_silent: bool) -> Iterator[OnProgress | None]:
 
 
 def _shown(name: str) -> str:
-    """Return a name of a hostile sandbox for the terminal: printable, without markup, of limited length."""
+    """Return a name from a sandbox in a form that is safe for the terminal: printable, without markup, not too long."""
     from rich.markup import escape
 
     from langchain_daytona_ws._core.paths import shown_name

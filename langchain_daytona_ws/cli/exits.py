@@ -13,7 +13,8 @@ from rich.text import Text
 
 FAILED = 1
 USAGE_ERROR = 2
-# Exit codes of `run` and `jobs wait`, in addition to those of commands; 124 and 125 as in GNU env and timeout.
+# Exit codes of `run` and `jobs wait`, in addition to the exit codes of the command itself. 124 and 125 are as in GNU
+# timeout and env.
 OUTCOME_UNKNOWN = 123
 TIMED_OUT = 124
 NOT_RUN = LOST = 125
@@ -24,7 +25,7 @@ def error_exit(message: str, *, code: int = FAILED) -> typer.Exit:
 
     Args:
         message: The failure and every remedy.
-        code: Exit code: 1 for a failure, 2 for a wrong call.
+        code: Exit code: 1 for a failure, 2 for wrong arguments or configuration.
     """
     Console(stderr=True, soft_wrap=True).print(
         Text("Error: ", style="bold red").append(message, style="default")
@@ -39,7 +40,8 @@ def cleaning_up() -> Iterator[None]:
     A second signal during the clean-up is ignored.
     """
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    handled = [number for number, handler in before.items() if handler is not signal.SIG_IGN]  # nohup
+    # A signal that is ignored stays ignored: nohup ignores SIGHUP.
+    handled = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
 
     def end(number: int, frame: FrameType | None) -> None:
         for other in handled:

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def require_extra(extra: str, *modules: str) -> Iterator[None]:
-    """End the program with a message that names the extra if one of its modules is not installed.
+    """If a module of an extra is not installed, end the program with a message that names the extra.
 
     Args:
         extra: Name of the extra.
-        modules: Top-level modules that the extra installs. The error of any other missing module is raised.
+        modules: Top-level modules that the extra installs. If another module is missing, its error is raised.
     """
     try:
         yield

@@ -156,7 +156,7 @@ def logs(
 
 @contextmanager
 def _session(source: str | None, namespace: str, *, creates: bool = False) -> Iterator[WorkspaceSession]:
-    """Open the session of a persistent workspace; fail if it has no sandbox, unless ``creates``."""
+    """Open the session of a persistent workspace. Unless ``creates``, exit with an error if there is no sandbox."""
     from langchain_daytona_ws._session.account import AccountSandboxes, persistent_spec
     from langchain_daytona_ws.session import WorkspaceSession
 
@@ -187,7 +187,7 @@ def _show(job: Job, *, as_json: bool) -> None:
 
 
 def _follow(session: WorkspaceSession, job: str, tail: int | None, offset: int | None) -> None:
-    """Print lines while they come; after Ctrl-C, print where to continue."""
+    """Print each line when it arrives; after Ctrl-C, print the offset at which to continue."""
     from langchain_daytona_ws._core.jobs.operations import TAIL_LINES
 
     next_offset = offset or 0

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-# Width of tables in a pipe without COLUMNS: wide, because unbroken lines can be searched.
+# Width of tables if the output is a pipe and COLUMNS is not set. It is wide, because long lines can be searched.
 WIDTH = 200
 
 

@@ -63,7 +63,7 @@ def _run_command(command: str, source: str | None, namespace: str, timeout_s: in
         with WorkspaceSession(settings, namespace=namespace) as session:
             result = session.run(command, timeout_s=timeout_s)
             code = result.exit_code if result.job_id is None else TIMED_OUT
-            typer.echo(result.output.encode(), nl=False)  # unchanged, whatever the terminal's encoding
+            typer.echo(result.output.encode(), nl=False)  # bytes: unchanged in any encoding
             for notice in (*result.notices, *([result.hint] if result.hint else [])):
                 typer.echo(f"[{notice}]", err=True)
     except OutcomeUnknown as error:

@@ -151,7 +151,7 @@ def prune(
 def _remove(
     account: AccountSandboxes, old: Iterable[SandboxSummary], limit_s: float
 ) -> tuple[list[SandboxSummary], list[tuple[SandboxSummary, str]]]:
-    """Delete the sandboxes that are still old; return the deleted ones, and the failed ones with the reason."""
+    """Delete the sandboxes that are still unused; return the deleted sandboxes, and the failures with their reasons."""
     deleted, failures = [], []
     for sandbox in old:
         try:
@@ -174,7 +174,7 @@ def _account(config: SandboxConfig) -> AccountSandboxes:
 
 
 def _find(account: AccountSandboxes, name: str) -> SandboxSummary:
-    """Return a sandbox of this library, or exit."""
+    """Return a sandbox that this library created; exit with an error if there is no such sandbox."""
     found = account.find(name)
     if found is None or found.state == "destroyed":
         raise error_exit(f"there is no sandbox {name}; see `langchain-daytona-ws sandboxes list`")

@@ -153,7 +153,7 @@ def serve(
 
 
 def _announce(server: LocalDaytona) -> None:
-    # Without rich, which would wrap the lines to copy.
+    # Not printed with rich, which would wrap lines that users copy.
     typer.echo(
         f"The local Daytona is running. In another terminal:\n\n"
         f"export DAYTONA_API_URL={shlex.quote(server.api_url)}\n"

@@ -37,7 +37,7 @@ class PermissionDecision:
         arguments: The edited arguments; a read-only deep copy is stored.
         scope: See `allow_always`.
         prefix: See `allow_always`.
-        message: The answer in place of the tool.
+        message: The answer in place of the tool's result.
 
     Raises:
         ValueError: The fields contradict each other. If it is raised in the approver, the call is denied.
@@ -97,11 +97,11 @@ class PermissionDecision:
     def allow_edited(cls, arguments: Mapping[str, object]) -> PermissionDecision:
         """Allow the call with edited arguments.
 
-        The arguments are validated like the model's; invalid ones deny the call. The model receives a note with the
-        changes. The tool, and the ``command`` of the file tool, can't be changed.
+        The arguments are validated like the model's arguments; if they are invalid, the call is denied. The model
+        receives a note with the changes. The tool, and the ``action`` of a tool that has actions, can't be changed.
 
         Args:
-            arguments: All arguments of the call, also the unchanged ones.
+            arguments: All arguments of the call, including the unchanged arguments.
         """
         return cls("allow_edited", arguments=arguments)
 
@@ -113,9 +113,10 @@ class PermissionDecision:
         a thread id, it is kept for the session.
 
         Args:
-            scope: ``"command"``: this exact command (for the file tool: this exact call). ``"prefix"``, for bash
-                only: commands in which every segment starts with a remembered prefix and has no further words known
-                to run another program (``make test --eval=…``). ``"tool"``: every call of this tool.
+            scope: ``"command"``: this exact command (for the file tool: this exact call). ``"prefix"``, for bash only:
+                commands in which every part (between ``&&``, ``|`` …) starts with a remembered prefix. Further words
+                must not be known to run another program, as in ``make test --eval=…``. ``"tool"``: every call of this
+                tool.
             prefix: The words to remember, such as ``"git status"``. Default: ``request.suggested_prefixes``; if there
                 are none, the call is allowed once.
 
@@ -126,7 +127,7 @@ class PermissionDecision:
 
     @classmethod
     def respond(cls, message: str) -> PermissionDecision:
-        """Answer in place of the tool: nothing runs.
+        """Answer in place of the tool; the tool does not run.
 
         Args:
             message: The tool's result for the model, passed on unchanged.

@@ -1,4 +1,4 @@
-"""Tables of known programs: those that run other programs, and the arguments that make others do so.
+"""Tables of known programs: programs that run other programs, and arguments that make a program run another program.
 
 The tables are incomplete: an unknown program is treated by its name alone. See `prefixes.diverted`.
 """
@@ -12,7 +12,7 @@ from langchain_daytona_ws.permissions.shell import Words
 
 
 def _combinations(*rows: tuple[Words, ...]) -> frozenset[Words]:
-    """Return all phrases that take one word from each part of a row."""
+    """Return all phrases that consist of one word from each part of a row."""
     return frozenset(phrase for row in rows for phrase in itertools.product(*row))
 
 
@@ -110,7 +110,7 @@ THREE_WORDS_AFTER = _combinations(
     (("coverage",), ("run",)),
 )  # fmt: skip
 
-# They run an unknown subcommand or script name as a program: "yarn node", "pnpm run bash".
+# These programs run an unknown subcommand or script name as a program: "yarn node", "pnpm run bash".
 RUN_PROGRAMS = frozenset({"bun", "pnpm", "yarn"})
 PROGRAMS = RUNS_ANYTHING | INTERPRETERS
 
@@ -128,7 +128,7 @@ _NO_VERBS = frozenset(
 WITH_VERBS = (TWO_WORDS | THREE_WORDS) - _NO_VERBS
 HARMLESS_FIRST = frozenset({"--help", "--version", "-h", "-V", "-v"})
 
-# Recipes insert words with these characters into a shell command line.
+# Words with one of these characters could run as shell code, because recipes insert words into a command line.
 _SHELL_TEXT = "*[][;&|$`<>(){}'\"\\]*"
 _PIP = (
     "-i", "-f", "-e", "-r", "-c", "-C", "-t", "--index-url", "--extra-index-url", "--index", "--default-index",

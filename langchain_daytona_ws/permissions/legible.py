@@ -115,7 +115,7 @@ def edit_diff(path: str, old: str, new: str, *, every: bool) -> str:
         path: The file to edit.
         old: The text to replace.
         new: The replacement.
-        every: Whether all occurrences are replaced; the header then mentions it.
+        every: Whether all occurrences are replaced; the header of the diff states it.
     """
     before, after = old.split("\n"), new.split("\n")
     if max(len(before), len(after)) <= _MAX_LINES_COMPARED:

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from langchain_daytona_ws.permissions import known_tools
 from langchain_daytona_ws.permissions.shell import Words, simple_commands
 
-# A deeper nesting of commands is not plausible.
+# Maximum number of runners before a command; "uv run python -m pytest" has two.
 _MAX_RUNNERS = 3
 # A command may be a megabyte long, and a scan of all its words would block the event loop.
 _MAX_WORDS = 2000
@@ -41,7 +41,7 @@ def covers(prefix: Words, words: Words) -> bool:
 
 
 def suggested_prefixes(command: str) -> tuple[str, ...]:
-    """Return one prefix for each simple command in ``command``; together they cover it.
+    """Return one prefix for each simple command in ``command``. Together the prefixes cover ``command``.
 
     Returns:
         Distinct prefixes in written order. Empty if a segment is not a literal simple command, or if its prefix would
@@ -64,7 +64,7 @@ def _suggested(words: Words) -> Words | None:
         return None
     start = levels[-1]
     inner = _inner_prefix(words[start:])
-    # The prefix itself must not divert either: "cargo +nightly", "make CC=x".
+    # The prefix itself must not make the tool run something else: "cargo +nightly", "make CC=x".
     if inner is None or diverted(words, 0):
         return None
     return words[:start] + inner

@@ -14,7 +14,7 @@ from langchain_daytona_ws.permissions.request import PermissionRequest
 
 
 class RememberedApprovals:
-    """Approvals in memory; safe for use by several threads of the process."""
+    """Approvals in memory. Several threads of the process may use them at the same time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -101,8 +101,8 @@ def _command(tool: str, arguments: Mapping[str, object]) -> str | None:
 
 
 def _fingerprint(tool: str, action: str, arguments: Mapping[str, object]) -> bytes:
-    # A hash, because a command may be a megabyte long. For bash only the command matters, so that another description
-    # or time-out does not ask again.
+    # A hash, because a command may be a megabyte long. For bash only the command counts: with another description or
+    # time-out, the approval still holds.
     command = _command(tool, arguments)
     call: object = command if command is not None else _canonical(arguments)
     text = repr((tool, action, call))

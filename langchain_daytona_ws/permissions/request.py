@@ -58,8 +58,9 @@ class CalledTool:
 
     Args:
         name: ``"execute"``, ``"write_file"``, ``"edit_file"`` or ``"delete"``.
-        arguments: The call's arguments under this tool's names; a read-only deep copy is stored.
-        names: Maps this tool's argument names to the request's; other names are equal.
+        arguments: The call's arguments, with this tool's argument names; a read-only deep copy is stored.
+        names: This tool's name of an argument → the request's name. Arguments that are missing here have the same name
+            in both.
     """
 
     name: str
@@ -72,7 +73,7 @@ class CalledTool:
         object.__setattr__(self, "arguments", frozen_arguments(self.arguments))
 
     def translated(self, arguments: Mapping[str, object]) -> dict[str, object]:
-        """Return this tool's arguments under the request's names."""
+        """Return this tool's arguments with the argument names of the request."""
         return {self.names.get(name, name): value for name, value in arguments.items()}
 
 
@@ -90,11 +91,11 @@ class PermissionRequest:
             file outside of the workspace).
         action: ``"run"``, ``"write"``, ``"edit"``, ``"delete"``, ``"stop"`` or ``"open"``.
         arguments: The arguments of the tool call; a read-only deep copy is stored.
-        summary: One line of at most 400 characters; a longer call is shown with its head and tail.
+        summary: One line of at most 400 characters; a longer text is cut in the middle.
         namespace: Name of the workspace.
         diff: Unified diff of a write or an edit, of at most 200 lines; it contains a notice if lines are omitted.
-        diff_is_from_arguments: The diff is built from the arguments instead of the file, because the request is made
-            before anything is provisioned. The write itself checks the content of the file.
+        diff_is_from_arguments: Whether the diff is built from the arguments only. The file is not read, because a
+            request for approval creates no sandbox. The write itself checks the content of the file.
         tool_call_id: The model's id of the call, if there is one.
         called: The tool that the model called, if it is a tool of Deep Agents. `InterruptApprover` shows the call under
             this tool's name.
@@ -114,7 +115,7 @@ class PermissionRequest:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "arguments", frozen_arguments(self.arguments))
-        # Escape and bound a caller's text too; texts of the factories are unchanged by this.
+        # Escape and shorten texts that a caller passes. The texts of the class methods are already safe.
         safe = legible.one_line(self.summary, MAX_SUMMARY_CHARS, double_backslash=False)
         object.__setattr__(self, "summary", safe)
         if self.diff is not None:
@@ -165,12 +166,13 @@ class PermissionRequest:
         """Build the request for a file operation.
 
         Args:
-            action: ``"write"``, ``"edit"``, ``"delete"``, or any other.
-            arguments: The call's ``path``, ``content``, ``old_string``, ``new_string``, ``replace_all``,
-                ``overwrite``, or any other.
+            action: ``"write"``, ``"edit"``, ``"delete"``, or any other action.
+            arguments: The call's ``path``, ``content``, ``old_string``, ``new_string``, ``replace_all``, ``overwrite``,
+                and any other argument.
             namespace: Name of the workspace.
             tool_call_id: The model's id of the call. Default: none.
-            diff: A diff against the real file. Default: a diff built from the arguments, and labelled so.
+            diff: A diff against the real file. Default: a diff that is built from the arguments; its header states
+                that.
             label: The first words of the summary. Default: ``"workspace_file"`` and the action.
         """
         path, content, old, new = (
@@ -212,8 +214,8 @@ class PermissionRequest:
         """Build the request for an action on a background job.
 
         Args:
-            action: ``"stop"``, or any other.
-            arguments: The call's ``job_id``, and any other.
+            action: ``"stop"``, or any other action.
+            arguments: The call's ``job_id``, and any other argument.
             command: The job's command, if known. Default: none.
             namespace: Name of the workspace.
             tool_call_id: The model's id of the call. Default: none.
@@ -238,7 +240,7 @@ class PermissionRequest:
         """Build the request for a link to a port of the sandbox.
 
         Args:
-            arguments: The call's ``port``, ``expires_s``, and any other.
+            arguments: The call's ``port``, ``expires_s``, and any other argument.
             namespace: Name of the workspace.
             tool_call_id: The model's id of the call. Default: none.
         """
@@ -262,11 +264,11 @@ class PermissionRequest:
 
     @property
     def suggested_prefixes(self) -> tuple[str, ...]:
-        """The prefixes that ``allow_always("prefix")`` would remember; empty if there are none."""
+        """The prefixes that ``allow_always("prefix")`` would remember; empty if there is no such prefix."""
         return () if self.command is None else prefixes.suggested_prefixes(self.command)
 
     def to_dict(self) -> dict[str, object]:
-        """Return all fields but ``called`` as plain dicts, lists and strings, for JSON or an interrupt's value."""
+        """Return all fields except ``called`` as plain dicts, lists and strings, for JSON or an interrupt's value."""
         return {
             "tool": self.tool,
             "action": self.action,

@@ -1,4 +1,4 @@
-"""Split a command into literal simple commands, so that a remembered prefix never covers more than its words.
+"""Split a command into literal simple commands, to compare them with remembered prefixes.
 
 This is not a shell parser. It supports the small part of bash in which the written words are the words that run, and
 returns None ("unsure") for all other commands.
@@ -14,7 +14,7 @@ Words = tuple[str, ...]
 
 # One alternative for each kind of token. Any other character (``$ ` & < > ( ) { } [ ] * ? ~ ! ^ #``, other control
 # characters, non-ASCII characters outside quotes) makes the whole command "unsure". Line breaks and tabs in quotes do
-# so too: a reader can confuse them with unquoted ones.
+# too: a reader can confuse them with unquoted line breaks and tabs.
 @functools.cache
 def _token() -> re.Pattern[str]:
     return re.compile(
@@ -34,13 +34,13 @@ def _token() -> re.Pattern[str]:
 _ESCAPE_IN_DOUBLE_QUOTES = r'\\([$`"\\])'
 
 
-# Reserved words at the start of a command. Refused even in quotes: no program has such a name.
+# Reserved words at the start of a command. They are refused even in quotes: no program has such a name.
 _RESERVED = frozenset({
     "if", "then", "elif", "else", "fi", "for", "in", "until", "while", "do", "done", "case", "esac", "coproc",
     "select", "function", "time", "{", "}", "!", "[[", "]]",
 })  # fmt: skip
 
-# Builtins that evaluate some arguments again: printf -v 'a[$(rm x)]' runs rm from a literal word.
+# Builtins that evaluate some of their arguments: printf -v 'a[$(rm x)]' runs rm, although the word is quoted.
 _EVALUATES_AGAIN = frozenset({
     "[", "bind", "builtin", "command", "compgen", "complete", "compopt", "declare", "enable", "eval", "exec",
     "export", "getopts", "hash", "let", "local", "mapfile", "printf", "read", "readarray", "readonly", "set", "shift",
@@ -58,7 +58,7 @@ def simple_commands(command: str) -> tuple[Words, ...] | None:
         command: A command for non-interactive bash.
 
     Returns:
-        One tuple of words for each simple command; None for any other command, also one with a syntax error.
+        One tuple of words for each simple command; None if ``command`` contains anything else, or a syntax error.
     """
     if not _is_readable(command):
         return None
@@ -102,7 +102,7 @@ def simple_commands(command: str) -> tuple[Words, ...] | None:
 
 def _is_readable(command: str) -> bool:
     # str.isprintable is False for NUL, CR, escapes, bidi and zero-width controls, lone surrogates and every space
-    # but the ASCII space: a reader can't see these, or a locale may treat them as separators.
+    # except the ASCII space: a reader can't see these, or a locale may treat them as separators.
     if not command.replace("\n", "").replace("\t", "").isprintable():
         return False
     # In some multi-byte locales a backslash is parsed as part of the preceding non-ASCII character.
