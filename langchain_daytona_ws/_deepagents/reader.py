@@ -236,8 +236,10 @@ def file_glob(pattern: str) -> str:
 
 
 def anchor_of(pattern: str) -> tuple[str, str]:
-    """Split an absolute pattern into a literal directory and the rest. For a relative pattern, the directory is
-    ``""``."""
+    """Split an absolute pattern into a literal directory and the rest.
+
+    For a relative pattern, return ``("", pattern)``.
+    """
     literal = re.split(r"[*?\[{\\]", pattern, maxsplit=1)[0]
     directory = literal.rpartition("/")[0]
     if not directory.startswith("/"):
