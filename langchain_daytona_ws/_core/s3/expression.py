@@ -80,7 +80,6 @@ class Expression:
 
     Raises:
         NeedsRipgrepError: Only ripgrep supports the pattern, or it has an operator and RE2 is not installed.
-
     """
 
     def __init__(self, pattern: str, *, ignore_case: bool) -> None:
@@ -106,7 +105,6 @@ class Expression:
 
         Raises:
             NeedsRipgrepError: Only ripgrep can decide whether a line matches, or a line is too long.
-
         """
         # RE2's word boundaries may be wrong next to non-ASCII characters. Then lines are found without boundaries, and
         # `_match` checks each line.

@@ -42,7 +42,6 @@ class Lookup:
         Raises:
             RefusedError: ``missing``, ``is_directory``, ``not_a_directory``, or a code of `key_of`.
             StoreFault: The file exists but cannot be read, or S3 failed.
-
         """
         found = await self.find(key_of(path), max_bytes=max_bytes)
         if found is None:
@@ -121,7 +120,6 @@ class Lookup:
 
         Raises:
             RefusedError: ``missing`` or ``not_a_directory``.
-
         """
         if await self.is_directory(key):
             return
@@ -142,7 +140,6 @@ class Lookup:
 
         Raises:
             RefusedError: ``is_directory`` or ``not_a_directory``.
-
         """
         _require_name(key)
         here = below(key)
@@ -200,7 +197,6 @@ def key_of(path: str) -> str:
 
     Raises:
         RefusedError: ``bad_path`` or ``outside``.
-
     """
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if path.startswith("/"):

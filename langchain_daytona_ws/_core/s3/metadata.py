@@ -90,7 +90,7 @@ class Mark:
 
 def new_mark(call_key: str, action: str) -> Mark:
     """Return the mark of a call with this key."""
-    mark = _mark(_digits(call_key) + action)
+    mark = _mark(_short_hash(call_key) + action)
     if mark is None:
         raise ValueError(f"unknown action {action!r}")
     return mark
@@ -98,7 +98,7 @@ def new_mark(call_key: str, action: str) -> Mark:
 
 def mark_of(metadata: Mapping[str, str], call_key: str) -> Mark | None:
     """Return the mark of a call; None if it left no mark."""
-    call = _digits(call_key)
+    call = _short_hash(call_key)
     return next((mark for mark in marks_in(metadata) if mark.call == call), None)
 
 
@@ -118,10 +118,10 @@ def proves_not_applied(before: Mapping[str, str], now: Mapping[str, str], call_k
     second read still has a mark of the first, but no mark of the call, the call was not applied.
     """
     known, present = {mark.call for mark in marks_in(before)}, {mark.call for mark in marks_in(now)}
-    return _digits(call_key) not in present and not known.isdisjoint(present)
+    return _short_hash(call_key) not in present and not known.isdisjoint(present)
 
 
-def _digits(call_key: str) -> str:
+def _short_hash(call_key: str) -> str:
     return hashlib.sha256(call_key.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
