@@ -149,8 +149,8 @@ class Omitted:
 
     Args:
         reason: ``binary_match``: a binary file matches, and its lines are not shown. The other paths were not
-            searched: large files (``binary``), UTF-16 files that the search program does not support (``utf16``), and
-            paths that cannot be read (``unreadable``).
+            searched: ``binary`` files, usually because of their size; ``utf16`` files, which the search program does
+            not support; and ``unreadable`` paths.
         count: The number of paths.
         paths: The first 20 paths.
     """

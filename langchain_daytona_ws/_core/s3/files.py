@@ -18,7 +18,7 @@ from langchain_daytona_ws._core.guest_rpc.client import Meter
 from langchain_daytona_ws._core.s3 import search, tree
 from langchain_daytona_ws._core.s3.errors import LARGEST_PUT_BYTES, store_error, too_large
 from langchain_daytona_ws._core.s3.listings import Listings
-from langchain_daytona_ws._core.s3.lookup import Lookup, below, is_hidden, key_of
+from langchain_daytona_ws._core.s3.lookup import Lookup, below, is_invalid, key_of
 from langchain_daytona_ws._core.s3.metadata import (
     CREATED,
     EDITED,
@@ -257,7 +257,7 @@ class S3Files:
                 name[len(prefix) :].rstrip("/") for name in (*page.prefixes, *(o.key for o in page.objects))
             ]
             if count := len(within) - len(markers):
-                visible = sum(not is_hidden(name) for name in set(within))
+                visible = sum(not is_invalid(name) for name in set(within))
                 raise RefusedError("not_empty", count=min(visible or count, COUNTED_ENTRIES))
             info = markers[0] if markers else await self._lookup.file_at(at)
             if info is None:

@@ -83,7 +83,7 @@ class Lookup:
         return not key or _first(await self.port.list_page(below(key), max_keys=1)) is not None
 
     async def exists(self, key: str) -> bool:
-        """Return whether the path is a file or a directory. Hidden keys do not count."""
+        """Return whether the path is a file or a directory."""
         return await self.is_directory(key) or await self.file_at(key) is not None
 
     async def similar(self, key: str) -> list[str]:
@@ -113,7 +113,7 @@ class Lookup:
             more = page.more
             if more is None:
                 break
-        return {name for name in names_here if not is_hidden(name)}
+        return {name for name in names_here if not is_invalid(name)}
 
     async def require_directory(self, key: str) -> None:
         """Refuse a path that is not a directory.
@@ -203,7 +203,7 @@ def key_of(path: str) -> str:
         raise RefusedError("bad_path")
     if ".." in parts:
         raise RefusedError("outside")
-    if any(is_hidden(part) for part in parts):
+    if any(is_invalid(part) for part in parts):
         raise RefusedError("bad_path")
     return "/".join(parts)
 
@@ -223,8 +223,8 @@ def ancestors(key: str) -> list[str]:
     return ["/".join(parts[: count + 1]) for count in range(len(parts))]
 
 
-def is_hidden(part: str) -> bool:
-    """Return whether a part of a key cannot be a file name, so that a mount hides the key."""
+def is_invalid(part: str) -> bool:
+    """Return whether a part of a key cannot be a file name. A mount, and this package, hide such keys."""
     if part in ("", ".", "..") or "\0" in part:
         return True
     try:

@@ -105,7 +105,7 @@ class PageRequest:
 
 
 class StoreFaultKind(enum.Enum):
-    """The kinds of failed S3 requests; the core reacts to each kind in another way."""
+    """The kinds of failed S3 requests; the core reacts to each kind in its own way."""
 
     MISSING = "the object does not exist"
     DENIED = "403 access denied"

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Protocol
 
 from langchain_daytona_ws._core.guest_rpc.client import Meter
-from langchain_daytona_ws._core.s3.lookup import is_hidden
+from langchain_daytona_ws._core.s3.lookup import is_invalid
 from langchain_daytona_ws._core.s3.store import ObjectSink, ObjectStorePort
 from langchain_daytona_ws._core.transfers.models import (
     FoundFile,
@@ -89,7 +89,7 @@ class S3Transfers:
         return sent
 
     async def _send(self, file: Outgoing, progress: Progress) -> TransferredFile | SkippedEntry:
-        if any(is_hidden(part) for part in file.path.split("/")):
+        if any(is_invalid(part) for part in file.path.split("/")):
             return SkippedEntry(file.path, "name")
         meter = progress.meter([(file.path, file.source.size_bytes)])
         try:
@@ -101,7 +101,7 @@ class S3Transfers:
 
     async def make_directories(self, paths: Sequence[str]) -> None:
         for start in range(0, len(paths), GROUP):
-            part = [path for path in paths[start : start + GROUP] if not is_hidden(path.rpartition("/")[2])]
+            part = [path for path in paths[start : start + GROUP] if not is_invalid(path.rpartition("/")[2])]
             await self._port.gather([partial(self._make_directory, path) for path in part])
 
     async def _make_directory(self, path: str) -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Generic, Literal, Protocol, TypeVar
 
 from langchain_daytona_ws._core.files.models import Entry, GlobQuery, GlobReading, GlobResult, Listing
-from langchain_daytona_ws._core.s3.lookup import LAST, Lookup, below, is_hidden, key_of
+from langchain_daytona_ws._core.s3.lookup import LAST, Lookup, below, is_invalid, key_of
 from langchain_daytona_ws._core.s3.pages import Pages
 from langchain_daytona_ws._core.s3.store import ObjectInfo, ObjectStorePort
 from langchain_daytona_ws._core.transfers.models import FoundFile, Survey, too_many_files
@@ -95,7 +95,7 @@ class Walk(Generic[S]):
             self._skipped = ""
         *names, last = info.key[len(self._base) :].split("/")
         state = self._enter(names, start)
-        if state is not None and not is_hidden(last):
+        if state is not None and not is_invalid(last):
             self._visitor.file(state, info.key, last, info)
 
     def _enter(self, names: list[str], start: S) -> S | None:
@@ -107,7 +107,7 @@ class Walk(Generic[S]):
         state = self._above[-1][1] if self._above else start
         for count in range(common, len(names)):
             path = self._base + "/".join(names[: count + 1])
-            below = None if is_hidden(names[count]) else self._visitor.directory(state, path, names[count])
+            below = None if is_invalid(names[count]) else self._visitor.directory(state, path, names[count])
             if below is None:
                 self._skipped = path + "/"
                 return None
@@ -138,8 +138,8 @@ async def _names(lookup: Lookup, prefix: str) -> tuple[set[str], dict[str, Objec
         page = await listing.next()
         pages += 1
         names = (name[len(prefix) : -1] for name in page.prefixes)
-        directories.update(name for name in names if not is_hidden(name))
-        files.update((o.key[len(prefix) :], o) for o in page.objects if not is_hidden(o.key[len(prefix) :]))
+        directories.update(name for name in names if not is_invalid(name))
+        files.update((o.key[len(prefix) :], o) for o in page.objects if not is_invalid(o.key[len(prefix) :]))
         more = page.more
         cut = more is not None and (
             len(directories) + len(files) > MAX_ENTRIES
