@@ -125,7 +125,7 @@ def _syntax_error(bash: bytes, command: bytes) -> bytes | None:
         return None
     reader, writer = posix.pipe()
     try:
-        pid = _spawn(bash, command, writer, posix.environ, [b"-O", b"extglob", b"-n"])
+        pid = spawn(bash, command, writer, posix.environ, [b"-O", b"extglob", b"-n"])
     except OSError as error:
         raise dirs.SetupError("processes", error.strerror or str(error)) from None
     posix.close(writer)
@@ -139,7 +139,7 @@ def _syntax_error(bash: bytes, command: bytes) -> bytes | None:
     return message if posix.waitpid(pid, 0)[1] else None
 
 
-def _spawn(
+def spawn(
     bash: bytes,
     command: bytes,
     writer: int,
@@ -189,7 +189,7 @@ def _memory_file(data: bytes) -> int:
 class Run:
     """One running command. ``editors`` and ``pty_run``, which are sent only for some commands, replace this class."""
 
-    _spawn = staticmethod(_spawn)
+    _spawn = staticmethod(spawn)
 
     def __init__(self, call: record.Record, request: Request) -> None:
         self.key = request["key"]

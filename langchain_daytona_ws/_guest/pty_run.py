@@ -59,7 +59,7 @@ class Run(editors.Run):
         for end, fd in ((reader, self.reader), (terminal, writer)):
             os.dup2(end, fd, inheritable=False)
             os.close(end)
-        return command._spawn(bash, script, writer, env, options, path=self._terminal)
+        return command.spawn(bash, script, writer, env, options, path=self._terminal)
 
     def start(self, bash: bytes, script: bytes) -> None:
         if "TERM" not in self.user_vars:
