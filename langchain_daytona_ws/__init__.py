@@ -1,7 +1,7 @@
 """LangChain tools over one shared Daytona workspace.
 
-The names are resolved when they are first used: a bare import loads neither LangChain nor pydantic, and building
-the tools loads neither daytona nor boto3.
+Each name is imported when it is first used. So ``import langchain_daytona_ws`` loads neither LangChain nor pydantic,
+and creating the tools loads neither daytona nor boto3.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ _HOMES = {
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-# Without its extra it says what to install, which importing all names should not.
+# Without the extra ``deepagents``, this name raises an error that names the extra. ``import *`` must not raise it.
 _UNAVAILABLE = set() if find_spec("deepagents") else {"WorkspaceBackend"}
 
 __all__ = sorted(_HOME_OF.keys() - _UNAVAILABLE)  # noqa: PLE0605 - one list, held against the imports above by a test

@@ -1,4 +1,4 @@
-"""Modules that are imported on first use. Annotations that refer to them work with `typing.get_type_hints`."""
+"""Modules that are imported on first use. `typing.get_type_hints` can evaluate annotations that refer to them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 class LazyModule:
     """A module that is imported when one of its names is first used.
 
-    For type checkers, import the module under the same name in a block ``if TYPE_CHECKING``.
+    For type checkers, also import the module itself under the same name in an ``if TYPE_CHECKING`` block.
 
     Args:
         name: Full name of the module.

@@ -9,16 +9,16 @@ WorkspaceError
 ├── CredentialsRefused       no credentials for the workspace's S3 prefix could be obtained
 ├── SandboxError             the sandbox failed, or returned an invalid answer
 │   ├── SandboxUnavailable   the sandbox or the API is not reachable now; nothing ran
-│   ├── UnpushedFiles        files are only on the sandbox's disk, and not in S3; it was not deleted
-│   └── OutcomeUnknown       the call was sent, and it is unknown whether it took effect
-├── JobError                 the background job does not exist, or too many jobs run
-├── CommandRefused           the command is empty, too large, or contains a NUL byte; it was not sent
+│   ├── UnpushedFiles        the sandbox was not deleted, because some of its files are not in S3
+│   └── OutcomeUnknown       the call was sent, and it is unknown whether the call took effect
+├── JobError                 the background job does not exist or is damaged, or too many jobs run
+├── CommandRefused           the command or an argument is invalid, such as an empty command; nothing was sent
 └── FileError                a file operation was refused or failed; nothing was changed
-    ├── PathRefused          the path leaves the workspace, or is not a valid path
+    ├── PathRefused          the path leads out of the workspace, or is not a valid path
     ├── FileMissing          the file or directory does not exist
-    ├── FileUnsuitable       binary, too large, a directory, or not a regular file
-    ├── EditRefused          old_string was not found, not unique, identical or empty
-    └── WriteConflict        the file exists and was not read, or changed since it was read
+    ├── FileUnsuitable       the file is binary, too large, a directory, or not a regular file
+    ├── EditRefused          old_string is empty, not found, not unique, or equal to new_string
+    └── WriteConflict        the existing file was not read by this session, or has changed since it was read
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class WorkspaceError(Exception):
     Args:
         message: Text for the engineer: the operation, the failure and every remedy. Contains no secret.
         code: Stable identifier of the cause, such as ``"snapshot_not_found"``. Default: the class's ``default_code``.
-        op: The operation: ``"create"``, ``"execute"``, ``"read"`` …
-        context: Facts as data: ids, sizes, limits, status codes. Contains no secret.
-        retryable: Whether the same call, unchanged, may succeed later.
-        for_model: Short text for the language model. Default: the message. Required if the message mentions the host,
+        op: The operation, such as ``"create"``, ``"execute"`` or ``"read"``.
+        context: Values that belong to the error, such as ids, sizes, limits and status codes. Contains no secret.
+        retryable: Whether the same call may succeed later.
+        for_model: Short text for the language model. Default: the message. Pass it if the message mentions the host,
             the account or the workspace root.
     """
 
@@ -123,25 +123,25 @@ class SandboxUnavailable(SandboxError):
 
 
 class UnpushedFiles(SandboxError):
-    """Files of the workspace are only on the sandbox's disk, and not in S3, so the sandbox was not deleted."""
+    """The sandbox was not deleted, because some files of the workspace are only on its disk, and not in S3."""
 
     default_code = "unpushed_files"
 
 
 class OutcomeUnknown(SandboxError):
-    """The call was sent, the connection was lost, and it is unknown whether the call took effect."""
+    """The call was sent, and it is unknown whether the call took effect, for example after a lost connection."""
 
     default_code = "outcome_unknown"
 
 
 class JobError(WorkspaceError):
-    """The background job does not exist, or too many jobs run."""
+    """The background job does not exist or its record is damaged, or too many jobs run."""
 
     default_code = "job"
 
 
 class CommandRefused(WorkspaceError, ValueError):
-    """The command is empty, too large, or contains a NUL byte; it was not sent."""
+    """The command or an argument is invalid, such as an empty command. Nothing was sent."""
 
     default_code = "command_refused"
 
@@ -153,7 +153,7 @@ class FileError(WorkspaceError):
 
 
 class PathRefused(FileError, ValueError):
-    """The path leaves the workspace, or is not a valid path."""
+    """The path leads out of the workspace, or is not a valid path."""
 
     default_code = "path_refused"
 
@@ -171,12 +171,12 @@ class FileUnsuitable(FileError):
 
 
 class EditRefused(FileError, ValueError):
-    """``old_string`` was not found, not unique, identical to ``new_string``, or empty."""
+    """``old_string`` is empty, not found in the file, not unique in it, or equal to ``new_string``."""
 
     default_code = "edit_refused"
 
 
 class WriteConflict(FileError):
-    """The file exists and this session has not read it, or it changed since this session read it."""
+    """The existing file was not read by this session, or has changed since this session read it."""
 
     default_code = "write_conflict"

@@ -1,9 +1,10 @@
 r"""Convert a path from a model to a path relative to the workspace, or refuse it; display and parse file names. Pure.
 
-``..`` is resolved in the text of the path; symbolic links are checked again in the sandbox, where the file is opened.
-A name that cannot be displayed exactly on one line is quoted as in bash, ``$'a\nb'``; a relative path may be quoted in
-the same way. A leading ``./`` makes ``~`` and the like ordinary characters. An absolute path below the workspace
-directory is accepted unquoted. A name that is not UTF-8 contains a lone surrogate for each byte (``surrogateescape``).
+``..`` is resolved in the text of the path. Symbolic links are checked later, in the sandbox, when the file is opened.
+
+A name that one line cannot display exactly is quoted as in bash, ``$'a\nb'``. In a relative path from the model, quoted
+names are unquoted; an absolute path is never unquoted. After a leading ``./``, a ``~`` or a drive such as ``C:`` is
+part of an ordinary name. In a name that is not UTF-8, each invalid byte is a lone surrogate (``surrogateescape``).
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ PATH_BYTES = 4095  # PATH_MAX without its closing NUL
 NAME_BYTES = 255
 CANDIDATES_MAX = 8
 
-# The file with the whole output of a command; see _guest.record and _guest.dirs.
+# Paths of the logs in the sandbox, which contain the whole output of a command; see _guest.record and _guest.dirs.
 _LOG = rf"{re.escape(STATE_PARENT)}/\.langchain-daytona-ws-[0-9]{{1,10}}/[0-9a-f]{{32}}[a-z]?\.log"
 
-# Beginnings of paths outside the workspace. With "./" in front, the path is an ordinary one, as in bash.
+# Beginnings of paths outside the workspace. With "./" in front of it, such a beginning is an ordinary name, as in bash.
 _FOREIGN = (
     ("home", r"~([a-z_][a-z0-9_-]*)?(/|$)"),
     ("windows", r"[A-Za-z]:[\\/]|\\\\"),
@@ -37,7 +38,9 @@ _SPECIAL_BACK = dict(zip("ntrabeEfv\\'\"?", "\n\t\r\a\b\x1b\x1b\f\v\\'\"?", stri
 
 
 def workspace_path(path: str, root: str) -> str:
-    """Return ``path`` relative to the workspace directory ``root``, normalised, ``"."`` for the root itself.
+    """Return a path from the model as a normalised path relative to the workspace directory ``root``.
+
+    The result for the workspace directory itself is ``"."``.
 
     Raises:
         PathRefused: The path is outside of the workspace, or invalid.
@@ -59,19 +62,20 @@ def workspace_path(path: str, root: str) -> str:
         raise PathRefused(f"A name in the path is longer than {NAME_BYTES} bytes.", code="path_too_long")
     if len(b"/".join([root.encode(), *names])) > PATH_BYTES:
         raise PathRefused("The path is longer than the system allows.", code="path_too_long")
-    # Escaped single bytes may form UTF-8 together.
+    # Bytes that were escaped one by one may form valid UTF-8 together: decode them again.
     return "/".join(name_bytes.decode("utf-8", "surrogateescape") for name_bytes in names) or "."
 
 
 def is_log(path: str) -> bool:
-    """Return whether a path can be that of a command's log in the sandbox."""
+    """Return whether a path has the form of a log's path in the sandbox."""
     return re.fullmatch(_LOG, path) is not None
 
 
 def with_slashes(path: str, root: str) -> str | None:
-    """Return a relative path with its backslashes replaced by slashes; None if it has no backslash to replace.
+    """Return the workspace path for a relative path whose backslashes are read as slashes.
 
-    Backslashes of a quoted name (`shown`) or of an absolute path are part of the name.
+    Return None if there is no backslash, or if the backslashes are not separators: in a path with a quoted name
+    (`shown`), and in an absolute path.
     """
     if "\\" not in path or path.startswith("/") or unquoted(path) != path:
         return None
@@ -79,7 +83,14 @@ def with_slashes(path: str, root: str) -> str | None:
 
 
 def workspace_pattern(pattern: str, root: str) -> tuple[str, bool]:
-    """Return a glob pattern without its root, and whether it starts at the root instead of the searched directory."""
+    """Return a normalised glob pattern, and whether it starts at the workspace directory.
+
+    An absolute pattern starts there, with or without the path of the workspace directory. A relative pattern starts at
+    the searched directory.
+
+    Raises:
+        PathRefused: The pattern is empty or invalid, or leads out of the workspace.
+    """
     _check_text(pattern)
     if len(pattern.encode("utf-8", "surrogateescape")) > PATH_BYTES:
         raise PathRefused("The pattern is longer than any path.", code="path_too_long")
@@ -96,13 +107,13 @@ def workspace_pattern(pattern: str, root: str) -> tuple[str, bool]:
 
 
 def candidates(path: str, root: str) -> tuple[str, ...]:
-    """Return paths in the workspace that an outside path may refer to: its suffixes, longest first."""
+    """Return the workspace paths that the model may have meant with an outside path: its endings, the longest first."""
     parts = _foreign_parts(path, root)
     return tuple("/".join(parts[start:]) for start in range(len(parts)))[:CANDIDATES_MAX]
 
 
 def outside(path: str, root: str, found: str | None = None) -> PathRefused:
-    """Return the refusal of a path that is outside of the workspace.
+    """Return the error for a path that is outside of the workspace.
 
     Args:
         path: The path from the model.
@@ -143,7 +154,7 @@ def _check_text(path: str) -> None:
 
 
 def _below_root(parts: list[str], root: str) -> list[str] | None:
-    """Return an absolute path's parts below the workspace directory; None if the path is outside."""
+    """Return the parts of an absolute path that follow the workspace directory; None if the path is outside of it."""
     above = _split(root)
     if parts[: len(above)] == above:
         return _without_dotdot(parts[len(above) :])
@@ -152,7 +163,7 @@ def _below_root(parts: list[str], root: str) -> list[str] | None:
 
 
 def _foreign_parts(path: str, root: str) -> list[str]:
-    """Return the names in a path outside of the workspace, without drive, scheme, home or root."""
+    """Return the names in a path outside of the workspace, without a drive, URL scheme, home directory or ``..``."""
     kind = looks_foreign(path)
     if kind == "url":
         path = unquote(path).partition(":/")[2]
@@ -191,27 +202,30 @@ def _without_dotdot(parts: list[str]) -> list[str]:
 
 
 def shown(path: str) -> str:
-    r"""Display a path on one line; control and invisible characters are quoted as in bash, ``$'a\nb'``."""
+    r"""Return a path as text for one line. A path that `workspace_path` would read differently gets quotes or ``./``.
+
+    A path with control or invisible characters is quoted as in bash, ``$'a\nb'``.
+    """
     name = shown_name(path)
     return f"./{path}" if name == path and looks_foreign(f"{path}/") else name
 
 
 def shown_name(name: str) -> str:
-    """Display a name in a directory, like `shown` a path."""
+    """Return the name of an entry of a directory as text for one line, quoted as `shown` quotes a path."""
     if not name.isprintable() or "$'" in name or name != name.strip():
         return _quoted(name, str.isprintable)
     return name
 
 
 def spelled_out(name: str) -> str:
-    """Display a name so that it differs visibly from names that look the same."""
+    """Return a name as text that differs visibly from other names that look the same (Unicode composition)."""
     if unicodedata.normalize("NFC", name) == name:
         return shown(name)
     return _quoted(name, lambda char: char.isprintable() and char.isascii())
 
 
 def characters(text: str) -> str:
-    """Name the characters of a short text: ``NO-BREAK SPACE (U+00A0)``."""
+    """Return the Unicode names of a text's first four characters, such as ``NO-BREAK SPACE (U+00A0)``."""
     named = [_named(char) for char in text[:4]] + ["more"] * (len(text) > 4)
     return " + ".join(named) or "nothing"
 
@@ -224,15 +238,15 @@ def _named(char: str) -> str:
 
 
 def looks_foreign(path: str) -> str:
-    """Return the kind of location outside the workspace that a relative path refers to: home, windows, url, or ""."""
+    """Return the kind of a path that looks relative, but is outside: home, windows or url; "" for other paths."""
     return next((kind for kind, beginning in _FOREIGN if re.match(beginning, path)), "")
 
 
 def unquoted(path: str) -> str:
-    """Return a path with each part unquoted that `shown` has quoted.
+    r"""Return a path in which each quoted name, ``$'a\nb'``, is replaced by the name itself.
 
     Raises:
-        PathRefused: An escape has no character.
+        PathRefused: An escape is not a valid character.
     """
     return re.sub(_QUOTED, lambda part: _unescaped(part[1]), path)
 
@@ -261,7 +275,7 @@ def _unescaped(text: str) -> str:
         data = re.sub(_ESCAPE, _character, text).encode("utf-8", "surrogateescape")
     except (ValueError, OverflowError):  # half a surrogate pair, or a code point that does not exist
         raise PathRefused("The path is not valid Unicode text.", code="path_not_unicode") from None
-    # Bytes that are escaped separately may form UTF-8.
+    # Bytes that were escaped one by one may form valid UTF-8 together.
     return data.decode("utf-8", "surrogateescape")
 
 

@@ -90,7 +90,10 @@ class BytesSource:
 
 
 OnBytes = Callable[[int], object]
-"""Called with the size of each transferred piece, in bytes, in the caller's thread or event loop."""
+"""Called with the size of each transferred piece, in bytes, in the caller's thread or event loop.
+
+S3 transfers call it with a negative number to subtract pieces that will be transferred again.
+"""
 
 
 class FaultKind(enum.Enum):

@@ -1,7 +1,7 @@
 """The configuration: frozen pydantic models of the JSON document.
 
-``SandboxConfig.model_validate(json_dict)`` accepts the ``{"name", "config"}`` envelope or the inner object, with keys
-in camelCase or snake_case. It reports all problems in one `ConfigError`.
+``SandboxConfig.model_validate(json_dict)`` accepts an object of settings, or an envelope ``{"name": …, "config": …}``
+around this object. Keys are in camelCase or snake_case. One `ConfigError` reports all problems.
 """
 
 from langchain_daytona_ws.config.models import (

@@ -17,12 +17,12 @@ _DOMAIN = rf"(\*\.)?({_LABEL}\.)*{_LABEL}"
 
 
 def url(value: str, *, sends: str | None, example: str) -> str:
-    """Accept an http(s) URL without credentials, query and fragment; remove a final slash.
+    """Accept an http(s) URL without credentials, query and fragment; return it without a final slash.
 
     Args:
-        value: The URL. An error never quotes it, because it may contain a password.
-        sends: The secret that requests to this URL contain; plain http is then accepted for loopback addresses only.
-            None: plain http is accepted for every host.
+        value: The URL. No error quotes it, because it may contain a password.
+        sends: Description of the secret in the requests to this URL: plain http is refused, except for loopback
+            addresses. None if they contain no secret: plain http is accepted for every host.
         example: A valid URL, for the error message.
     """
     # urlsplit silently removes some of these characters, and parses others differently from HTTP clients.
@@ -60,7 +60,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def cidr(value: str) -> str:
-    """Accept an IPv4 range and normalise it (Daytona documentation: the allow list contains IPv4 ranges)."""
+    """Accept an IPv4 range, and return it normalised. Daytona's allow list contains only IPv4 (its documentation)."""
     try:
         network = ipaddress.ip_network(value, strict=False)
     except ValueError:
@@ -77,7 +77,7 @@ def cidr(value: str) -> str:
 
 
 def domain(value: str) -> str:
-    """Accept a host name, also with the prefix ``*.``; convert it to lower case."""
+    """Accept a host name, or ``*.`` and a host name; return it in lower case."""
     name = value.lower()
     if not re.fullmatch(_DOMAIN, name) or len(name) > 253:
         raise refusal(
@@ -97,7 +97,7 @@ StsUrl = Annotated[
 LOOPBACK_OR_HTTPS = (
     r"^([Hh][Tt][Tt][Pp][Ss]://|[Hh][Tt][Tt][Pp]://([Ll][Oo][Cc][Aa][Ll][Hh][Oo][Ss][Tt]|127\.|\[))"
 )
-"""Pattern for the JSON Schema only; the functions above validate the values and produce the errors."""
+"""Pattern for the JSON Schema. Values are validated by the functions above, which also raise the errors."""
 
 Cidr = Annotated[str, AfterValidator(cidr)]
 Domain = Annotated[str, AfterValidator(domain)]

@@ -24,15 +24,16 @@ T = TypeVar("T")
 
 
 class _NormalizedObject(dict[str, Any]):
-    """An object with known camelCase keys only, and with values from environment variables filled in."""
+    """An object whose keys are known and in camelCase; missing values were read from environment variables."""
 
 
 class ConfigModel(BaseModel):
     """A frozen model that accepts its known keys in camelCase or snake_case, and reports all problems in one error.
 
     Raises:
-        ConfigError: From ``Model(...)``, ``Model.model_validate`` and ``Model.model_validate_json``. As a field of
-            another pydantic model, it raises pydantic's own error with the same texts, without the input.
+        ConfigError: The values are invalid. Raised by ``Model(...)``, ``Model.model_validate`` and
+            ``Model.model_validate_json``. If the model is a field of another pydantic model, pydantic's own error is
+            raised, with the same texts and without the input.
     """
 
     model_config = ConfigDict(
@@ -45,14 +46,14 @@ class ConfigModel(BaseModel):
     )
 
     _envelope_keys: ClassVar[frozenset[str]] = frozenset()
-    """Keys of this model that an envelope has at its top level."""
+    """Keys of this model that belong to the envelope, not to the object inside it."""
 
     def __init__(self, **data: Any) -> None:
         __tracebackhide__ = True
         _or_config_error(type(self), lambda: super(ConfigModel, self).__init__(**data))
 
-    # Marks this __init__ as equivalent to pydantic's, as RootModel does. Otherwise pydantic would call it for nested
-    # objects, which would raise their own errors instead of adding to the list.
+    # With this mark, as in RootModel, pydantic does not call this __init__ for nested objects. Otherwise each nested
+    # object would raise its own error, and the problems would not be reported together.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
     @classmethod
@@ -78,7 +79,7 @@ class ConfigModel(BaseModel):
             kwargs: Options of pydantic's ``model_validate``.
 
         Raises:
-            ConfigError: Lists all problems of the document, or the position of the JSON syntax error.
+            ConfigError: Lists all problems of the document, or reports the position of a JSON syntax error.
         """
         __tracebackhide__ = True
         return cls.model_validate(_parsed(cls.__name__, json_data), **kwargs)
@@ -90,13 +91,17 @@ class ConfigModel(BaseModel):
 
     @classmethod
     def _conflicts(cls, given: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-        """Yield (key, problem) for each conflict between keys; the values are not validated yet."""
+        """Yield (key, problem) for each conflict between settings.
+
+        Args:
+            given: The normalised object. Its values may be invalid, because they are validated later.
+        """
         return ()
 
     @model_validator(mode="wrap")
     @classmethod
     def _validate(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """Normalise the keys of the whole document, validate the values, and report both kinds of problems together."""
+        """Normalise the keys of the whole document, validate its values, and raise one error with all problems."""
         if isinstance(data, _NormalizedObject | cls):
             return handler(data)
         outer: Location = ()
@@ -111,7 +116,7 @@ class ConfigModel(BaseModel):
             instance = handler(normalized)
         except ValidationError as error:
             problems += [document.located(problem) for problem in problems_of(error)]
-        # Raised outside the `except` block: otherwise its __context__ would hold the input.
+        # Raise it outside the `except` block: inside, its __context__ would be the error that contains the input.
         if problems or instance is None:
             raise validation_error(cls.__name__, problems)
         return instance
@@ -131,7 +136,7 @@ def _parsed(title: str, text: str | bytes | bytearray) -> object:
     try:
         return json.loads(text, object_pairs_hook=keys.JsonObject, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
-        # The error itself is dropped: it contains the whole document with its secrets.
+        # Do not chain the error: it contains the whole document with its secrets.
         problem = f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
     except UnicodeDecodeError as error:
         problem = f"is not JSON: byte {error.start} is not UTF-8"
@@ -145,7 +150,7 @@ def _no_constant(name: str) -> object:
 
 
 class _Document:
-    """Normalise a document before its values are validated, and collect its problems.
+    """Normalises a document before its values are validated, and collects the problems of its keys.
 
     Args:
         root: The model of the whole document.
@@ -159,7 +164,7 @@ class _Document:
         self._remedies: dict[Location, str] = {}
 
     def normalized(self, model: type[BaseModel], data: Any, at: Location) -> Any:
-        """Return the object with camelCase keys and values from the environment, recursively."""
+        """Return an object, and the objects in it, with camelCase keys and with values from the environment."""
         if not isinstance(data, Mapping):
             return data
         result = self._with_known_keys(model, data, at)
@@ -178,7 +183,10 @@ class _Document:
         return result
 
     def located(self, problem: Problem) -> Problem:
-        """Return a problem of pydantic with its location in the whole document and a remedy for environment values."""
+        """Return a problem of pydantic with its location in the whole document.
+
+        If the setting has an environment variable, the text names the variable as part of the remedy.
+        """
         is_in_envelope = problem.at[:1] and problem.at[0] in self.root._envelope_keys
         at = problem.at if is_in_envelope else (*self.outer, *problem.at)
         return Problem(at, problem.text + self._remedies.get(at, ""))

@@ -1,4 +1,4 @@
-"""Configuration keys: their spellings, suggestions for unknown keys, and their environment variables."""
+"""Configuration keys: their spellings, their environment variables, and error texts for unknown and repeated keys."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from langchain_daytona_ws.config.problems import Location, path_of, quoted
 
 ENV = "x-env"
-"""JSON Schema keyword, also in the field's metadata, for a setting's environment variable or variables."""
+"""JSON Schema keyword for the environment variable (or variables) of a setting; also a key of the field's metadata."""
 
 
 class JsonObject(dict[str, object]):
@@ -28,7 +28,7 @@ class JsonObject(dict[str, object]):
 
 @cache
 def spellings(model: type[BaseModel]) -> dict[str, str]:
-    """Map every accepted spelling of a key to its camelCase spelling."""
+    """Return a dictionary from each accepted spelling of a key to its camelCase spelling."""
     known = {}
     for name, field in model.model_fields.items():
         alias = field.alias or name
@@ -51,7 +51,7 @@ def nested(field: FieldInfo) -> type[BaseModel] | None:
 
 
 def variables_of(field: FieldInfo) -> tuple[str, ...]:
-    """Return the environment variables that replace a missing value, in order of precedence."""
+    """Return the environment variables from which a missing value is read, the preferred variable first."""
     extra = field.json_schema_extra
     named = extra.get(ENV) if isinstance(extra, dict) else None
     if isinstance(named, str):
@@ -69,7 +69,7 @@ def from_environment(field: FieldInfo) -> tuple[str, str] | None:
 
 
 def unknown_key_text(root: type[BaseModel], outer: Location, at: Location) -> str:
-    """Return the problem text for an unknown key: the most similar known key, else the known keys of the object.
+    """Return the problem text for an unknown key. It suggests the most similar key, or lists the object's known keys.
 
     Args:
         root: The model of the whole document.
@@ -86,7 +86,7 @@ def unknown_key_text(root: type[BaseModel], outer: Location, at: Location) -> st
 def _most_similar(root: type[BaseModel], at: Location) -> tuple[str, ...] | None:
     wanted = _folded(str(at[-1]))
     paths = _paths(root)
-    # An equal key in another object is a better match than a similar key in this object.
+    # Prefer the same key in another object to a similar key in this object.
     for path in paths:
         if _folded(path[-1]) == wanted:
             return path
@@ -115,7 +115,7 @@ def _folded(key: str) -> str:
 
 
 def repeated_key_text(first: str, second: str) -> str:
-    """Return the problem text for a key that occurs twice, in one spelling or in two."""
+    """Return the problem text for a key that occurs twice, in the same spelling or in two different spellings."""
     if first == second:
         return "occurs more than once; keep one occurrence"
     return f"occurs twice, as {quoted(first)} and as {quoted(second)}; keep one occurrence"

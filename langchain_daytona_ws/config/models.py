@@ -1,4 +1,4 @@
-"""The configuration models, one class for each JSON object; the only place for defaults, units and ranges."""
+"""The configuration models: one class for each JSON object, with the defaults, units and ranges of its settings."""
 
 # No `from __future__ import annotations`: pydantic would evaluate the text of each annotation.
 
@@ -26,7 +26,7 @@ DAY_S = 24 * 60 * 60
 
 
 class NetworkConfig(ConfigModel):
-    """Hosts that the sandbox may reach. Leave out the whole object for the organization's setting."""
+    """Hosts that the sandbox may reach. Without this object, the organization's setting applies."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -42,7 +42,10 @@ class NetworkConfig(ConfigModel):
     )
 
     mode: NetworkMode = Field(
-        description="`allow-all`, `deny-all`, or `restricted` to `allowCidrs` and enforced `allowDomains`.",
+        description=(
+            "`allow-all`, `deny-all`, or `restricted` = only `allowCidrs` and, if they are enforced, "
+            "`allowDomains`."
+        ),
     )
     allow_cidrs: tuple[Cidr, ...] = Field(
         default=(),
@@ -50,7 +53,9 @@ class NetworkConfig(ConfigModel):
     )
     allow_domains: tuple[Domain, ...] = Field(
         default=(),
-        description="Domains that may be reached, each exact or starting with `*.`. Only with `restricted`.",
+        description=(
+            "Domains that may be reached, such as `pypi.org` or `*.example.com`. Only with `restricted`."
+        ),
     )
 
     @classmethod
@@ -65,7 +70,7 @@ class NetworkConfig(ConfigModel):
 
 
 class LifecycleConfig(ConfigModel):
-    """How long a persistent sandbox is kept."""
+    """Times after which a persistent sandbox is stopped and deleted."""
 
     idle_timeout_seconds: Annotated[int, WholeNumber(1, 7 * DAY_S, "seconds")] = Field(
         default=900,
@@ -73,7 +78,10 @@ class LifecycleConfig(ConfigModel):
     )
     max_lifetime_seconds: Annotated[int, WholeNumber(1, 30 * DAY_S, "seconds")] = Field(
         default=7 * DAY_S,
-        description="Seconds after which the sandbox is deleted, rounded up to minutes.",
+        description=(
+            "Seconds for which a stopped sandbox is kept before it is deleted, rounded up to minutes. If given, also "
+            "the maximum age of the sandbox."
+        ),
     )
 
 
@@ -86,18 +94,20 @@ def _only_daytona(value: object) -> object:
 class SandboxConfig(ConfigModel):
     """The configuration of a `WorkspaceSession`, from JSON, keyword arguments or the environment.
 
-    Accepts the ``{"name", "config"}`` envelope or the inner object, with keys in camelCase or snake_case; null means
-    "not given" for an optional setting. Settings that are not given are read from environment variables (``x-env`` in
-    the schema) once, at validation; an empty variable counts as unset.
+    A JSON document is an object of settings, or an envelope ``{"name": …, "config": …}`` around this object. Keys are
+    in camelCase or snake_case. For an optional setting, null means "not given". A setting that is not given is read
+    from its environment variable (``x-env`` in the schema) when the configuration is validated. An empty variable
+    counts as unset.
 
-    A pickle contains no secret. It omits the API key, which is read from ``DAYTONA_API_KEY`` at unpickling. A
+    A pickle contains no secret. The API key is not pickled: it is read from ``DAYTONA_API_KEY`` at unpickling. A
     configuration with envVars can't be pickled, because the sandbox would be different without them.
 
     Raises:
-        ConfigError: Lists each problem with its JSON path and remedies, never with a secret's value.
+        ConfigError: The configuration is invalid. The error lists each problem with its JSON path and its remedies, and
+            never contains a secret.
     """
 
-    # Description for the JSON Schema; the docstring above is for Python.
+    # The description for the JSON Schema, in place of the docstring, which is for Python.
     model_config = ConfigDict(
         json_schema_extra={"description": "The settings of a workspace and its sandbox."}
     )
@@ -119,8 +129,8 @@ class SandboxConfig(ConfigModel):
     env_vars: values.Variables = Field(
         default_factory=dict,
         description=(
-            "Environment variables of the sandbox and of every command: a name to a string. "
-            f"Treated as secrets. Names starting with `{values.RESERVED_PREFIX}` are reserved."
+            "Environment variables of the sandbox and of every command: names and their values. The values "
+            f"are treated as secrets. Names starting with `{values.RESERVED_PREFIX}` are reserved."
         ),
         json_schema_extra={
             "propertyNames": {"pattern": f"^(?!{values.RESERVED_PREFIX})[A-Za-z_][A-Za-z0-9_]*$"}
@@ -140,7 +150,10 @@ class SandboxConfig(ConfigModel):
     )
     output_limit_bytes: Annotated[int, WholeNumber(1024, 262_144, "bytes")] = Field(
         default=65_536,
-        description="Bytes of a command's output that are returned; the middle of a longer one is left out.",
+        description=(
+            "Maximum number of bytes of a command's output to return. If the output is longer, its middle is "
+            "left out."
+        ),
     )
     network: NetworkConfig | None = Field(
         default=None,
@@ -152,7 +165,7 @@ class SandboxConfig(ConfigModel):
     )
     lifecycle: LifecycleConfig | None = Field(
         default=None,
-        description="How long a persistent sandbox is kept.",
+        description="Times after which a persistent sandbox is stopped and deleted.",
     )
     on_create: values.Commands | None = Field(
         default=None,
@@ -160,7 +173,10 @@ class SandboxConfig(ConfigModel):
     )
     on_resume: values.Commands | None = Field(
         default=None,
-        description="Shell command, or list of commands, to run when a session starts to use a sandbox.",
+        description=(
+            "Shell command, or list of commands, to run when a session first uses a sandbox, and after each "
+            "restart of it."
+        ),
     )
     options: SandboxOptions = Field(
         default_factory=SandboxOptions,
@@ -172,19 +188,20 @@ class SandboxConfig(ConfigModel):
         """Return a configuration with the defaults and the values of environment variables.
 
         Raises:
-            ConfigError: The value of a variable is invalid. A missing API key is an error of `require_api_key` only.
+            ConfigError: The value of a variable is invalid. A missing API key is no error here: `require_api_key`
+                raises it later.
         """
         return cls.model_validate({})
 
     @classmethod
     def from_file(cls, path: str | PathLike[str]) -> Self:
-        """Return the configuration in a JSON file; settings that it leaves out come from environment variables.
+        """Return the configuration in a JSON file. Settings that are not in the file come from environment variables.
 
         Args:
             path: The file.
 
         Raises:
-            ConfigError: The file cannot be read, or the configuration is invalid; all problems are listed.
+            ConfigError: The file cannot be read, or the configuration is invalid. The error lists all problems.
         """
         try:
             text = Path(path).read_bytes()
@@ -216,15 +233,15 @@ class SandboxConfig(ConfigModel):
         )
 
     def plain_env_vars(self) -> dict[str, str]:
-        """Return envVars with their secret values; use them only in the request that sends them."""
+        """Return envVars as plain text. The values are secrets: use the result only for a request that needs them."""
         return {name: value.get_secret_value() for name, value in self.env_vars.items()}
 
     @classmethod
     def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Return the JSON Schema of the document: the inner object, or the envelope around it.
+        """Return the JSON Schema of a document, which is an object of settings or an envelope around this object.
 
-        ``["$defs"]["SandboxConfig"]`` is the schema of the inner object, with the description, default and range of
-        each setting; ``x-env`` names the environment variable of a setting.
+        ``["$defs"]["SandboxConfig"]`` is the schema of the object of settings, with the description, default and range
+        of each setting. ``x-env`` names the environment variable of a setting.
 
         Args:
             args: Positional arguments of pydantic's ``model_json_schema``.
@@ -265,7 +282,7 @@ class SandboxConfig(ConfigModel):
         return {**inner, "name": data["name"]}, ("config",), problems
 
     def __getstate__(self) -> dict[Any, Any]:
-        """Refuse to pickle envVars; `SandboxOptions` leaves out the API key."""
+        """Refuse to pickle a configuration with envVars. (`SandboxOptions` leaves the API key out of a pickle.)"""
         if self.env_vars:
             raise ConfigError(
                 "envVars: a configuration with envVars can't be pickled, because a pickle must contain no secret; "
@@ -286,13 +303,12 @@ def _envelope_key_text(model: type[SandboxConfig], key: object) -> str:
 
 
 def _with_envelope(inner: dict[str, Any], *, ref_template: str) -> dict[str, Any]:
-    """Return the schema of a document: the inner object, or the envelope ``{"name", "config"}`` around it.
-
-    ``$defs`` contains the schema of the inner object under its title.
+    """Return the schema of a document: an object of settings, or an envelope around this object.
 
     Args:
-        inner: Schema of the inner object; its ``$defs`` are moved to the result.
-        ref_template: Format of the references, with ``{model}`` for the title.
+        inner: Schema of the object of settings. In the result it is in ``$defs``, under its title. Its own ``$defs``
+            are moved to the result.
+        ref_template: Format of the references, with ``{model}`` for the title of a schema.
     """
     definitions = inner.pop("$defs", {})
     title = inner["title"]

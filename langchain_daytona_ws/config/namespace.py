@@ -1,4 +1,4 @@
-"""The namespace, which is the name of a workspace's directory and S3 prefix: its validation, and that of any key."""
+"""The namespace is the name of a workspace's directory and S3 prefix. Validate it, or derive it from any string."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from langchain_daytona_ws.config.problems import FOR_MODEL, quoted
 from langchain_daytona_ws.errors import ConfigError
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
-# The end of a namespace that `namespace_of` has made from a key that is not a valid namespace.
+# The form of a namespace that `namespace_of` returns for a key that is not a valid namespace.
 _HASHED = re.compile(r".*--[0-9a-f]{40}")
 _READABLE_CHARS = 40
 
 
 def validate_namespace(value: str) -> str:
-    """Return a valid namespace unchanged.
+    """Return a namespace unchanged if it is valid.
 
     Args:
-        value: One path segment: 1 to 128 of ``A-Z a-z 0-9 . _ -``, not starting with ``.`` or ``-``.
+        value: One path segment: 1 to 128 characters of ``A-Z a-z 0-9 . _ -``, not starting with ``.`` or ``-``.
 
     Raises:
         ConfigError: The value is invalid, or is not a string.
@@ -36,13 +36,12 @@ def validate_namespace(value: str) -> str:
 
 
 def namespace_of(key: str) -> str:
-    """Return the namespace of a workspace that is named by any string, such as a user's e-mail address.
+    """Return the namespace for any string (a key), such as a user's e-mail address.
 
     Two keys never have the same namespace. A key that is a valid namespace is returned unchanged, so that
-    ``WorkspaceSession(namespace=key)`` finds the same workspace. For any other key, and for a valid namespace that
-    looks like a result for another key, the result has readable characters of the key and 40 hexadecimal digits of its
-    SHA-256. Upper and lower case differ, as they do in S3 keys and in the names of sandboxes, which have a hash of the
-    namespace.
+    ``WorkspaceSession(namespace=key)`` finds the same workspace. For any other key, the result consists of readable
+    characters of the key, ``--``, and 40 hexadecimal digits of the key's SHA-256. A key that has this form itself is
+    converted in the same way. Keys that differ only in upper and lower case have different namespaces.
 
     Args:
         key: Any string that is not empty.

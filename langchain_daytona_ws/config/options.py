@@ -32,7 +32,7 @@ from langchain_daytona_ws.config.values import (
 
 
 class SandboxResources(ConfigModel):
-    """Size of the sandbox; Daytona's default for each value that is not given.
+    """Size of the sandbox. For a value that is not given, Daytona's default applies.
 
     Daytona refuses a size above the organization's limits, by default 4 CPU cores, 8 GiB of memory and 10 GiB of disk.
     """
@@ -81,8 +81,7 @@ class SandboxOptions(ConfigModel):
     organization_id: Line | None = Field(
         default=None,
         description=(
-            "Daytona organization. An API key belongs to one organization; "
-            "a sandbox created in another one is an error."
+            "Id of the Daytona organization. It is an error if the API key belongs to another organization."
         ),
         json_schema_extra={keys.ENV: "DAYTONA_ORGANIZATION_ID"},
     )
@@ -102,7 +101,10 @@ class SandboxOptions(ConfigModel):
     )
     snapshot: Line | None = Field(
         default=None,
-        description="Daytona snapshot to start from; not together with `image`. Neither: Daytona's default.",
+        description=(
+            "Daytona snapshot to start from; not together with `image`. Without both, Daytona's default "
+            "snapshot is used."
+        ),
     )
     image: Image | None = Field(
         default=None,
@@ -117,7 +119,10 @@ class SandboxOptions(ConfigModel):
     )
     user: User | None = Field(
         default=None,
-        description="User in the sandbox that commands run as; it must exist in the image. Default: the image's.",
+        description=(
+            "User in the sandbox that commands run as. The image must have this user. Default: the user of "
+            "the image."
+        ),
     )
     labels: Labels = Field(
         default_factory=dict,
@@ -134,15 +139,16 @@ class SandboxOptions(ConfigModel):
     mount_aws_s3_buckets: Flag = Field(
         default=False,
         description=(
-            "Keep the workspace in S3, below `workspacePrefix`; otherwise it is on the sandbox's own disk and is lost "
-            "with it."
+            "`true` = keep the workspace in S3, below `workspacePrefix`; `false` = keep it on the sandbox's "
+            "own disk, where it is lost with the sandbox."
         ),
     )
     s3_mode: Literal["mount", "sync"] = Field(
         default="mount",
         description=(
-            "How commands access an S3 workspace: `mount` = through mount-s3, which needs a snapshot with it; `sync` = "
-            "as a copy on the sandbox's disk, which is synchronised with S3 before and after each command."
+            "How commands access an S3 workspace: `mount` = through mount-s3, which the snapshot must "
+            "contain; `sync` = as a copy on the sandbox's disk, which is synchronised with S3 before and "
+            "after each command."
         ),
     )
     sync_ignore: IgnorePatterns = Field(
@@ -155,8 +161,8 @@ class SandboxOptions(ConfigModel):
     sync_limit_bytes: Annotated[int, WholeNumber(1, 2**53 - 1, "bytes")] | None = Field(
         default=None,
         description=(
-            "Largest total size of the files that one pull downloads; a larger one is refused, and nothing runs. "
-            "Default: half of the sandbox's free disk. Only with `s3Mode` `sync`."
+            "Maximum total size of the files that are downloaded before a command. If they are larger, the "
+            "command does not run. Default: half of the sandbox's free disk. Only with `s3Mode` `sync`."
         ),
     )
     workspace_prefix: WorkspacePrefix = Field(
@@ -194,9 +200,9 @@ class SandboxOptions(ConfigModel):
     file_access: Literal["s3", "sandbox"] = Field(
         default="s3",
         description=(
-            "How `workspace_file` accesses an S3 workspace: `s3` = directly, without a sandbox, and without "
-            "overwriting unread changes of other agents; `sandbox` = in the sandbox, without that guarantee in "
-            "the mode `mount`."
+            "How `workspace_file` accesses an S3 workspace: `s3` = directly, without a sandbox; a write never"
+            " overwrites a change of another agent that was not read. `sandbox` = in the sandbox; with "
+            "`s3Mode` `mount`, a write may overwrite such a change."
         ),
     )
     mount_role_arn: RoleArn | None = Field(
@@ -226,11 +232,16 @@ class SandboxOptions(ConfigModel):
     )
     enforce_domain_allow_list: Flag = Field(
         default=False,
-        description="Enforce `network.allowDomains` (at most 10) in Daytona. By default they are ignored.",
+        description=(
+            "Enforce `network.allowDomains` (at most 10) in Daytona. By default, the domains are ignored."
+        ),
     )
     kms_key_arn: KmsKeyArn | None = Field(
         default=None,
-        description="KMS key of a workspace bucket encrypted with SSE-KMS; the credentials allow its use.",
+        description=(
+            "ARN of the KMS key of a workspace bucket that is encrypted with SSE-KMS. The credentials allow "
+            "the use of this key."
+        ),
     )
 
     @classmethod
@@ -259,7 +270,7 @@ class SandboxOptions(ConfigModel):
             for key in ("syncIgnore", "syncLimitBytes"):
                 if given.get(key):
                     yield key, 'is for the s3Mode "sync" only; set options.s3Mode to "sync", or leave it out'
-        # Check only if S3 is used: the environment may name a skills bucket for other programs.
+        # Without S3, ignore a skills bucket: its name may be in the environment for other programs.
         mounted = given.get("mountAwsS3Buckets") is True and given.get("skillsBucketName") is not None
         default = cls.model_fields["skills_mount_path"].default
         skills = given.get("skillsMountPath", default)
@@ -272,12 +283,12 @@ class SandboxOptions(ConfigModel):
                 )
 
     def __getstate__(self) -> dict[Any, Any]:
-        """Omit the API key from a pickle."""
+        """Return the state for a pickle, without the API key."""
         state = super().__getstate__()
         return {**state, "__dict__": {**state["__dict__"], "api_key": None}}
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
-        """Read the API key from ``DAYTONA_API_KEY`` of this process."""
+        """Restore a pickled object, with the API key from the environment variable ``DAYTONA_API_KEY``."""
         super().__setstate__({**state, "__dict__": {**state["__dict__"], "api_key": _key_from_environment()}})
 
 

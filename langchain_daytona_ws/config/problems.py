@@ -1,6 +1,6 @@
-"""Problems of a document: location, text and remedy, never with a secret's value.
+"""Problems of a configuration document. A problem has a location and a text with a remedy, and contains no secret.
 
-Pydantic's messages are replaced: they describe Python types, and its errors contain the rejected input.
+The texts replace those of pydantic, which describe Python types. Pydantic's errors also contain the rejected input.
 """
 
 from __future__ import annotations
@@ -53,25 +53,28 @@ def path_of(at: Location) -> str:
 
 
 def _key(key: str) -> str:
-    # If a key is a whole assignment by mistake ("NAME=value"), hide the value.
+    # If the key is a whole assignment by mistake ("NAME=value"), hide the value.
     name, assigned, _ = key.partition("=")
     shown = quoted(name)[1:-1]
     return f"{shown}=…" if assigned else shown
 
 
 def quoted(text: str, limit: int = 60) -> str:
-    """Quote a value for a message, on one line, printable, at most ``limit`` characters; not for secrets."""
+    """Return a value in quotes for a message: one line of printable characters. A longer value than ``limit`` is cut.
+
+    Do not pass secrets.
+    """
     shown = text if len(text) <= limit else text[:limit] + "…"
     return '"' + "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown) + '"'
 
 
 def refusal(text: str) -> PydanticCustomError:
-    """Return the error for a value's validator to raise; the text is used unchanged."""
+    """Return the error that a validator of a value raises. Its text becomes the problem's text."""
     return PydanticCustomError("config", "{text}", {"text": text})
 
 
 def problems_of(error: ValidationError) -> list[Problem]:
-    """Return the problems of a pydantic error, with texts of this package and without the rejected inputs."""
+    """Return the problems in a pydantic error, with this package's texts and without the rejected inputs."""
     details = error.errors(include_url=False)
     return [Problem(_location(detail["loc"]), _text(detail)) for detail in details]
 
@@ -86,14 +89,14 @@ def _text(detail: ErrorDetails) -> str:
     if kind == "config":
         return detail["msg"]
     if kind == "literal_error":
-        # The value is not quoted: it may be a secret in the wrong place.
+        # Do not quote the value: it may be a secret in the wrong place.
         return f"must be {detail['ctx']['expected'].replace(chr(39), chr(34))}"
-    # For an unknown kind only its name is shown: the message may quote the value.
+    # Of an unknown kind, show only its name: pydantic's message may quote the value.
     return _TEXTS.get(kind, f"is not acceptable ({kind})")
 
 
 def validation_error(title: str, problems: Iterable[Problem]) -> ValidationError:
-    """Return a pydantic error that contains the problems, without the input."""
+    """Return a pydantic error with these problems. It does not contain the input."""
     lines: list[InitErrorDetails] = [
         {"type": refusal(problem.text), "loc": problem.at, "input": None} for problem in problems
     ]
@@ -101,7 +104,7 @@ def validation_error(title: str, problems: Iterable[Problem]) -> ValidationError
 
 
 def config_error(title: str, problems: Sequence[Problem]) -> ConfigError:
-    """Return one error that lists all problems."""
+    """Return the error that lists all problems."""
     lines = [f"{problem.path or 'the document'}: {problem.text}" for problem in problems]
     if len(lines) == 1:
         message = f"{title}: {lines[0]}"

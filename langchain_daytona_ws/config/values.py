@@ -1,6 +1,6 @@
-"""Validate strings, numbers and lists; each error names a remedy.
+"""Validators for strings, numbers and lists. Each returns the value to store, or raises an error with a remedy.
 
-Each function returns the value to store. No error quotes a value that may be a secret.
+No error quotes a value that may be a secret.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from langchain_daytona_ws.config.problems import refusal
 
-# Replaced by the workspace's name in options.workspacePrefix.
+# The part of options.workspacePrefix that is replaced by the workspace's name.
 NAMESPACE_FIELD = "{namespace}"
 MAX_PREFIX_LENGTH = 128
 MAX_PATTERN_LENGTH = 1000
@@ -32,12 +32,12 @@ MAX_PATTERNS = 200
 
 MAX_LABELS = 32
 MAX_LABEL_LENGTH = 255
-# Labels by which this package and the Daytona SDK recognise a sandbox.
+# Labels that this package and the Daytona SDK set themselves.
 RESERVED_LABELS = frozenset(
     {"managed-by", "namespace", "lifetime", "config-hash", "sync-location", "code-toolbox-language"}
 )
 
-MASK = str(SecretStr("x"))  # pydantic's text for every secret
+MASK = str(SecretStr("x"))  # the text that pydantic shows in place of every secret
 RESERVED_PREFIX = "LANGCHAIN_DAYTONA_WS_"
 MAX_VARIABLE_BYTES = 128 * 1024 - 1  # Linux: limit of one "NAME=value" in execve, without its NUL byte
 
@@ -46,7 +46,7 @@ _BUCKET = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
 _REGION = r"[A-Za-z0-9][A-Za-z0-9-]{0,62}"
 _ROLE_ARN = r"arn:aws[a-z-]{0,20}:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]{1,512}"
 _KMS_KEY_ARN = r"arn:aws[a-z-]{0,20}:kms:[a-z0-9-]{1,30}:[0-9]{12}:key/[A-Za-z0-9-]{1,128}"
-# A session policy contains the prefix: no character that is a wildcard, a variable or an escape there.
+# The prefix becomes part of an IAM policy, so wildcards, variables and escapes of policies are not allowed in it.
 _PREFIX_PART = r"(?!\.{1,2}/)[A-Za-z0-9_.=+,:-]+/"
 _PREFIX = rf"(?!-)(?=.{{1,{MAX_PREFIX_LENGTH}}}$)(?:{_PREFIX_PART})*\{{namespace\}}/(?:{_PREFIX_PART})*"
 _IGNORE_PATTERN = rf"[^\0\r\n]{{1,{MAX_PATTERN_LENGTH}}}"
@@ -56,7 +56,7 @@ _EXTERNAL_ID = r"[A-Za-z0-9_+=,.@:/-]{2,1224}"
 
 
 class ImageDefinition(Protocol):
-    """The part of ``daytona.Image`` that this package uses; ``daytona`` is not imported here."""
+    """The part of ``daytona.Image`` that this package uses. It makes importing ``daytona`` unnecessary."""
 
     def dockerfile(self) -> str: ...
 
@@ -74,7 +74,7 @@ class WholeNumber:
         self.low, self.high, self.unit = low, high, unit
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        # These bounds are for the JSON Schema; `_check` runs first and produces the error.
+        # These bounds are for the JSON Schema. `_check` runs before them, and raises the error.
         bounded = core_schema.int_schema(ge=self.low, le=self.high)
         return core_schema.no_info_before_validator_function(self._check, bounded)
 
@@ -83,7 +83,7 @@ class WholeNumber:
         if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
             raise refusal(f"{rule}, written without quotes")
         if not self.low <= value <= self.high:
-            # Python can't print integers of thousands of digits.
+            # Python refuses to print integers with thousands of digits.
             raise refusal(f"{rule}; it is {value if abs(value) < 10**15 else 'far outside'}")
         return int(value)
 
@@ -100,7 +100,7 @@ def one_line(value: str) -> str:
 
 
 def api_key(value: SecretStr) -> SecretStr:
-    """Accept a key that can be sent in an HTTP header; refuse a masked key from a dump."""
+    """Accept an API key that can be sent in an HTTP header; refuse the mask that a dump shows in place of the key."""
     key = value.get_secret_value()
     if not key:
         raise refusal("must not be empty; leave it out instead")
@@ -137,12 +137,12 @@ def variable_value(value: SecretStr) -> SecretStr:
 
 
 def _has_lone_surrogate(text: str) -> bool:
-    # Lone surrogates: valid in Python and JSON, not encodable in UTF-8.
+    # Python and JSON strings may contain lone surrogates, but UTF-8 cannot encode them.
     return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def variables(value: dict[str, SecretStr]) -> dict[str, SecretStr]:
-    """Refuse a variable that is longer than Linux accepts in execve."""
+    """Refuse a variable that is longer than Linux allows in the environment of a new process."""
     for name, secret in value.items():
         if len(name) + 1 + len(secret.get_secret_value().encode()) > MAX_VARIABLE_BYTES:
             raise refusal(
@@ -152,7 +152,7 @@ def variables(value: dict[str, SecretStr]) -> dict[str, SecretStr]:
 
 
 def directory(value: str) -> str:
-    """Accept an absolute POSIX directory that is not the root, and normalise it."""
+    """Accept an absolute POSIX directory other than ``/``, and return it normalised."""
     if not value.isprintable():
         raise refusal("contains a control character; use a path such as /mnt/workspaces")
     if not value.startswith("/"):
@@ -197,7 +197,7 @@ def role_arn(value: str) -> str:
 
 
 def kms_key_arn(value: str) -> str:
-    """Accept the ARN of a KMS key; a policy can't contain an alias."""
+    """Accept the ARN of a KMS key. An alias is refused, because an IAM policy can't contain it."""
     if not re.fullmatch(_KMS_KEY_ARN, value):
         raise refusal(
             "is not the ARN of a KMS key (an alias is not accepted); example: "
@@ -207,7 +207,7 @@ def kms_key_arn(value: str) -> str:
 
 
 def external_id(value: str) -> str:
-    """Accept an external id (STS API: 2 to 1,224 of these characters)."""
+    """Accept an external id (STS API: 2 to 1,224 characters)."""
     if not re.fullmatch(_EXTERNAL_ID, value):
         raise refusal("is not an external id; use 2 to 1,224 letters, digits and _+=,.@:/-")
     return value
@@ -245,7 +245,7 @@ def label_value(value: str) -> str:
 
 
 def labels(value: dict[str, str]) -> dict[str, str]:
-    """Refuse too many labels: each listing contains all of them."""
+    """Refuse too many labels: each listing of sandboxes contains all labels."""
     if len(value) > MAX_LABELS:
         raise refusal(f"has more than {MAX_LABELS} labels; keep the rest elsewhere")
     return value
@@ -284,14 +284,14 @@ def ignore_pattern(value: str) -> str:
 
 
 def ignore_patterns(value: tuple[str, ...]) -> tuple[str, ...]:
-    """Refuse a list that is too long: each file is compared with each pattern."""
+    """Refuse a list with too many patterns: each file is compared with each pattern."""
     if len(value) > MAX_PATTERNS:
         raise refusal(f"has more than {MAX_PATTERNS} patterns; combine them, for example with *")
     return value
 
 
 def commands(value: object) -> object:
-    """Accept a command or a list of commands, none of them blank; return a tuple."""
+    """Accept a command or a list of commands, and return a tuple of commands. Refuse blank commands."""
     items = [value] if isinstance(value, str) else value
     if not isinstance(items, list | tuple) or not all(isinstance(command, str) for command in items):
         raise refusal("must be a shell command or a list of them")
@@ -303,7 +303,7 @@ def commands(value: object) -> object:
 
 
 def image(value: object) -> object:
-    """Accept the name of an image, or (in Python) a ``daytona.Image``."""
+    """Accept the name of an image or, in Python, a ``daytona.Image``."""
     if isinstance(value, str):
         return one_line(value)
     # Do not import daytona: a caller with a daytona.Image has already imported it.
@@ -314,7 +314,7 @@ def image(value: object) -> object:
 
 
 class _ImageType:
-    """Annotation of an image. pydantic's annotations for it would import a module that nothing else needs."""
+    """Annotation of an image. With pydantic's own annotations, a module would be imported that nothing else needs."""
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         dumped = core_schema.plain_serializer_function_ser_schema(_image_out)
@@ -324,14 +324,14 @@ class _ImageType:
 def _image_out(value: object) -> object:
     if value is None or isinstance(value, str):
         return value
-    # Pydantic would return {}: a daytona.Image has private attributes only.
+    # Without this error, pydantic would dump {}, because a daytona.Image has only private attributes.
     raise ValueError(
         "options.image is a daytona.Image, which can't be dumped; use the name of a published image instead"
     )
 
 
 def _pattern(expression: str) -> FieldInfo:
-    # For the JSON Schema only; the validator produces the error.
+    # Only for the JSON Schema: the validator raises the error.
     return Field(json_schema_extra={"pattern": f"^{expression}$"})  # type: ignore[no-any-return]
 
 

@@ -246,7 +246,7 @@ def test_defaults_ranges_units_and_variables_are_published() -> None:
     assert "Seconds" in timeout["description"]
     limit = settings("SandboxConfig")["outputLimitBytes"]
     assert (limit["default"], limit["minimum"], limit["maximum"]) == (65_536, 1024, 262_144)
-    assert "Bytes" in limit["description"]
+    assert "bytes" in limit["description"]
     assert settings("LifecycleConfig")["idleTimeoutSeconds"]["default"] == 900
     assert settings("LifecycleConfig")["maxLifetimeSeconds"]["default"] == 604_800
     assert settings("SandboxConfig")["permissionMode"]["enum"] == ["ask", "edit", "bypass"]
