@@ -58,15 +58,17 @@ async def grep(
     if walk.cut:
         raise models.NeedsSandbox("the directory has too many names")
     files = found.in_order()
-    alone = bool(key) and not walk.keys
-    if alone:
+    is_file = bool(key) and not walk.keys
+    if is_file:
         base = below(parent_of(key))
         selection = Selection(glob, base)
         info = await _file(lookup, key)
         files = [info] if selection.takes(key[len(base) :]) else []
     expression = _expression(query)  # last, since a refused search needs no expression
     rows = Rows(base, query.limit, query.limit_bytes)
-    search = _ContentSearch(expression, rows, query, lookup.port, deadline, skip=len(base), alone=alone)
+    search = _ContentSearch(
+        expression, rows, query, lookup.port, deadline, base_length=len(base), is_file=is_file
+    )
     await _search_batches(lookup, files, search, deadline)
     result = models.GrepResult(
         pattern=query.pattern,
@@ -147,8 +149,8 @@ class _ContentSearch:
         port: ObjectStorePort,
         deadline: float,
         *,
-        skip: int,
-        alone: bool,
+        base_length: int,
+        is_file: bool,
     ) -> None:
         self.rows = rows
         self.omitted: dict[models.OmittedReason, list[str]] = {BINARY_MATCH: [], BINARY: [], UTF16: []}
@@ -156,8 +158,8 @@ class _ContentSearch:
         self._query = query
         self._now = port.now
         self._deadline = deadline
-        self._skip = skip  # length of the base, with which each key begins
-        self._alone = alone
+        self._base_length = base_length  # each key begins with the base
+        self._is_file = is_file
 
     def search(self, contents: Sequence[StoredObject]) -> None:
         try:
@@ -165,14 +167,14 @@ class _ContentSearch:
                 self._check()
                 if self.rows.full:
                     return
-                self._search_file("./" + stored.info.key[self._skip :], stored.data or b"")
+                self._search_file("./" + stored.info.key[self._base_length :], stored.data or b"")
         except NeedsRipgrepError:
             raise models.NeedsSandbox("the expression needs ripgrep") from None
 
     def _search_file(self, path: str, data: bytes) -> None:
         name, kind = path.encode(), text.binary_kind(data)
         is_unmarked = kind in text.UNMARKED_UTF16
-        if (is_unmarked and self._alone) or (is_too_binary(kind, len(data)) and not self._alone):
+        if (is_unmarked and self._is_file) or (is_too_binary(kind, len(data)) and not self._is_file):
             self.omitted[UTF16 if is_unmarked else BINARY].append(self.rows.named(name))
             return
         content = _as_utf8(data)
