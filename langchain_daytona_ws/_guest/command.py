@@ -33,7 +33,7 @@ DEFAULT_SIGNALS = (
 # the exit codes of its last pipeline. Settings of the command (set -e, -u, -x, -C, IFS) must not make the trap fail or
 # print.
 EXIT_TRAP = b'trap \'{ builtin printf "%%s " "$?" "${PIPESTATUS[@]}" >|%s; } 2>/dev/null || :\' EXIT; unset BASH_ENV\n'
-PARTS_MAX = 32  # most commands of a pipeline whose exit codes are returned
+PARTS_MAX = 32  # exit codes of longer pipelines are not returned
 DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -338,8 +338,8 @@ class Run:
         grace = time.monotonic() + TERM_GRACE_S
         while time.monotonic() < grace and not (self.ended() and not processes.tree(self.pid, self.key)):
             self.collect(min(grace, time.monotonic() + 0.05))
-        # Kill first what was found before: a process that has ignored SIGTERM, cleared its environment and lost its
-        # parent is not found again.
+        # First kill the processes that were found above: a process that has ignored SIGTERM, cleared its environment
+        # and lost its parent is not found again.
         processes.send(found, signal.SIGKILL)
         limit = time.monotonic() + KILL_WITHIN_S
         self.survivors = not processes.kill_tree(self.pid, self.key, limit)
@@ -364,7 +364,7 @@ class Run:
         self.output, self.exit_code, self.timed_out = log, None, False
 
     def _fork_reader(self) -> None:
-        """Fork a process that reads the pipe on: without a reader, a background process that writes to it would die."""
+        """Fork a process that continues to read: a background process that writes to a pipe without a reader dies."""
         if not self.output.has_log:
             self.output.open_log()
         try:

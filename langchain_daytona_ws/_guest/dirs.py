@@ -92,7 +92,7 @@ def run_quietly(argv: list[str]) -> int:
 
 
 def state_directory() -> str:
-    """Create the package's own directory on the sandbox's disk, private to this user, if missing; return its path."""
+    """Return the package's own directory on the sandbox's disk, private to this user; create it if it is missing."""
     path = "%s/%s" % (STATE_PARENT, STATE_NAME % posix.getuid())
     try:
         posix.mkdir(path, 0o700)

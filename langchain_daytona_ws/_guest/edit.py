@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     Replacement = Callable[[int, int], bytes]
     Difference = tuple[int, int, str, str]  # line, column, text in the file, text in ``old``
 
-SHOWN_RANGES = 20  # most line numbers in an answer
+SHOWN_RANGES = 20  # maximum number of line numbers in an answer
 SHOWN_DIFFERENCES = 3
-MAX_RANGES = 100_000  # most replacements in one edit: bounds the memory if ``old`` is one letter
+MAX_RANGES = 100_000  # maximum number of replacements: bounds the memory if ``old`` is one letter
 
 
 class EditError(Exception):

@@ -74,7 +74,7 @@ def waiting_editors(names: tuple[bytes, ...], waits: Callable[[str], bool]) -> d
             parents.add(int(fields[1]))
             if name in names and waits(pid):
                 found[int(pid)] = (name.decode(), int(fields[11]) + int(fields[12]))
-        except (OSError, IndexError):  # ended, or of another user
+        except (OSError, IndexError):  # the process has ended, or belongs to another user
             continue
     return {pid: editor for pid, editor in found.items() if pid not in parents}
 

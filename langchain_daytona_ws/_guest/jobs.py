@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     Row = dict[str, Any]
 
-COMMAND_MAX = 2000  # most characters of a command in an answer
+COMMAND_MAX = 2000  # maximum length of a command in an answer, in characters
 STOP_WAIT_S = 10.0  # longer than a supervisor takes to kill its processes
 CANCEL = signal.SIGUSR2
 
@@ -157,7 +157,8 @@ def _logs(jobs: int, request: Row) -> Row:
 def _stop(jobs: int, name: str) -> bool:
     """Stop a job, and return whether it was running.
 
-    The supervisor is asked to kill the job's processes. If it does not within STOP_WAIT_S, kill it and them here.
+    Ask the supervisor to kill the job's processes. If it has not done so after STOP_WAIT_S, kill the supervisor and
+    these processes here.
     """
     if not job_store.is_held(jobs, name):
         return False

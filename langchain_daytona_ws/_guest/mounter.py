@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     Request = dict[str, Any]
 
 SOURCE = "mountpoint-s3"  # source of these mounts in the kernel's mount table
-START_S = 40.0  # mount-s3 itself gives up after 30
+START_S = 40.0  # mount-s3 itself gives up after 30 seconds
 READY_S = 10.0
 ALIVE_S = 2.0  # the caller has already waited for one second
 ANSWER_S = 10.0
@@ -112,7 +112,7 @@ def ensure(request: Request, secret: object) -> Request:
             checks = [(mount, Check(mount.directory)) for mount in mounts]
             broken = [mount for mount, check in checks if not _is_healthy(check, asks_s3)]
         moved = [directory for mount in broken for directory in mount.clear()]
-        # In parallel: each takes about a second.
+        # Start all mounts in parallel: each takes about a second.
         for mount, child in [(mount, mount.start(store)) for mount in broken]:
             mount.finish(child, store)
         store.publish()
@@ -207,7 +207,7 @@ class Mount:
         except (FileExistsError, NotADirectoryError):
             raise Failed("not_a_directory", self.directory) from None
         if names and WORKSPACES:
-            # The agent cannot have created them, and root must not move files of unknown owners.
+            # The agent cannot have created these files, and root must not move files of unknown owners.
             raise Failed("not_empty", "there are files in %s" % self.directory)
         moved = []
         if names:
@@ -215,7 +215,7 @@ class Mount:
             import tempfile
 
             target = tempfile.mkdtemp(prefix="found-under-workspace-", dir="/tmp")
-            os.chmod(target, 0o755)  # noqa: S103 - the files were readable by all before
+            os.chmod(target, 0o755)  # noqa: S103 - all users could read the files before too
             for name in names:
                 shutil.move(os.path.join(self.directory, name), os.path.join(target, name))
             moved.append(target)

@@ -15,7 +15,7 @@ UTF16: Final = "utf16"  # a file in UTF-16 that was not searched
 UNREADABLE: Final = "unreadable"  # a file that could not be read: no permission, or a failing disk
 REASONS: Final = (BINARY_MATCH, BINARY, UTF16, UNREADABLE)
 
-NAMED = 20  # most paths that are named for each reason
+NAMED = 20  # maximum number of paths that are named for each reason
 # Larger binary files are not searched: a directory of images would take more time than a search has.
 SEARCHED_BINARY_BYTES = 64 << 10
 

@@ -36,7 +36,7 @@ class Run(editors.Run):
     def __init__(self, call: Any, request: dict[str, Any]) -> None:
         super().__init__(call, request)
         self._columns, self._rows = request["pty"]
-        self._terminal = ""  # its path
+        self._terminal = ""  # path of the terminal
         self._type_at = 0.0  # when to write the next end of input
         self._search_at = 0.0  # when to search for editors again
         self._is_editor = False

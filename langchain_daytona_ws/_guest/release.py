@@ -1,4 +1,4 @@
-"""Close the call's output, and kill other processes that keep it open: until then Daytona's daemon does not answer."""
+"""Close the call's output, and kill other processes that keep it open: Daytona's daemon waits until all close it."""
 
 from __future__ import annotations
 

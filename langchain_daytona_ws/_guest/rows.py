@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
     from langchain_daytona_ws._guest.match import Kind
 
-LINE_CHARS = 500  # most characters that are shown of a line
-LINE_BYTES = 4 * LINE_CHARS  # most bytes of these characters in UTF-8
-BEFORE_CHARS = 150  # shown characters before the match, if the line is cut at both ends
-MATCH_CHARS = 150  # fewest shown characters from the match on, if the line is cut at its end
+LINE_CHARS = 500  # maximum number of characters that are shown of a line
+LINE_BYTES = 4 * LINE_CHARS  # maximum size of these characters in UTF-8
+BEFORE_CHARS = 150  # number of characters shown before the match, if the line is cut at both ends
+MATCH_CHARS = 150  # minimum number of characters shown from the match on, if the line is cut at its end
 CUT = "... [line cut]"
 RECORD_BYTES = 1 << 20  # a longer record (one long line) is not read completely
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 LONGEST_PATH = 4095  # bytes, PATH_MAX without its NUL
-MAX_ENTRIES = 200_000  # most entries that one call visits
+MAX_ENTRIES = 200_000  # maximum number of entries that one call visits
 MAX_DEPTH = 200  # each level keeps one directory open
 # The entry was removed or replaced.
 GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 STANDARD_PATH = "/usr/local/bin:/usr/bin:/bin"
 STDERR_BYTES = 4096
-ARGUMENT_BYTES = 100_000  # most bytes of paths on one command line
+ARGUMENT_BYTES = 100_000  # maximum size of the paths on one command line
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:

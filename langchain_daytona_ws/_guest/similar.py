@@ -15,9 +15,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MAX_LOOSE_CHARS = 4_000  # most characters of a text that is searched with ``loose``
-MAX_SKIPPING = 20_000_000  # most characters of the content times units to find; takes up to a second
-MAX_COMPARED = 4_000_000  # most pairs of equal characters; takes up to two seconds
+MAX_LOOSE_CHARS = 4_000  # maximum length of a text that is searched with ``loose``
+MAX_SKIPPING = 20_000_000  # maximum of characters of the content times units to find; takes up to a second
+MAX_COMPARED = 4_000_000  # maximum number of pairs of equal characters; takes up to two seconds
 
 _SHOWN_BYTE = r"\\x(?:00|1b|[89a-f][0-9a-f])"
 # A character with combining marks (Latin, Greek, Cyrillic, Vietnamese, Japanese); or a decomposed Korean syllable.

@@ -21,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-MAX_NAMES = 5000  # most names that are checked in one directory
+MAX_NAMES = 5000  # maximum number of names that are checked in one directory
 MAX_SIMILAR = 3
 
 

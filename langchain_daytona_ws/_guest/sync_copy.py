@@ -54,7 +54,7 @@ PART_WORKERS = 6
 SMALL_BYTES = 1024 * 1024
 PARTS_ABOVE_BYTES = 64 * 1024 * 1024
 PLAIN_MODE = stat.S_IFREG | 0o644  # mode of a file whose object has no mode
-NAMES_MAX = 20  # most paths of each kind in a report
+NAMES_MAX = 20  # maximum number of paths of each kind in a report
 
 
 class Raced(Exception):

@@ -1,4 +1,4 @@
-"""The resident: a process that stays in the sandbox between calls, and synchronises working copies with S3 for them.
+"""The resident: a process that stays in the sandbox between calls, and synchronises working copies with S3.
 
 It keeps connections, the last listing, the index and the credentials in memory, and answers calls over a Unix socket
 that only this user can reach. If it is killed, no data is lost: the next call starts another resident, which compares
@@ -361,7 +361,7 @@ def _failure(error: Exception) -> S3Error:
     import errno
 
     code = "disk_full" if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) else "local"
-    # Without the path: it contains the workspace root.
+    # Leave out the path: it contains the workspace root.
     return S3Error(code, str(getattr(error, "strerror", None) or error.args[-1]))
 
 

@@ -5,7 +5,7 @@ Lines end at a line feed only, as `grep -n` and `sed` count them.
 
 from __future__ import annotations
 
-LINE_CHARS = 2000  # most characters that are shown of a line
+LINE_CHARS = 2000  # maximum number of characters that are shown of a line
 PAGE_LINES = 2000
 FOOTER_BYTES = 256  # reserved for the footer in a page's byte limit
 SNIFF_BYTES = 8192
