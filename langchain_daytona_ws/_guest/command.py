@@ -33,7 +33,7 @@ DEFAULT_SIGNALS = (
 # the exit codes of its last pipeline. Settings of the command (set -e, -u, -x, -C, IFS) must not make the trap fail or
 # print.
 EXIT_TRAP = b'trap \'{ builtin printf "%%s " "$?" "${PIPESTATUS[@]}" >|%s; } 2>/dev/null || :\' EXIT; unset BASH_ENV\n'
-PARTS_MAX = 32  # exit codes of longer pipelines are not returned
+PIPELINE_MAX = 32  # exit codes of longer pipelines are not returned
 DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -204,8 +204,8 @@ class Run:
         self.background = False
         self.survivors = False
         self.job: Answer | None = None  # the job that the command became, or why it could not become a job
-        self._wants_parts = "pipeline" in request
-        self._parts = -1
+        self._wants_pipeline = "pipeline" in request
+        self._pipeline_file = -1
         self.reader = -1
         self.began = time.monotonic()
         self._wake = -1
@@ -236,8 +236,8 @@ class Run:
         terminal.prepare(env, self.user_vars)
         for name, value in self.defaults.items():
             env.setdefault(name.encode(), value.encode())
-        if self._wants_parts:
-            self._watch_parts(env)
+        if self._wants_pipeline:
+            self._watch_pipeline(env)
         self.began = time.monotonic()
         self.pid = self._spawn(bash, command, writer, env, [])
         posix.close(writer)
@@ -245,26 +245,26 @@ class Run:
         if self.is_live:
             self.output.open_log()
 
-    def _watch_parts(self, env: dict[bytes, bytes]) -> None:
+    def _watch_pipeline(self, env: dict[bytes, bytes]) -> None:
         """Make bash report the exit codes of the command's last pipeline."""
         # With one of these variables bash sources another file, or no file.
         if any(name in env for name in (b"BASH_ENV", b"POSIXLY_CORRECT", b"SHELLOPTS")):
             return
         try:
-            self._parts = posix.memfd_create("pipeline")
+            self._pipeline_file = posix.memfd_create("pipeline")
             # Name the file by a path: if bash inherited its descriptor, so would all processes of the command.
-            path = b"/proc/%d/fd/%d" % (posix.getpid(), self._parts)
-            posix.write(self._parts, EXIT_TRAP % path)
+            path = b"/proc/%d/fd/%d" % (posix.getpid(), self._pipeline_file)
+            posix.write(self._pipeline_file, EXIT_TRAP % path)
         except OSError:
             return
         env[b"BASH_ENV"] = path
 
-    def parts(self) -> list[int]:
+    def pipeline_codes(self) -> list[int]:
         """Return the exit codes of bash and of its last pipeline; empty if bash did not report them."""
-        if self._parts < 0 or self.timed_out or self.cancelled:
+        if self._pipeline_file < 0 or self.timed_out or self.cancelled:
             return []
-        codes = posix.pread(self._parts, 1024, 0).split()
-        if len(codes) > PARTS_MAX + 1 or not all(len(code) <= 3 and code.isdigit() for code in codes):
+        codes = posix.pread(self._pipeline_file, 1024, 0).split()
+        if len(codes) > PIPELINE_MAX + 1 or not all(len(code) <= 3 and code.isdigit() for code in codes):
             return []  # bash was killed, or the command itself wrote to the file
         return [int(code) for code in codes]
 
@@ -407,9 +407,9 @@ class Run:
             "log_failed": bool(self.output.log_error),
             "job": self.job,
         }
-        parts = self.parts()
-        if parts:
-            answer["pipeline"] = parts
+        codes = self.pipeline_codes()
+        if codes:
+            answer["pipeline"] = codes
         return answer
 
 

@@ -188,7 +188,9 @@ class Job:
         if self._sync is not None:
             is_saved = self._sync.push(self._request, PUSH_WAIT_S)
         self.log.save()
-        job_store.save_end(self._directory, state, run.exit_code, pipeline=run.parts(), unsaved=not is_saved)
+        job_store.save_end(
+            self._directory, state, run.exit_code, pipeline=run.pipeline_codes(), unsaved=not is_saved
+        )
 
     def _follow(self) -> str:
         run, shell_ended = self._run, False

@@ -62,7 +62,7 @@ def names(jobs: int) -> list[str]:
 
 def running(jobs: int) -> list[str]:
     """Return the ids of the jobs that have a supervisor."""
-    return [name for name in names(jobs) if is_held(jobs, name)]
+    return [name for name in names(jobs) if has_supervisor(jobs, name)]
 
 
 def new_id() -> str:
@@ -80,8 +80,8 @@ def exists(jobs: int, name: str) -> bool:
         return False
 
 
-def is_held(jobs: int, name: str) -> bool:
-    """Return whether a job's supervisor is alive. It has an exclusive lock; other calls only try shared locks."""
+def has_supervisor(jobs: int, name: str) -> bool:
+    """Return whether a job has a supervisor: an exclusive lock shows it, because other calls try only shared locks."""
     try:
         fd = os.open("%s/lock" % name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=jobs)
     except OSError:
@@ -184,7 +184,7 @@ def prune(jobs: int) -> None:
     ended = []
     for name in os.listdir(jobs):
         is_half_made = name.startswith("new-") and is_id(name[4:])
-        if (is_id(name) or is_half_made) and exists(jobs, name) and not is_held(jobs, name):
+        if (is_id(name) or is_half_made) and exists(jobs, name) and not has_supervisor(jobs, name):
             ended.append((os.stat(name, dir_fd=jobs).st_mtime, name))
     total, now = 0, time.time()
     for count, (modified, name) in enumerate(sorted(ended, reverse=True), 1):

@@ -65,12 +65,12 @@ def _job(jobs: int, request: Row) -> Row:
 def _row(jobs: int, name: str) -> Row:
     """Return a job's state. If the job is lost, first record this, and kill its remaining processes."""
     # Check the lock before the end is read: a supervisor records the end before it releases the lock.
-    is_held = job_store.is_held(jobs, name)
+    has_supervisor = job_store.has_supervisor(jobs, name)
     job = job_store.open_job(jobs, name)
     try:
         about, end = job_store.load(job, "about"), job_store.load(job, "end")
         if end.get("state") not in job_store.ENDED:
-            end = {"state": "running"} if is_held else _mark_lost(jobs, job, name, about)
+            end = {"state": "running"} if has_supervisor else _mark_lost(jobs, job, name, about)
         latest = job_store.load(job, "shell") if end["state"] == "running" else end
         exit_code = latest.get("exit_code")
         row = {
@@ -125,7 +125,7 @@ def _mark_lost(jobs: int, job: int, name: str, about: Row) -> Row:
 
 def _wait_for_end(jobs: int, name: str, wait_s: float) -> None:
     until, pause = time.monotonic() + wait_s, 0.01
-    while time.monotonic() < until and job_store.is_held(jobs, name):
+    while time.monotonic() < until and job_store.has_supervisor(jobs, name):
         time.sleep(pause)
         pause = min(pause * 1.5, 0.25)
 
@@ -134,7 +134,9 @@ def _wait_for_output(jobs: int, name: str, offset: int, wait_s: float) -> None:
     until, pause = time.monotonic() + wait_s, 0.01
     job = job_store.open_job(jobs, name)
     try:
-        while time.monotonic() < until and job_log.size(job) <= offset and job_store.is_held(jobs, name):
+        while (
+            time.monotonic() < until and job_log.size(job) <= offset and job_store.has_supervisor(jobs, name)
+        ):
             time.sleep(pause)
             pause = min(pause * 1.5, 0.25)
     finally:
@@ -160,7 +162,7 @@ def _stop(jobs: int, name: str) -> bool:
     Ask the supervisor to kill the job's processes. If it has not done so after STOP_WAIT_S, kill the supervisor and
     these processes here.
     """
-    if not job_store.is_held(jobs, name):
+    if not job_store.has_supervisor(jobs, name):
         return False
     job = job_store.open_job(jobs, name)
     try:
@@ -170,15 +172,14 @@ def _stop(jobs: int, name: str) -> bool:
             raise dirs.SetupError("job_damaged", name)
         processes.send(supervisor, CANCEL)
         _wait_for_end(jobs, name, STOP_WAIT_S)
-        if job_store.is_held(jobs, name):
+        if job_store.has_supervisor(jobs, name):
             processes.send(supervisor, signal.SIGKILL)
             processes.kill_tree(
                 -1, job_store.text_of(about, "key", 64) or name, time.monotonic() + STOP_WAIT_S
             )
             _wait_for_end(jobs, name, 1)
-            if job_store.load(job, "end").get("state") not in job_store.ENDED and not job_store.is_held(
-                jobs, name
-            ):
+            ended = job_store.load(job, "end").get("state") in job_store.ENDED
+            if not ended and not job_store.has_supervisor(jobs, name):
                 job_store.save_end(job, "stopped", 137)
     finally:
         os.close(job)
@@ -205,7 +206,7 @@ def keep_alive(request: Row) -> Row:
         ended = [
             name
             for name in request["watched"]
-            if job_store.exists(jobs, name) and not job_store.is_held(jobs, name)
+            if job_store.exists(jobs, name) and not job_store.has_supervisor(jobs, name)
         ]
         state["ended"] = [_row(jobs, name) for name in ended]
         return state  # noqa: TRY300 - the directory is closed last

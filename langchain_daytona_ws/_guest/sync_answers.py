@@ -26,7 +26,7 @@ class S3Error(Exception):
         self.detail = detail
 
 
-class Found:
+class ObjectProperties:
     """An object's properties, from the headers of an answer."""
 
     def __init__(self, headers: http.client.HTTPMessage) -> None:

@@ -42,7 +42,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable, TypeVar
 
-    from langchain_daytona_ws._guest.sync_answers import Found
+    from langchain_daytona_ws._guest.sync_answers import ObjectProperties
 
     T = TypeVar("T")
 
@@ -112,15 +112,15 @@ class Copy:
         self.report = Report()
         self.reported: set[str] = set()  # problems that were reported, since each is reported once
         self.is_new_directory = False
-        self.index = self._index(self.tree.identity(), is_lost=False)
+        self.index = self._index(self.tree.identity(), starts_empty=False)
 
     def _make_state(self) -> None:
         os.makedirs(self._temporary, mode=0o700, exist_ok=True)
         self.trash.make()
 
-    def _index(self, identity: list[int] | None, *, is_lost: bool) -> Index:
+    def _index(self, identity: list[int] | None, *, starts_empty: bool) -> Index:
         where = [self.spec[name] for name in ("endpoint", "bucket", "prefix")]
-        return Index(self.spec["state"] + "/index", [identity, *where], is_lost=is_lost)
+        return Index(self.spec["state"] + "/index", [identity, *where], starts_empty=starts_empty)
 
     @property
     def is_bound(self) -> bool:
@@ -142,7 +142,7 @@ class Copy:
                 ["./", "the workspace's directory was replaced, which deletes nothing in S3"]
             )
         honours = self.index.honours_delete
-        self.index = self._index(self.tree.identity(), is_lost=True)
+        self.index = self._index(self.tree.identity(), starts_empty=True)
         self.index.honours_delete = honours
 
     def forget_report(self) -> None:
@@ -305,7 +305,7 @@ class Copy:
         return True
 
     def _keep_changed(
-        self, path: str, found: Found, fd: int, content: str, status: os.stat_result
+        self, path: str, found: ObjectProperties, fd: int, content: str, status: os.stat_result
     ) -> os.stat_result | None:
         """If a file equals its object, record it in the index and return its status.
 
@@ -325,7 +325,7 @@ class Copy:
         self,
         path: str,
         status: os.stat_result,
-        found: Found | None,
+        found: ObjectProperties | None,
         *,
         digest: str = "",
         is_racy: bool = True,
@@ -340,10 +340,10 @@ class Copy:
             entry.mode = found.mode or PLAIN_MODE
         self.index.set(path, entry)
 
-    def _download_parts(self, path: str, size: int, etag: str, fd: int) -> Found:
+    def _download_parts(self, path: str, size: int, etag: str, fd: int) -> ObjectProperties:
         """Read a large object in parallel parts, all of the object with this ETag."""
 
-        def part(start: int) -> Found:
+        def part(start: int) -> ObjectProperties:
             at = start
 
             def write(piece: bytes) -> None:
@@ -362,7 +362,7 @@ class Copy:
     def _install(
         self,
         path: str,
-        found: Found,
+        found: ObjectProperties,
         fd: int,
         new: str,
         *,

@@ -16,7 +16,14 @@ import threading
 import time
 from urllib.parse import quote, urlsplit
 
-from langchain_daytona_ws._guest.sync_answers import Found, Page, S3Error, etag_of, text_of, unix_time
+from langchain_daytona_ws._guest.sync_answers import (
+    ObjectProperties,
+    Page,
+    S3Error,
+    etag_of,
+    text_of,
+    unix_time,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -173,10 +180,10 @@ class Bucket:
         self.round_trip_s = time.monotonic() - began
         return page
 
-    def head(self, key: str) -> Found | None:
+    def head(self, key: str) -> ObjectProperties | None:
         """Return an object's properties; None if it does not exist."""
         try:
-            return Found(self._request("HEAD", key)[0])
+            return ObjectProperties(self._request("HEAD", key)[0])
         except S3Error as error:
             if error.code == "missing":
                 return None
@@ -184,7 +191,7 @@ class Bucket:
 
     def get(
         self, key: str, write: Callable[[bytes], object], part: tuple[int, int, str] | None = None
-    ) -> Found:
+    ) -> ObjectProperties:
         """Read an object.
 
         Args:
@@ -198,7 +205,7 @@ class Bucket:
         headers = {} if part is None else {"range": "bytes=%d-%d" % (part[0], part[1] - 1)}
         if part is not None and part[2]:
             headers["if-match"] = '"%s"' % part[2]
-        found = Found(self._request("GET", key, headers=headers, write=write)[0])
+        found = ObjectProperties(self._request("GET", key, headers=headers, write=write)[0])
         if part is not None and not found.range.startswith("bytes %d-" % part[0]):
             raise S3Error("unavailable", "S3 ignores the range of a request")
         return found

@@ -172,10 +172,10 @@ class Index:
     Args:
         path: The index file.
         binding: The directory's identity, and the store, bucket and prefix to which the index belongs.
-        is_lost: If True, begin an empty index, and do not read the file.
+        starts_empty: If True, begin an empty index, and do not read the file.
     """
 
-    def __init__(self, path: str, binding: list[object], *, is_lost: bool = False) -> None:
+    def __init__(self, path: str, binding: list[object], *, starts_empty: bool = False) -> None:
         self._path = path
         self.binding = binding
         self.entries: dict[str, Entry] = {}
@@ -184,7 +184,7 @@ class Index:
         self.is_compared = False
         self.is_saved = True
         self.honours_delete: bool | None = None  # whether the store checks the condition of a deletion
-        if not is_lost:
+        if not starts_empty:
             self._load()
 
     def _load(self) -> None:

@@ -11,7 +11,7 @@ from xml.sax.saxutils import escape
 import pytest
 from hypothesis import given, strategies
 
-from langchain_daytona_ws._guest.sync_answers import Found, Page, S3Error, unix_time
+from langchain_daytona_ws._guest.sync_answers import ObjectProperties, Page, S3Error, unix_time
 
 OBJECTS = strategies.lists(
     strategies.tuples(
@@ -106,9 +106,9 @@ def test_any_headers_are_properties(headers: dict[str, str]) -> None:
         message[name] = text.replace("\n", "").replace("\r", "")
     if not message["ETag"]:
         with pytest.raises(S3Error):
-            Found(message)  # type: ignore[arg-type]
+            ObjectProperties(message)  # type: ignore[arg-type]
         return
-    found = Found(message)  # type: ignore[arg-type]
+    found = ObjectProperties(message)  # type: ignore[arg-type]
     assert 0 <= found.size < 10**18
     assert 0 <= found.mode < 1 << 21
     assert found.mtime_ns is None or 0 <= found.mtime_ns < 10**19
@@ -123,4 +123,4 @@ def test_modes_of_other_services(text: str, mode: int) -> None:
     message = http.client.HTTPMessage()
     message["ETag"] = '"0"'
     message["x-amz-meta-file-permissions"] = text
-    assert Found(message).mode == mode
+    assert ObjectProperties(message).mode == mode

@@ -56,7 +56,7 @@ def test_an_index_is_read_as_it_was_saved(
         assert (again.is_complete, again.honours_delete) == (is_complete, honours)
         for other in ([[1, 2, 3, 5], *BINDING[1:]], [BINDING[0], None, "agents", "q/"]):
             assert Index(f"{directory}/index", other).entries == {}
-        assert Index(f"{directory}/index", BINDING, is_lost=True).entries == {}
+        assert Index(f"{directory}/index", BINDING, starts_empty=True).entries == {}
 
 
 @given(
