@@ -192,7 +192,7 @@ def _host_credentials_work(session: Session) -> bool:
 
 
 def _reason(error: Exception, session: Session, failures: tuple[type[Exception], ...]) -> str:
-    """Return the service's message, or ``""`` if it quotes this machine's keys, as a refused signature may."""
+    """Return the service's message, or ``""`` if it quotes this machine's keys, as for a wrong signature."""
     text = str(getattr(error, "response", {}).get("Error", {}).get("Message", ""))
     try:
         host = session.get_credentials()

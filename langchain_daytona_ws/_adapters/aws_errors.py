@@ -70,7 +70,7 @@ _PACKED = re.compile(r"consumes\s+(\d{1,6})\s*%", re.ASCII)
 
 
 def host_refused(error: Exception | None) -> CredentialsRefused:
-    """Return the error for host credentials that are missing (None) or cannot be read or renewed."""
+    """Return the error for host credentials that are missing (``error`` is None), or cannot be read or renewed."""
     kind = type(error).__name__
     if error is None or kind in ("PartialCredentialsError", "ProfileNotFound"):
         # The text of these two errors has no secret: it names the variable or the profile.

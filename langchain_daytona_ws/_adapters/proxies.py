@@ -21,7 +21,7 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://[^/]", re.ASCII | re.IGNORECASE)
 
 
 def check_proxies() -> None:
-    """Refuse a proxy without a scheme, and one without a usable host and port: aiohttp would retry for minutes.
+    """Refuse proxy addresses without a scheme, or a usable host and port: aiohttp would retry for minutes.
 
     httpx reads ``host:port`` as http://, aiohttp reads ``host:`` as a scheme.
 

@@ -341,7 +341,7 @@ class FileOperations:
         return await self._sandbox.grep(location, query)
 
     async def delete(self, path: str, *, key: str | None = None) -> models.FileDeleted:
-        """Delete a file, a symlink itself, or an empty directory."""
+        """Delete a file, a symlink (not its target), or an empty directory."""
         location = await self._resolve(path)
         async with self._suggesting_similar(location):
             result = await self._files.delete(location, key=key or self._new_key())
@@ -468,7 +468,7 @@ async def as_result(work: Awaitable[T]) -> T | WorkspaceError:
 
 
 def _check_file(path: str, location: str) -> None:
-    """Refuse to write a path that ends like a directory."""
+    """Refuse to write to a path that ends like that of a directory, with ``/`` or ``/.``."""
     if path.endswith(("/", "/.")) and location != ".":
         raise PathRefused(
             f"{shown(path)} names a directory. Give the path of a file, such as {shown(location + '/file.txt')}.",

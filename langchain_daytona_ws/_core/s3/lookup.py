@@ -1,4 +1,4 @@
-"""Convert paths to keys, and find out whether a path is a file, a directory or missing: by listings, without HEAD.
+"""Convert paths to keys, and find out whether a path is a file, a directory or missing, by listings only.
 
 Python sorts strings by code point. S3 lists keys by their UTF-8 bytes, which is the same order.
 
@@ -37,7 +37,7 @@ class Lookup:
         self.port = port
 
     async def load(self, path: str, *, max_bytes: int) -> StoredObject:
-        """Read a file: one request if it exists.
+        """Read a file, in one request if the file exists.
 
         Raises:
             RefusedError: ``missing``, ``is_directory``, ``not_a_directory``, or a code of `key_of`.
@@ -58,7 +58,7 @@ class Lookup:
             return None
 
     async def receive(self, key: str, sink: ObjectSink, on_bytes: OnBytes) -> StoredObject:
-        """Pass a file's content to ``sink``; one request if the file exists. It raises the errors of `load`."""
+        """Pass a file's content to ``sink``, in one request if the file exists; raise the errors of `load`."""
         _require_name(key)
         try:
             return await self.port.receive(key, sink, check=lambda stored: None, on_bytes=on_bytes)
@@ -136,7 +136,7 @@ class Lookup:
         return RefusedError("missing")
 
     async def require_free(self, key: str) -> None:
-        """Refuse a path that is a directory, or leads through a file; one request in the usual case.
+        """Refuse a path that is a directory, or leads through a file, usually in one request.
 
         Raises:
             RefusedError: ``is_directory`` or ``not_a_directory``.

@@ -8,7 +8,7 @@ from typing import Any
 
 from langchain_daytona_ws._core.s3.workspace import S3Workspace
 
-# STS API, AssumeRole, RoleSessionName: 2 to 64 characters; a namespace has only allowed characters.
+# Maximum length (STS API, AssumeRole, RoleSessionName). A namespace has only characters that are allowed there.
 SESSION_NAME_LENGTH = 64
 
 # For messages about denied access; formatted with the bucket's prefix.

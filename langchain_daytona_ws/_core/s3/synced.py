@@ -226,7 +226,7 @@ class SyncedFiles:
         return await self._follow("edit", path, lambda at: self._files.edit(at, query, key=key))
 
     async def delete(self, path: str, *, key: str) -> models.FileDeleted:
-        """Delete a file, a symlink itself, or the marker of an empty directory."""
+        """Delete a file, a symlink (not its target), or the object that marks an empty directory."""
         deleted = await self._follow("delete", path, lambda at: self._files.delete(at, key=key))
         return replace(deleted, path=path)
 

@@ -75,7 +75,7 @@ def s3_workspace(config: SandboxConfig, namespace: str) -> S3Workspace | None:
 
     Raises:
         ConfigError: The bucket, the region or the source of credentials is missing, the skills are in the bucket of
-            the workspaces, or the namespace is invalid; with every remedy.
+            the workspaces, or the namespace is invalid. The message has every remedy.
     """
     options = config.options
     if not options.mount_aws_s3_buckets:
