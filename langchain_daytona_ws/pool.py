@@ -151,7 +151,7 @@ class WorkspacePool:
     def session(self, key: str) -> SessionLease:
         """Return a context manager, sync and async, for the session of a key.
 
-        The session is opened if necessary. Inside the block it is in use, and is not closed for other keys. Do not
+        The session is opened if necessary. Inside the block, the session is in use: the pool does not close it. Do not
         close it yourself.
 
         Args:
@@ -170,7 +170,7 @@ class WorkspacePool:
         return self._example.guidance()
 
     def interrupt_on(self) -> dict[str, Any]:
-        """Return the calls that LangChain's ``HumanInTheLoopMiddleware`` must ask about.
+        """Return for which calls LangChain's ``HumanInTheLoopMiddleware`` must ask.
 
         See `WorkspaceSession.interrupt_on`. The pool needs ``approver=MiddlewareApprover()``.
 

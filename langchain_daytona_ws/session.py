@@ -94,7 +94,7 @@ class WorkspaceSession:
         self._sync, self._async = SyncRuntime(self._state), AsyncRuntime(self._state)
         sandboxes, storage = self._state.sandboxes, self._state.storage
         if storage is not None and not storage.is_mounted:
-            sandboxes.push_with(self._sync.last_push, self._async.last_push)
+            sandboxes.set_last_pushes(self._sync.last_push, self._async.last_push)
         # Nothing that a sandbox manager refers to may refer to its session: that would keep the session alive.
         weakref.finalize(self, sandboxes.abandon).atexit = False
 

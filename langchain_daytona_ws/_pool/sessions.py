@@ -1,4 +1,4 @@
-"""The sessions of a pool: opened for their keys, leased to callers, closed when they are unused, and reported."""
+"""Open the sessions of a pool, lease them to callers, close them when they are unused, and report events."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class PoolEvent:
     """A change in a `WorkspacePool`, for logs and metrics.
 
     Args:
-        kind: ``open``: a session was opened; no sandbox is needed yet. ``create``: a sandbox was created for it.
+        kind: ``open``: a session was opened; no sandbox is needed yet. ``create``: a sandbox was created for a session.
             ``close``: a session was closed or released. ``wait``: a call has waited for a session. ``refuse``: a call
             got no session.
         key: The key of the workspace.
-        namespace: Its namespace.
+        namespace: The namespace of the key.
         duration_s: Seconds that the creation, the closing or the wait took; 0 for ``open``.
         sandbox_id: The sandbox; None if there is none.
         sessions: Number of open sessions now.

@@ -78,8 +78,8 @@ class WorkspaceFiles:
 
         Args:
             local: The file or directory. It, or a directory above it, may be a symbolic link.
-            path: The path of the copy in the workspace. A path that ends with ``/`` is a directory to upload into,
-                under the same name. Default: the workspace directory.
+            path: The path of the copy in the workspace. If it ends with ``/``, the copy goes into that directory, with
+                the name of ``local``. Default: the workspace directory.
             on_progress: Called with the `TransferProgress` after each piece. Calls never overlap. They come from this
                 thread and, if files are uploaded directly to S3, from other threads too. After its first error, which
                 is logged, it is not called again.
@@ -131,9 +131,9 @@ class WorkspaceFiles:
 
         Args:
             path: The file or directory in the workspace.
-            local: The path of the copy on this host; missing directories above it are created. A path that ends with
-                ``/`` is a directory to download into, under the same name. Default: return the content of a file of at
-                most 128 MiB; afterwards `write` may replace the file.
+            local: The path of the copy on this host; missing directories above it are created. If it ends with ``/``,
+                the copy goes into that directory, with the name of ``path``. Default: return the content of a file of
+                at most 128 MiB; afterwards `write` may replace the file.
             on_progress: Called as by `upload`.
             max_bytes: Maximum size of all files together, in bytes. Default: no limit.
 
@@ -145,7 +145,7 @@ class WorkspaceFiles:
             FileMissing: The file does not exist.
             FileUnsuitable: Without ``local``: the path is a directory, or a file larger than 128 MiB.
             FileError: Writing ``local`` failed (codes ``local_…``), or the files are larger than ``max_bytes``.
-            WriteConflict: The file changed during each of several downloads.
+            WriteConflict: The file changed during each of several attempts.
         """
         if local is None:
             return run_sync(self._sync_ops.fetch(path))

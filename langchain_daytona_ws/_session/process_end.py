@@ -70,7 +70,7 @@ def remove(sandbox: OpenSandbox) -> None:
 
 
 def is_open(sandbox: OpenSandbox) -> bool:
-    """Return whether this process must delete the sandbox: this process, and not its parent, has created it."""
+    """Return whether the sandbox still exists, and this process has created it, not its parent process."""
     return _open.get(sandbox) == os.getpid()
 
 

@@ -90,8 +90,8 @@ class SandboxManager:
         self.on_created: Callable[[SandboxInfo, float], object] | None = None  # gets the seconds too
         self.clients = DaytonaClients(config, clock)
 
-    def push_with(self, push: LastPush, apush: LastPush) -> None:
-        """Set the last pushes of the sync and the async runtime."""
+    def set_last_pushes(self, push: LastPush, apush: LastPush) -> None:
+        """Set how to push files before the sandbox is deleted, for sync and for async calls."""
         self._push, self._apush = push, apush
 
     @property
@@ -169,7 +169,7 @@ class SandboxManager:
         self._warn_of_another()
         self._report_created(info, port.now() - began)
         try:
-            await self._clear_away(port)
+            await self._delete_recorded(port)
         except SandboxUnavailable as error:
             logger.warning("%s", error)
         return info
@@ -209,7 +209,7 @@ class SandboxManager:
             self.on_created(info, duration_s)
 
     async def _run_set_up(self, work: Work) -> int:
-        """Run the work; run it again if the sandbox was started meanwhile."""
+        """Run the work, and run it again if the sandbox was started meanwhile; return the number of known starts."""
         for _ in range(SET_UPS_MAX):
             starts = self.starts
             await work()
@@ -240,9 +240,10 @@ class SandboxManager:
                 self._on_lost()
 
     def failed(self, info: SandboxInfo) -> None:
-        """Record that the sandbox is unusable. It is deleted when a new one is created, or when the session closes.
+        """Record that the sandbox is unusable.
 
-        Daytona's auto-delete applies only to stopped sandboxes. A persistent sandbox is repaired by the next `acquire`.
+        An ephemeral sandbox is deleted when the next sandbox is created, or when the session closes: Daytona's
+        auto-delete applies only to stopped sandboxes. A persistent sandbox is repaired by the next `acquire`.
         """
         self.lost(info)
         if not self.is_persistent:
@@ -255,7 +256,7 @@ class SandboxManager:
                 self._undeleted.append(id_or_name)
         process_end.add(self)
 
-    async def _clear_away(self, port: SandboxPort, *, within_s: float = lifecycle.DELETE_WITHIN_S) -> None:
+    async def _delete_recorded(self, port: SandboxPort, *, within_s: float = lifecycle.DELETE_WITHIN_S) -> None:
         """Delete recorded sandboxes; failed deletions are repeated when the session closes."""
         for id_or_name in list(self._undeleted):
             await lifecycle.discard(port, id_or_name, within_s=within_s)
@@ -298,7 +299,7 @@ class SandboxManager:
 
         Raises:
             UnpushedFiles: Files are not in S3; the sandbox was not deleted.
-            SandboxUnavailable: The sandbox could not be deleted; its auto-stop and TTL will end it.
+            SandboxUnavailable: The sandbox could not be deleted; its auto-stop or its TTL (time to live) will end it.
         """
         self._closed = True
         pending = self._flight.pending
@@ -310,7 +311,7 @@ class SandboxManager:
             if (info := self._to_end(push)) is not None:
                 run_sync(self._end(self.clients.sync_port(), info, push))
             if self._undeleted:
-                run_sync(self._clear_away(self.clients.sync_port()))
+                run_sync(self._delete_recorded(self.clients.sync_port()))
         finally:
             self.clients.close()
 
@@ -357,7 +358,7 @@ class SandboxManager:
                 await self._finish(port, work, info.id, within_s + push_s)
             if self._undeleted:
                 port = await self.clients.async_port()
-                work = self._clear_away(port, within_s=delete_s)
+                work = self._delete_recorded(port, within_s=delete_s)
                 await self._finish(port, work, self._undeleted[0], within_s)
         finally:
             await self.clients.aclose()
@@ -442,16 +443,16 @@ class SandboxManager:
         report = None if push is None else await push(info, limit_s=limit_s, revives=revives)
         if report is not None:
             if not report.is_saved:
-                raise await self._kept(port, info, report)
+                raise await self._keep_unpushed(port, info, report)
             for notice in report.notices:
                 logger.warning("last synchronisation of sandbox %s: %s", info.name, notice)
         self._is_saved, self.is_kept = True, False
         if deletes:
             await lifecycle.discard(port, info.id, within_s=delete_s)
-            self._deleted()
+            self._record_deletion()
         return report
 
-    async def _kept(self, port: SandboxPort, info: SandboxInfo, report: SyncReport) -> UnpushedFiles:
+    async def _keep_unpushed(self, port: SandboxPort, info: SandboxInfo, report: SyncReport) -> UnpushedFiles:
         """Delay the auto-deletion of an ephemeral sandbox with unpushed files; return the error to raise."""
         self.is_kept = True
         fate = "It stays, and the next session saves the files."
@@ -475,12 +476,12 @@ class SandboxManager:
         spec = self._spec()
         found = await find(port, spec)
         if found is None:
-            self._deleted()
+            self._record_deletion()
             return
         label = found.labels.get(SYNC_LABEL)
         if push is not None and label is not None and label != spec.labels[SYNC_LABEL]:
             report = SyncReport(failure="configuration", unpushed_count=-1)
-            raise await self._kept(port, found, report)
+            raise await self._keep_unpushed(port, found, report)
         await self._end(port, found, None if label is None else push, deletes=True)
 
     async def _finish(
@@ -491,7 +492,7 @@ class SandboxManager:
         if not await port.finish(work, within_s=within_s):
             raise lifecycle.not_deleted(id_or_name, f"no answer within {within_s:.0f} s")
 
-    def _deleted(self) -> None:
+    def _record_deletion(self) -> None:
         if (info := self.info) is not None:
             self._flight.forget(info)
         process_end.remove(self)

@@ -173,7 +173,7 @@ class SessionState:
             conversation.forget_files(all_of_them=self.storage is None)
 
     def close(self) -> None:
-        """Forget an ephemeral sandbox's files, and close the connections to S3."""
+        """Forget which files of an ephemeral sandbox were read; close the connections to S3."""
         if not self.config.persistent:
             self._forget_files()
         if self.storage is not None:

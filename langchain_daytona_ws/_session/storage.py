@@ -1,4 +1,4 @@
-"""A session's S3 workspace: its credentials, its files, and its mount."""
+"""A session's S3 workspace: its credentials, its files, and its mount or synchronisation."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ class RenameProbe:
         self._flight: SingleFlight[Probed] = SingleFlight("probing the S3 store", "mount")
 
     async def get(self, run_once: RunOnce, store: RenamePort) -> Probed:
-        """Return the result of the probe."""
+        """Return the result of the latest refusal or, if there is none, of a new probe."""
         try:
             return await run_once(self._flight, lambda: self._probe(store))
         except _NotRefused as error:

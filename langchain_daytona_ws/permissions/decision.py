@@ -33,7 +33,7 @@ class PermissionDecision:
 
     Args:
         kind: ``"allow"``, ``"deny"``, ``"allow_edited"``, ``"allow_always"`` or ``"respond"``.
-        reason: Why the call is denied.
+        reason: The reason of a denial.
         arguments: The edited arguments; a read-only deep copy is stored.
         scope: See `allow_always`.
         prefix: See `allow_always`.
@@ -117,8 +117,8 @@ class PermissionDecision:
                 commands in which every part (between ``&&``, ``|`` …) starts with a remembered prefix. Further words
                 must not be known to run another program, as in ``make test --eval=…``. ``"tool"``: every call of this
                 tool.
-            prefix: The words to remember, such as ``"git status"``. Default: ``request.suggested_prefixes``; if there
-                are none, the call is allowed once.
+            prefix: The words to remember, such as ``"git status"``. Default: ``request.suggested_prefixes``; if they
+                are empty, the call is allowed once.
 
         Raises:
             ValueError: The scope is unknown, or the prefix is not the beginning of one literal command.

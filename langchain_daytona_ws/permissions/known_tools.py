@@ -1,6 +1,7 @@
 """Tables of known programs: programs that run other programs, and arguments that make a program run another program.
 
-The tables are incomplete: an unknown program is treated by its name alone. See `prefixes.diverted`.
+The tables are incomplete. The prefix of an unknown program is its name, and allows all its arguments. See
+`prefixes.diverted`.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ INTERPRETERS = frozenset({
     "nodejs", "perl", "php", "pypy", "python", "racket", "ruby", "scala", "swift", "ts-node", "tsx",
 })  # fmt: skip
 
-# Programs with subcommands: the number of words that identify the action.
+# Programs with subcommands: two or three words identify the action.
 TWO_WORDS = frozenset({
     "apt", "apt-get", "brew", "bundle", "cargo", "composer", "conda", "coverage", "dnf", "docker", "docker-compose",
     "dotnet", "gem", "git", "gmake", "go", "gradle", "gradlew", "hatch", "helm", "hg", "just", "kubectl", "make",

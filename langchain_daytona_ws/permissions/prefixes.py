@@ -44,8 +44,8 @@ def suggested_prefixes(command: str) -> tuple[str, ...]:
     """Return one prefix for each simple command in ``command``. Together the prefixes cover ``command``.
 
     Returns:
-        Distinct prefixes in written order. Empty if a segment is not a literal simple command, or if its prefix would
-        allow anything (``sudo``, ``npx``, ``docker run``, ``git -c …``).
+        Distinct prefixes in written order. Empty if a part of ``command`` is not a literal simple command, or if its
+        prefix would allow anything (``sudo``, ``npx``, ``docker run``, ``git -c …``).
     """
     found: dict[str, None] = {}
     for words in simple_commands(command) or ():
@@ -73,10 +73,10 @@ def _suggested(words: Words) -> Words | None:
 def diverted(words: Words, after: int) -> bool:
     """Return whether a word after the first ``after`` words makes a known tool run something else.
 
-    The words of the remembered prefix are approved and not checked. The check uses tables and prefers to ask: it treats
-    any word as an option at any position, and any abbreviation as the full long option. The tables do not contain every
-    tool or every option. The check ignores what a tool does by design: it runs code from files (a Makefile, tests, a
-    package's scripts), reads its settings files, passes arguments to a script, and overwrites files.
+    The words of the remembered prefix are approved and not checked. The check uses tables. In doubt it returns True: it
+    treats any word as an option at any position, and any abbreviation as the full long option. The tables do not
+    contain every tool or every option. The check ignores what a tool does by design: it runs code from files (a
+    Makefile, tests, a package's scripts), reads its settings files, passes arguments to a script, and overwrites files.
 
     Args:
         words: A simple command.

@@ -58,7 +58,7 @@ class RememberedApprovals:
         return True
 
     def covers(self, tool: str, action: str, arguments: Mapping[str, object]) -> bool:
-        """Return whether the tool, the exact call, or the prefix of each segment is remembered.
+        """Return whether the tool, the exact call, or a prefix of each simple command is remembered.
 
         A prefix does not cover a command whose further words make a known tool run something else (``make test -f …``
         is not covered by ``make test``). `prefixes.diverted` describes the limits of this check.

@@ -82,9 +82,9 @@ class PermissionRequest:
     r"""A tool call that needs approval. Create it with `for_bash`, `for_file`, `for_job` or `for_preview`.
 
     ``summary`` and ``diff`` are safe to print: control characters, terminal escapes, bidi and zero-width characters are
-    escaped (``\x1b``, ``\u202e``), so that a call can't imitate the prompt. ``arguments`` are the model's, unchanged:
-    escape them before printing. A path with unusual characters is quoted, so that it can't imitate the text around it
-    (``"a (3 lines)"``).
+    escaped (``\x1b``, ``\u202e``), so that a call can't imitate the prompt. ``arguments`` are unchanged, as the model
+    sent them: escape them before printing. A path with unusual characters is quoted, so that it can't imitate the text
+    around it (``"a (3 lines)"``).
 
     Args:
         tool: ``"bash"``, ``"workspace_file"``, ``"bash_job"``, ``"preview_url"``, or ``"sandbox_file"`` (Deep Agents: a

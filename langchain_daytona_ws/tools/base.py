@@ -29,7 +29,7 @@ RunManager: TypeAlias = CallbackManagerForToolRun | AsyncCallbackManagerForToolR
 Content: TypeAlias = str | list[dict[str, Any]]
 """A text, or LangChain's standard content blocks."""
 
-# Default names of the tools of a session; the results of most of them contain the id of the sandbox.
+# Default names of a session's tools. The results of most of these tools contain the id of the sandbox.
 _TOOLS = frozenset({"bash", "workspace_file", "bash_job", "preview_url"})
 
 # LangChain's injected argument for this id is not used: a tool that has it refuses a call with the arguments only.
@@ -102,7 +102,7 @@ class WorkspaceTool(BaseTool):
         return nullcontext(self.session) if self.pool is None else lease_for(self.pool, config)
 
     async def _call(self, call: CallContext, arguments: dict[str, Any]) -> tuple[Content, dict[str, Any]]:
-        """Carry out one call: ask for approval where the mode requires it, perform the operation, add the notices."""
+        """Run one call: ask for approval if the mode requires it, perform the operation, add the notices."""
         state, conversation = call.state, call.conversation
         wanted: Any = self._input.model_construct(**arguments)  # LangChain has validated the arguments
         action, shown = self._described(wanted)

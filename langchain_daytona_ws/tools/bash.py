@@ -184,7 +184,7 @@ class BashTool(WorkspaceTool, defer_build=False):
         check_command(wanted.command)
 
     def _identity(self, wanted: BashInput, arguments: dict[str, object]) -> dict[str, object]:
-        # A call with another description is the same call.
+        # `description` does not identify the call.
         background = {"background": True} if wanted.background else {}
         terminal = {"pty": True} if wanted.pty else {}
         return {"command": wanted.command, "timeout": _timeout_s(wanted), **background, **terminal}

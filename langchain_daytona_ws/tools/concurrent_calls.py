@@ -14,7 +14,7 @@ _current: ContextVar[ConcurrentCall | None] = ContextVar("langchain_daytona_ws_c
 
 
 class ConcurrentCall:
-    """One async call of a tool; its graph interrupt waits until the approved concurrent calls are done.
+    """One async call of a tool. If it interrupts the graph, it first waits until approved concurrent calls are done.
 
     At the first interrupt, LangGraph's async tool node abandons the other calls: they are cancelled with the event
     loop, and their commands killed, although they were approved. Its sync tool node waits for them.
@@ -49,7 +49,7 @@ class ConcurrentCall:
         concurrent.discard(self._done)
         if not concurrent:
             del _running[self._task]
-        if not self._done.done():  # cancelling a waiting call cancels the future
+        if not self._done.done():  # it may have been cancelled
             self._done.set_result(None)
 
     async def wait_for_others(self) -> None:
