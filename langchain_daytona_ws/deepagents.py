@@ -43,14 +43,14 @@ from langchain_daytona_ws.session import WorkspaceSession
 class WorkspaceBackend(SandboxBackendProtocol):
     """A Deep Agents backend over the files, commands and permissions of a `WorkspaceSession` or a `WorkspacePool`.
 
-    ``create_deep_agent(backend=WorkspaceBackend(session))``. Several agents may share a session. Nothing is provisioned
-    until it is needed. Close the session after use; the backend itself needs no closing.
+    Use it as ``create_deep_agent(backend=WorkspaceBackend(session))``. Several agents may share a session. The sandbox
+    is created when it is first needed. Close the session after use; the backend itself needs no closing.
 
-    Paths are absolute paths of the sandbox; a relative path starts at the workspace directory, ``root``. Add
-    ``guidance()`` to the system prompt, which explains this to the model. Files in the workspace use ``session.files``:
-    files on S3 need no sandbox, and a concurrent change by another writer is not lost. All other files are on the
-    sandbox's own disk. Deep Agents stores long results there, in ``/large_tool_results``, ``/conversation_history`` and
-    ``/blobs``; these directories are created when first needed, with sudo if necessary.
+    Paths are absolute paths in the sandbox; a relative path starts at the workspace directory, ``root``. Add
+    ``guidance()`` to the system prompt, which explains this to the model. Files in the workspace are accessed through
+    ``session.files``: files on S3 need no sandbox, and a concurrent change by another writer is not lost. All other
+    files are on the sandbox's own disk. Deep Agents stores long results there, in ``/large_tool_results``,
+    ``/conversation_history`` and ``/blobs``; these directories are created when first needed, with sudo if necessary.
 
     The session's approver is asked before a command, write, edit, deletion or upload, as with this package's tools.
     Files that Deep Agents itself stores need no approval. A request to change a file outside of the workspace has the
@@ -168,11 +168,12 @@ class WorkspaceBackend(SandboxBackendProtocol):
 
         Args:
             command: Passed to bash unchanged.
-            timeout: Seconds after which the command is killed, at most 600; 0 means 600. Default: the configuration's
-                ``timeout``.
+            timeout: Seconds after which the command is killed or, with ``onTimeout: "background"``, becomes a
+                background job; at most 600. 0 means 600. Default: the configuration's ``timeout``.
 
         Returns:
-            The output, up to 1 MiB, and the exit code: 126 if the command did not run, None if it is unknown.
+            The output, up to 1 MiB, and the exit code: 126 if the command did not run, None if it still runs as a job
+            or if it is unknown whether it ran.
         """
         with self._leased() as session:
             return run_sync(Writer(session).execute(command, timeout))
@@ -243,7 +244,7 @@ class WorkspaceBackend(SandboxBackendProtocol):
     def grep(
         self, pattern: str, path: str | None = None, glob: str | None = None, *, max_count: int | None = None
     ) -> GrepResult:
-        """Search for a literal text. ``.git``, ``node_modules`` and similar directories are searched only if named.
+        """Search for a literal text. Directories such as ``.git`` are searched only if ``path`` names them.
 
         Args:
             pattern: The text, in one line.

@@ -256,7 +256,9 @@ class SandboxManager:
                 self._undeleted.append(id_or_name)
         process_end.add(self)
 
-    async def _delete_recorded(self, port: SandboxPort, *, within_s: float = lifecycle.DELETE_WITHIN_S) -> None:
+    async def _delete_recorded(
+        self, port: SandboxPort, *, within_s: float = lifecycle.DELETE_WITHIN_S
+    ) -> None:
         """Delete recorded sandboxes; failed deletions are repeated when the session closes."""
         for id_or_name in list(self._undeleted):
             await lifecycle.discard(port, id_or_name, within_s=within_s)

@@ -45,9 +45,9 @@ def cp(
 ) -> None:
     """Copy a file or directory to a workspace, or from it: one of the two paths begins with `ws:`.
 
-    Each file replaces an existing one when it is complete; other files in an existing directory are kept. A symbolic
-    link to a file inside the directory (or, of a workspace, inside the workspace) is copied as a file; other links, and
-    special files, are left out, and listed on standard error.
+    An existing file is replaced only when its copy is complete; other files in an existing directory are kept. A
+    symbolic link is copied as a file if it leads to a file inside the copied directory (in a workspace: inside the
+    workspace). Other links and special files are skipped, and listed on standard error.
     """
     if source.startswith(WORKSPACE) == target.startswith(WORKSPACE):
         raise error_exit(

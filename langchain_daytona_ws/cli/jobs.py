@@ -104,7 +104,7 @@ def stop(
     namespace: NamespaceOption = NAMESPACE,
     as_json: JsonOption = False,
 ) -> None:
-    """Stop all processes of a job: TERM, then KILL."""
+    """Stop all processes of a job: SIGTERM, then SIGKILL."""
     with _session(config, namespace) as session:
         found = session.jobs.stop(job)
     _show(found, as_json=as_json)
@@ -121,7 +121,7 @@ def wait(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Wait until a job ends, and exit with its exit code: 124 if it still runs, 125 if it was lost."""
+    """Wait until a job ends, and exit with its exit code; with 124 if it still runs, with 125 if it was lost."""
     with _session(config, namespace) as session:
         found = session.jobs.join(job, timeout_s=timeout)
     _show(found, as_json=as_json)

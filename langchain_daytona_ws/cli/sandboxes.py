@@ -120,7 +120,7 @@ def prune(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete sandboxes, with their disks, that were not used for a time.
+    """Delete sandboxes, with their disks, that were not used for the time --older-than.
 
     A running sandbox is kept until its auto-stop is due, because a background job may run in it.
     """
