@@ -67,7 +67,7 @@ def base64(data: bytes) -> str:
 
 
 def _loaded(location: Location, kept_bytes: int, max_bytes: int) -> Content:
-    """Check a file's size, then load the file. A file of more than ``kept_bytes`` bytes is only hashed."""
+    """Load a file, or refuse it if it has more than ``max_bytes`` bytes. Above ``kept_bytes`` it is only hashed."""
     size = need_file(location.status()).st_size
     if size <= max_bytes:
         content = load(location, kept_bytes)

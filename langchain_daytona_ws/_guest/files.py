@@ -232,7 +232,7 @@ def _present(location: Location, new_size: int, request: Request) -> Content:
 
 
 def _small(location: Location, max_bytes: int) -> Content:
-    """Check a file's size, then load the file."""
+    """Load a file, or refuse it if it has more than ``max_bytes`` bytes."""
     size = need_file(location.status()).st_size
     if size <= max_bytes:
         content = load(location, max_bytes)

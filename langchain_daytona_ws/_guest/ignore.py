@@ -132,7 +132,10 @@ class _Groups:
         return b"".join(self._keep(piece) if at in kept else piece for at, piece in enumerate(pieces))
 
     def _keep(self, expression: bytes) -> bytes:
-        """Return an expression into which ``re`` does not backtrack: atomic groups exist only from Python 3.11 on."""
+        """Return an atomic group: an expression into which ``re`` does not backtrack.
+
+        ``re`` itself has atomic groups only from Python 3.11 on.
+        """
         self._count += 1
         return b"(?=(?P<g%d>%b))(?P=g%d)" % (self._count, expression, self._count)
 

@@ -12,7 +12,7 @@ import time
 
 
 def lock_files(state_dir: str, is_change: bool, wait_s: float) -> bool:
-    """Lock the workspace's files until this process ends; return False if this is not possible within ``wait_s``.
+    """Lock the workspace's files until this process ends; return False if they cannot be locked in ``wait_s`` seconds.
 
     A change excludes all other operations; operations that change nothing exclude only changes.
     """

@@ -22,7 +22,7 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def list_directory(request: dict[str, Any]) -> dict[str, Any]:
-    """List subdirectories first, then the other entries, each by name, including hidden names."""
+    """List subdirectories first, then the other entries, both sorted by name. Hidden names are included."""
     root = request["root"]
     with locate(root, request["path"]) as location:
         path, fd = location.path, location.open_dir()

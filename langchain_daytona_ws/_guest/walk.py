@@ -228,7 +228,7 @@ class _Walk:
         return Location(self.fd, name, parents)
 
     def _resolve(self, target: str) -> list[str]:
-        """Return the parts of a symlink's target; go back to the root if it is absolute."""
+        """Return the parts of a symlink's target. If the target is absolute, restart the walk at the root."""
         self.links += 1
         if self.links > MAX_LINKS:
             raise RefusedError("loop")

@@ -41,8 +41,8 @@ class Fault:
 
     Args:
         kind: what happens.
-        action: only requests with this action in the journal, such as "execute"; None for all.
-        path: only requests whose path contains a match of this regular expression; None for all.
+        action: the fault applies only to requests with this action in the journal, such as "execute"; None for all.
+        path: the fault applies only to requests whose path contains a match of this regular expression; None for all.
         times: the number of requests to which the fault applies; None for no limit.
         skip: the number of matching requests that pass before the fault can apply.
         probability: the probability that the fault applies to a matching request, from 0 to 1. Random numbers decide,

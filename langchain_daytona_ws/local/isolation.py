@@ -132,7 +132,7 @@ class Bubblewrap:
         root: The server's folder.
         shell: The name of the shell that runs scripts; None if the daemon chooses it (`toolbox.execute.find_shell`).
         mounts: If True, install mount-s3 in the sandboxes, and allow them to mount.
-        mount_program: The path of an original mount-s3; None for the local program.
+        mount_program: The path of the original mount-s3; None for the local program.
         disk_bytes: The size of /tmp, and of /mnt, in bytes; None for no limit.
 
     Raises:

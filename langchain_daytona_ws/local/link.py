@@ -18,7 +18,7 @@ RETRY_S = 0.02
 
 
 class Link:
-    """Calls the daemon of one sandbox. Its answers are untrusted, and checked before use."""
+    """Calls the daemon of one sandbox. The daemon's answers are not trusted, and are checked before use."""
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control

@@ -85,7 +85,7 @@ def _serve(options: argparse.Namespace, ready: Callable[[], None]) -> None:
     """Mount, call `ready` when the kernel has connected, and serve until the unmount."""
     _log(options)
     _check_mount_point(options.directory)
-    # Without this variable, mfusepy prefers libfuse 2, which the original's package installs. It reads it on import.
+    # mfusepy reads this variable on import. Without it, it prefers libfuse 2, which the original's package installs.
     os.environ["FUSE_LIBRARY_NAME"] = "fuse3"
     # These imports take a third of a second: option errors are reported before them.
     import mfusepy

@@ -32,7 +32,7 @@ class S3Fault:
     Args:
         kind: what happens.
         service: "s3" or "sts".
-        method: only requests with this method, such as "PUT"; None for all.
+        method: the fault applies only to requests with this method, such as "PUT"; None for all.
         times: the number of requests to which the fault applies; None for no limit.
         delay_s: the delay of the kind late, in seconds.
         status: the HTTP status of the kind status.

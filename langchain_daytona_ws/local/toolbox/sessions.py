@@ -29,7 +29,7 @@ class Command:
 
     @property
     def exit_code(self) -> int | None:
-        """The exit code; None while the command runs, and always if it ended the session's shell (`exit 3`)."""
+        """The exit code; None while the command runs, and for ever if it has ended the session's shell (`exit 3`)."""
         content = _read(os.path.join(self.folder, "exit_code")).strip()
         return int(content) if content else None
 
