@@ -118,23 +118,31 @@ def _guarded(work: Callable[[], T], *, changes: bool) -> T:
 
 def without_debug_log(work: Callable[[], T]) -> T:
     """Run ``work`` and return its result; meanwhile, suppress botocore's debug records of this thread."""
-    global _logger_count  # noqa: PLW0603
-    # A filter does not apply to child loggers, so each logger needs it. Imported modules add loggers, and none is ever
-    # removed: the number shows whether there are new loggers.
-    loggers = logging.root.manager.loggerDict
-    if len(loggers) != _logger_count:
-        names = list(loggers.copy())
-        for name in names:
-            if name.partition(".")[0] == "botocore":
-                logger = logging.getLogger(name)
-                if _passes not in logger.filters:
-                    logger.addFilter(_passes)
-        _logger_count = len(names)
+    _filter_loggers()
     before, _thread.suppresses_debug = getattr(_thread, "suppresses_debug", False), True
     try:
         return work()
     finally:
         _thread.suppresses_debug = before
+        # If the work has made the first client of this process, it has imported botocore's modules with their loggers.
+        # The call around it sends a request next.
+        _filter_loggers()
+
+
+def _filter_loggers() -> None:
+    """Add the filter to all loggers of botocore: a filter does not apply to child loggers."""
+    global _logger_count  # noqa: PLW0603
+    # Imported modules add loggers, and none is ever removed: the number shows whether there are new loggers.
+    loggers = logging.root.manager.loggerDict
+    if len(loggers) == _logger_count:
+        return
+    names = list(loggers.copy())
+    for name in names:
+        if name.partition(".")[0] == "botocore":
+            logger = logging.getLogger(name)
+            if _passes not in logger.filters:
+                logger.addFilter(_passes)
+    _logger_count = len(names)
 
 
 def _passes(record: logging.LogRecord) -> bool:

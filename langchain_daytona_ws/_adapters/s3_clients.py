@@ -68,6 +68,15 @@ class Clients:
         self.changes.close()
 
 
+class _Opened:
+    """The clients of one process. After a fork, parent and child would read each other's answers on a connection."""
+
+    def __init__(self) -> None:
+        self.made_in = os.getpid()
+        self.lock = threading.Lock()
+        self.clients: dict[Credentials, Clients] = {}
+
+
 class Bucket:
     """One workspace's prefix of a bucket; thread-safe. Every method blocks, and raises only StoreFault.
 
@@ -83,23 +92,27 @@ class Bucket:
         self._prefix = workspace.workspace.prefix
         if not self._prefix.endswith("/"):
             raise ValueError("the prefix of a workspace ends with a slash")
-        self._lock = threading.Lock()
-        self._clients: dict[Credentials, Clients] = {}
+        self._opened = _Opened()
 
     def clients(self, credentials: Credentials) -> Clients:
         """Return the clients for these credentials; close clients of older credentials, except the previous."""
-        with self._lock:
-            clients = self._clients.pop(credentials, None) or self._made(credentials)
-            self._clients[credentials] = clients  # the latest clients are last
-            while len(self._clients) > KEPT_CLIENTS:
-                self._clients.pop(next(iter(self._clients))).close()
+        if self._opened.made_in != os.getpid():
+            self._opened = _Opened()
+        opened = self._opened
+        with opened.lock:
+            clients = opened.clients.pop(credentials, None) or self._made(credentials)
+            opened.clients[credentials] = clients  # the latest clients are last
+            while len(opened.clients) > KEPT_CLIENTS:
+                opened.clients.pop(next(iter(opened.clients))).close()
             return clients
 
     def close(self) -> None:
-        """Close all connections. Later requests open new ones."""
-        with self._lock:
-            while self._clients:
-                self._clients.popitem()[1].close()
+        """Close all connections that this process has opened. Later requests open new ones."""
+        if self._opened.made_in != os.getpid():
+            return
+        with self._opened.lock:
+            while self._opened.clients:
+                self._opened.clients.popitem()[1].close()
 
     @boto_call()
     def _made(self, credentials: Credentials) -> Clients:

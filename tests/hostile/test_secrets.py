@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import pickle
+import subprocess
+import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -231,3 +234,26 @@ def test_keys_in_env_vars(s3_server: LocalDaytona, caplog: pytest.LogCaptureFixt
         s3_server.s3.deny = ()
         planted.close(s3_server)
         bucket.client.close()
+
+
+def test_the_first_request_to_s3_in_a_process_logs_no_token(s3_server: LocalDaytona) -> None:
+    token = "token-of-the-workspace/0123456789"
+    keys = {"AWS_ACCESS_KEY_ID": "AKIAWORKSPACE", "AWS_SECRET_ACCESS_KEY": VALUE, "AWS_SESSION_TOKEN": token}
+    options = {"apiKey": s3_server.api_key, "apiUrl": s3_server.api_url, **s3_options(s3_server, "agents")}
+    config = {"permissionMode": "bypass", "envVars": keys, "options": {**options, "awsRegion": "us-east-1"}}
+    program = f"""
+        import logging
+        logging.basicConfig(level=logging.DEBUG)
+        from langchain_daytona_ws import WorkspaceSession
+        with WorkspaceSession({config!r}, namespace="first-request") as session:
+            session.files.write("f", "x")
+    """
+    ran = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        timeout=180,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert "DEBUG" in ran.stderr
+    assert token not in ran.stderr

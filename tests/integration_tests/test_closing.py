@@ -10,6 +10,7 @@ import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -262,3 +263,52 @@ def test_it_can_be_tried_again_while_that_goes_on(server: LocalDaytona, persiste
         assert session._state.sandboxes.clients._async._loops == {}
 
     asyncio.run(work())
+
+
+class _KeepingConnections(BaseHTTPRequestHandler):
+    """An S3 that keeps connections open, as Amazon's does and moto does not; an object contains its own name."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        body = self.path.partition("?")[0].rpartition("/")[2].encode()
+        self.send_response(200)
+        self.send_header("ETag", '"e"')
+        self.send_header("Last-Modified", "Mon, 30 Nov 2026 12:00:00 GMT")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        time.sleep(0.05)
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Keep quiet."""
+
+
+def test_a_forked_child_has_connections_to_s3_of_its_own() -> None:
+    options = {
+        "apiKey": "k", "mountAwsS3Buckets": True, "workspaceBucketName": "agents", "awsRegion": "us-east-1",
+    }  # fmt: skip
+    keys = {"AWS_ACCESS_KEY_ID": "AKIAWORKSPACE", "AWS_SECRET_ACCESS_KEY": "secret"}
+    with ThreadingHTTPServer(("127.0.0.1", 0), _KeepingConnections) as store:
+        threading.Thread(target=store.serve_forever).start()
+        options["s3Endpoint"] = f"http://127.0.0.1:{store.server_port}"
+        config = {"permissionMode": "bypass", "envVars": keys, "options": options}
+        program = f"""
+            import os, time
+            from langchain_daytona_ws import WorkspaceSession
+            session = WorkspaceSession({config!r}, namespace="demo")
+            for number in range(10):
+                session.files.read("a")
+                begins = time.time() + 0.3
+                child = os.fork()
+                name = "a" if child else "b"
+                time.sleep(max(0, begins - time.time()))
+                assert session.files.read(name).body.split()[-1] == name
+                if child == 0:
+                    os._exit(0)
+                assert os.waitpid(child, 0)[1] == 0
+        """
+        try:
+            subprocess.run([sys.executable, "-c", textwrap.dedent(program)], timeout=180, check=True)
+        finally:
+            store.shutdown()
