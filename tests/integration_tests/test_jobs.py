@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,6 +17,7 @@ from langchain_daytona_ws import (
     Job,
     JobError,
     JobLine,
+    OutcomeUnknown,
     PermissionDecision,
     PermissionRequest,
     WorkspaceSession,
@@ -25,7 +27,7 @@ from langchain_daytona_ws._adapters.sdk import Account
 from langchain_daytona_ws._core.guest_rpc.client import GuestClient
 from langchain_daytona_ws._core.jobs.keep_alive import JobTracker
 from langchain_daytona_ws._core.jobs.operations import JobOps
-from langchain_daytona_ws._core.ports import SandboxInfo, SandboxSpec
+from langchain_daytona_ws._core.ports import ExecReply, SandboxInfo, SandboxSpec
 from langchain_daytona_ws._core.run_sync import run_sync as driven
 from langchain_daytona_ws._core.sync.push import OneSandbox
 from langchain_daytona_ws.local import Fault, LocalDaytona, ManualClock
@@ -539,3 +541,46 @@ class TestStorage:
         workspace = bucket.session(open_session, role=True)
         assert "begins to fail" not in jobs(workspace, "start", "true", max_duration_s=60).text
         assert "begins to fail" in jobs(workspace, "start", "true", max_duration_s=7200).text
+
+
+def test_a_question_about_one_job_does_not_hide_the_end_of_another(workspace: Driven) -> None:
+    thread = "one"
+    ends = workspace.call(workspace.bash, "c1", thread, command="true", background=True).artifact["id"]
+    other = workspace.call(workspace.bash, "c2", thread, command=LONG, background=True).artifact["id"]
+    seen = ""
+    deadline = time.monotonic() + 60
+    while workspace.session._state.tracker.command_of(ends) is not None:
+        assert time.monotonic() < deadline
+        seen += workspace.call(job_tool(workspace), "c3", thread, action="status", job_id=other).content
+    seen += workspace.call(workspace.bash, "c4", thread, command="true").content
+    assert f"job {ends} finished" in seen
+
+
+def test_a_late_request_to_a_lost_sandbox_does_not_lose_jobs(
+    server: LocalDaytona, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[Job] = []
+    session = WorkspaceSession(config_for(server), namespace="demo", on_job_done=done.append)
+    session.run("true")
+    execute, is_first = SyncDaytonaPort.execute, [True]
+
+    def replace_the_sandbox() -> None:
+        server.destroy_sandbox(str(session.sandbox_id))
+        session.run("true")
+        session.jobs.start(LONG)
+
+    async def unreadable_once(port: SyncDaytonaPort, *given: Any, **named: Any) -> Any:
+        reply = None if is_first[0] else await execute(port, *given, **named)
+        if reply is None:
+            is_first[0] = False
+            thread = threading.Thread(target=replace_the_sandbox)
+            thread.start()
+            thread.join()
+            reply = ExecReply(exit_code=0, output="not an answer")
+        return reply
+
+    monkeypatch.setattr(SyncDaytonaPort, "execute", unreadable_once)
+    with pytest.raises(OutcomeUnknown):
+        session.run("true")
+    assert done == []  # the job runs in the new sandbox
+    session.close()

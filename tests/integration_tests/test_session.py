@@ -8,10 +8,13 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from langchain_daytona_ws import BashTool, SandboxConfig, WorkspaceSession
+from langchain_daytona_ws._adapters.daytona_sync import SyncDaytonaPort
+from langchain_daytona_ws._core.ports import FaultKind, PortFault
 from langchain_daytona_ws._core.sandbox import lifecycle
 from langchain_daytona_ws.errors import (
     CommandRefused,
@@ -522,3 +525,31 @@ def test_old_files_and_deep_trees_are_ordinary(workspace: Driven) -> None:
     found = workspace.files("glob", "**/*")
     assert [entry.name for entry in found.entries] == ["old"]
     assert found.more
+
+
+def test_a_command_whose_answer_is_lost_is_not_sent_to_the_next_sandbox(
+    server: LocalDaytona, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = WorkspaceSession(config_for(server), namespace="demo")
+    session.run("true")
+    execute, is_first = SyncDaytonaPort.execute, [True]
+
+    def replace_the_sandbox() -> None:
+        server.destroy_sandbox(str(session.sandbox_id))
+        session.run("true")
+
+    async def lost_once(port: SyncDaytonaPort, *given: Any, **named: Any) -> Any:
+        was_first, is_first[0] = is_first[0], False
+        reply = await execute(port, *given, **named)
+        if was_first:
+            thread = threading.Thread(target=replace_the_sandbox)
+            thread.start()
+            thread.join()
+            raise PortFault(FaultKind.DROPPED, "the connection was closed")
+        return reply
+
+    monkeypatch.setattr(SyncDaytonaPort, "execute", lost_once)
+    with pytest.raises(OutcomeUnknown) as raised:  # it has run in the sandbox that is gone
+        session.run("echo ran")
+    assert raised.value.code == "lost_while_running"
+    session.close()

@@ -71,8 +71,8 @@ class GuestClient:
         port: The Daytona API.
         sandbox: The state of the session's sandbox.
         acquire: Returns the sandbox; creates or starts it first if necessary.
-        variables: The environment variables of each request. Sandboxes do not store them, so a changed configuration
-            applies from the next call on.
+        variables: The environment variables of each request. Sandboxes do not store them, so another session may use
+            other variables in the same sandbox.
         new_key: Returns random names for calls and answers.
         attachments: Each adds a part to each call.
         programs: The programs that sandboxes keep; shared by the clients of a session.
@@ -267,11 +267,14 @@ class GuestClient:
         except PortFault as fault:
             attempts.record_duration(self._port.now() - began)
             await attempts.recover(fault, info, starts, repeatable=is_repeatable)
-            return await attempts.uncharged(self._acquire()), None
         except SandboxError as error:
             if not attempts.may_resend_after(error):
                 raise
-            return info, None
+        following = await attempts.uncharged(self._acquire())
+        if following.id != info.id and attempts.maybe_ran and not is_repeatable:
+            # Another call has replaced the sandbox meanwhile. The new sandbox has no record of this request.
+            raise unknown("The machine that it was sent to is gone.", code=LOST_WHILE_RUNNING)
+        return following, None
 
     async def _run_set_up(
         self, set_up: Callable[[], Awaitable[None]], attempts: Attempts, *, is_repeatable: bool

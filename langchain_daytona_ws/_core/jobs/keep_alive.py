@@ -96,7 +96,10 @@ class JobTracker:
             await self._adjust(port, sandbox_id, state)
             ended = state.get("ended")
             for row in ended[:WATCHED_MAX] if isinstance(ended, list) else ():
-                self.record(read_job(row, sandbox_id), about_jobs=request.entry == "jobs")
+                found = read_job(row, sandbox_id)
+                # The answer to a question about one job does not show the end of another.
+                is_shown = request.entry == "jobs" and request.fields.get("id", found.id) == found.id
+                self.record(found, about_jobs=is_shown)
 
     async def _adjust(self, port: SandboxPort, sandbox_id: str, state: Mapping[str, object]) -> None:
         """Restore or raise the interval, as the reported state requires.
