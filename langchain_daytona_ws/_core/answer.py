@@ -39,11 +39,9 @@ def read_frame(printed: str, nonce: str) -> dict[str, object]:
         except (ValueError, RecursionError):  # RecursionError: nested too deeply
             answer = None
         if isinstance(answer, dict):
-            return (
-                {**answer, "ended": _killed_processes(printed, nonce)}
-                if f"\n{nonce}+ " in printed
-                else answer
-            )
+            if f"\n{nonce}+ " in printed:
+                answer["ended"] = _killed_processes(printed, nonce)
+            return answer
     # The daemon's own message names its shell: `exec: "sh": executable file not found in $PATH`.
     if not lines and "not found" in printed and ("python3" in printed or "in $PATH" in printed):
         raise SandboxError(
@@ -62,14 +60,16 @@ def _killed_processes(printed: str, nonce: str) -> list[str]:
     for line in printed.split("\n"):
         if line.startswith(f"{nonce}+ "):
             try:
-                names = json.loads(line[len(nonce) + 2 :])
+                return process_names(json.loads(line[len(nonce) + 2 :]))
             except (ValueError, RecursionError):
                 return []
-            if isinstance(names, list):
-                return [name for name in names if isinstance(name, str) and _NAME.fullmatch(name)][
-                    :_NAMES_MAX
-                ]
     return []
+
+
+def process_names(value: object) -> list[str]:
+    """Return the first names in a list of names of processes; omit names that are unusual or no strings."""
+    names = value if isinstance(value, list) else []
+    return [name for name in names if isinstance(name, str) and _NAME.fullmatch(name)][:_NAMES_MAX]
 
 
 def unreadable(detail: str) -> SandboxError:

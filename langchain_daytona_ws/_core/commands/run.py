@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from langchain_daytona_ws._core.answer import Answer, Reply, decode_base64
+from langchain_daytona_ws._core.answer import Answer, Reply, decode_base64, process_names
 from langchain_daytona_ws._core.commands import screen
 from langchain_daytona_ws._core.commands.characters import whole_end, whole_start
 from langchain_daytona_ws._core.commands.pipelines import ends_in_pipeline, relevant_exit_codes
@@ -17,12 +18,14 @@ from langchain_daytona_ws._core.sync.report import SyncReport, read_report
 from langchain_daytona_ws._guest.terminal import VALUES as TERMINAL_VARIABLES
 from langchain_daytona_ws._guest.text import visible
 from langchain_daytona_ws.errors import CommandRefused, SandboxError, WorkspaceError
+from langchain_daytona_ws.permissions import legible
 
 COMMAND_LIMIT_BYTES = 1024 * 1024
 # Commands with these words may start vim, which waits for a key even without a terminal.
 _EDITOR = (
     r"(?<![\w.-])(?:r?vim?|r?view|vimdiff|nvim|ex|editor|mergetool|difftool|\$\{?(?:EDITOR|VISUAL))(?![\w.-])"
 )
+LOG_PATH_CHARS = 200
 LOG_LIMIT_BYTES = 64 * 1024 * 1024
 
 
@@ -275,7 +278,8 @@ def _result(
         )
     size = _number(answer, "size_bytes")
     log_bytes = _number(answer, "log_bytes")
-    log_path = str(answer.get("log_path") or "")[:200] or None
+    log_path = answer.get("log_path")
+    log_path = legible.one_line(log_path, LOG_PATH_CHARS) if isinstance(log_path, str) and log_path else None
     truncated = size > len(head) + len(tail)
     timed_out, background = answer.get("timed_out") is True, answer.get("background") is True
     notices = []
@@ -296,17 +300,17 @@ def _result(
         )
     if background and not timed_out and log_path:
         notices.append(f"a process that it started is running on; its later output goes to {log_path}")
-    ended = answer.get("ended")
-    if isinstance(ended, list) and ended:
+    ended = process_names(answer.get("ended"))
+    if ended:
         notices.append(
             f"killed, since it held the output of this call itself, which could not have been answered: "
-            f"{', '.join(map(str, ended))}; what ~/.zshenv or $BASH_ENV starts needs a redirect of its own"
+            f"{', '.join(ended)}; what ~/.zshenv or $BASH_ENV starts needs a redirect of its own"
         )
-    editors = answer.get("editors")
-    if isinstance(editors, list) and editors:
-        names = ", ".join(str(name)[:20] for name in editors[:5])
+    editors = process_names(answer.get("editors"))
+    if editors:
         notices.append(
-            f"{names} was ended, since no key can be pressed here; change files with the file tool or a script"
+            f"{', '.join(editors)} was ended, since no key can be pressed here; change files with the file tool or a "
+            "script"
         )
     if answer.get("from_record") is True:
         notices.append("this call was made before: this is its recorded result, and nothing was run again")
@@ -354,7 +358,7 @@ def _number(answer: Answer, name: str) -> int:
 
 def _seconds(answer: Answer) -> float:
     value = answer.get("duration_s")
-    if not isinstance(value, float):
+    if not isinstance(value, float) or not 0 <= value < math.inf:
         raise _unreadable("duration_s")
     return value
 

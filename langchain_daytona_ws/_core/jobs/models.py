@@ -10,6 +10,7 @@ from typing import Literal, cast, get_args
 from langchain_daytona_ws._core.answer import Reply
 from langchain_daytona_ws._core.commands.pipelines import relevant_exit_codes
 from langchain_daytona_ws.errors import JobError
+from langchain_daytona_ws.permissions import legible
 
 LineKind = Literal["output", "notice", "end"]
 JobState = Literal["running", "finished", "stopped", "timed_out", "lost"]
@@ -19,6 +20,7 @@ UNSAVED = "at its end, not all of its files could be saved in S3; the next bash 
 _ID = re.compile(r"[a-km-np-z2-9]{8}", re.ASCII)
 _COMMAND_MAX = 2000
 _EXIT_CODE_MAX = 255
+_REASON_CHARS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +180,7 @@ def read_job(row: object, sandbox_id: str) -> Job:
         ended_at=None if state == "running" else reply.number("ended_ms") / 1000,
         duration_s=reply.number("duration_ms") / 1000,
         log_bytes=reply.number("log_bytes"),
-        reason=reply.text("reason", 200),
+        reason=legible.one_line(reply.text("reason", _REASON_CHARS), _REASON_CHARS, double_backslash=False),
         notices=(UNSAVED,) if isinstance(row, Mapping) and row.get("unsaved") is True else (),
         sandbox_id=sandbox_id,
     )
