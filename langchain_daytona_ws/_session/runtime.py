@@ -109,7 +109,7 @@ class _Runtime:
         return await preview_url(
             await self._port(),
             sandboxes,
-            self._acquire,
+            partial(sandboxes.acquire, self._run_once, self._port),  # a link needs no credentials for S3
             port,
             expires_s=expires_s,
             may_exist=sandboxes.may_exist(),

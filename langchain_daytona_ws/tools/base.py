@@ -107,8 +107,8 @@ class WorkspaceTool(BaseTool):
         wanted: Any = self._input.model_construct(**arguments)  # LangChain has validated the arguments
         action, shown = self._described(wanted)
         notes: list[str] = []
-        asks = needs_approval(state.config.permission_mode, self.name, action)
-        if asks and not conversation.remembered.covers(self.name, action, shown):
+        asks = needs_approval(state.config.permission_mode, self._tool, action)
+        if asks and not conversation.remembered.covers(self._tool, action, shown):
             approval = await self._ask(call, wanted, action, shown)
             if isinstance(approval, Answered):
                 return approval.content_and_artifact
@@ -145,6 +145,8 @@ class WorkspaceTool(BaseTool):
 
     # --- what each tool defines ---
 
+    _tool: ClassVar[str]
+    """The tool's name in permissions, also if the program has given the tool another name."""
     _input: ClassVar[type[ToolInput]]
     """The model of the tool's arguments."""
 
@@ -258,7 +260,8 @@ def tool_exception(
     """
     add_to_run(run_manager, {"error_code": error.code})
     lines = "".join(f"[{notice}]\n" for notice in notices)
-    return ToolException(f"{lines}[{error.code}] {error.for_model}"[:ERROR_LIMIT])
+    text = f"[{error.code}] {error.for_model}"[:ERROR_LIMIT]
+    return ToolException(f"{lines}{text}")
 
 
 def add_to_run(run_manager: RunManager | None, facts: dict[str, Any]) -> None:

@@ -155,6 +155,7 @@ class BashTool(WorkspaceTool, defer_build=False):
     name: str = "bash"
     description: str = _description(_KILLED)
     args_schema: type[BaseModel] = BashInput
+    _tool: ClassVar[str] = "bash"
     _input: ClassVar[type[ToolInput]] = BashInput
     on_output: OnChunk | None = Field(default=None, exclude=True, repr=False)
     raw_output: bool = False

@@ -171,6 +171,7 @@ class WorkspaceFileTool(WorkspaceTool, defer_build=False):
     name: str = "workspace_file"
     description: str = DESCRIPTION
     args_schema: type[BaseModel] = FileInput
+    _tool: ClassVar[str] = "workspace_file"
     _input: ClassVar[type[ToolInput]] = FileInput
     media: Any = Field(default=False, exclude=True)
 

@@ -80,6 +80,7 @@ class BashJobTool(WorkspaceTool, defer_build=False):
     name: str = "bash_job"
     description: str = DESCRIPTION
     args_schema: type[BaseModel] = JobInput
+    _tool: ClassVar[str] = "bash_job"
     _input: ClassVar[type[ToolInput]] = JobInput
 
     def _described(self, wanted: JobInput) -> tuple[str, dict[str, object]]:

@@ -52,6 +52,7 @@ class PreviewTool(WorkspaceTool, defer_build=False):
     name: str = "preview_url"
     description: str = DESCRIPTION
     args_schema: type[BaseModel] = PreviewInput
+    _tool: ClassVar[str] = "preview_url"
     _input: ClassVar[type[ToolInput]] = PreviewInput
 
     def _described(self, wanted: PreviewInput) -> tuple[str, dict[str, object]]:

@@ -19,6 +19,9 @@ from langchain_daytona_ws import (
 )
 from langchain_daytona_ws.local import Fault, LocalDaytona, ManualClock
 from tests.integration_tests.conftest import Driven, config_for
+from tests.integration_tests.s3 import Bucket, bucket, host_keys
+
+__all__ = ["bucket", "host_keys"]  # fixtures
 
 OpenSession = Callable[..., Driven]
 
@@ -153,3 +156,20 @@ class TestTool:
     def test_it_is_optional(self, workspace: Driven) -> None:
         names = [tool.name for tool in WorkspaceToolkit(session=workspace.session).get_tools()]
         assert names == ["bash", "workspace_file", "bash_job"]
+
+
+@pytest.mark.usefixtures("host_keys")
+def test_a_link_to_a_persistent_sandbox_needs_no_credentials_for_s3(
+    bucket: Bucket, open_session: Callable[..., Driven]
+) -> None:
+    bucket.session(open_session, role=True, persistent=True).run("true")
+    later = bucket.session(
+        open_session, role=True, persistent=True, options={"stsEndpoint": "http://127.0.0.1:9"}
+    )
+    link = (
+        later.runner.run(later.session.apreview_url(3000))
+        if later.runner
+        else later.session.preview_url(3000)
+    )
+    assert link.port == 3000
+    bucket.session(open_session, role=True, persistent=True).session.release()

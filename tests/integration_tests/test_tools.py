@@ -479,3 +479,33 @@ class TestLangGraph:
         session = WorkspaceSession(config_for(server), namespace="demo")
         node = ToolNode([BashTool(session=session), WorkspaceFileTool(session=session)])
         assert set(node.tools_by_name) == {"bash", "workspace_file"}
+
+
+def test_many_notices_do_not_cut_off_the_error(workspace: Driven) -> None:
+    workspace.call(workspace.bash, "c1", command="true")
+    for number in range(20):
+        workspace.session._state.notices.add(f"conflict: file {number} " + "n" * 300)
+    failed = workspace.call(workspace.file, "c2", action="read", path="absent")
+    assert failed.status == "error"
+    assert "[missing] absent does not exist" in failed.content
+
+
+def test_a_tool_with_another_name_has_its_own_permissions(server: LocalDaytona) -> None:
+    asked: list[str] = []
+
+    def approve(request: PermissionRequest) -> PermissionDecision:
+        asked.append(f"{request.tool} {request.action}")
+        return PermissionDecision.allow_always("tool")
+
+    with WorkspaceSession(
+        config_for(server, permissionMode="ask"), namespace="demo", approver=approve
+    ) as session:
+        files = WorkspaceFileTool(session=session, name="fs")
+        files.invoke({"action": "write", "path": "a", "content": "1"})
+        files.invoke({"action": "read", "path": "a"})
+        files.invoke({"action": "write", "path": "b", "content": "2"})
+        assert asked == ["workspace_file write"]
+        bash = BashTool(session=session, name="workspace_file")
+        bash.invoke({"command": "echo ran"})
+        bash.invoke({"command": "echo again"})
+        assert asked == ["workspace_file write", "bash run"]
