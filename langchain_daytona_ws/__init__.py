@@ -126,7 +126,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 # Without the extra ``deepagents``, this name raises an error that names the extra. ``import *`` must not raise it.
 _UNAVAILABLE = set() if find_spec("deepagents") else {"WorkspaceBackend"}
 
-__all__ = sorted(_HOME_OF.keys() - _UNAVAILABLE)  # noqa: PLE0605 - one list, held against the imports above by a test
+__all__ = sorted(_HOME_OF.keys() - _UNAVAILABLE)  # noqa: PLE0605 - a test compares the names with the imports above
 
 
 def __getattr__(name: str) -> Any:

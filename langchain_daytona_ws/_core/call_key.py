@@ -25,7 +25,7 @@ def call_key(
         tool_call_id: The model's id of the call.
         arguments: The call's arguments.
         namespace: The workspace's name.
-        session_id: Takes the place of the thread's id if the graph has no thread.
+        session_id: Used in place of the thread's id if the graph has no thread.
     """
     thread = thread_of(config) or session_id
     where = "/".join(part for part in (namespace, thread, step_of(config)) if part)

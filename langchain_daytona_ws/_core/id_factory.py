@@ -11,7 +11,7 @@ Ids = Callable[[], str]
 
 
 class Clock(Protocol):
-    """Provides the time to a session, and waits for it.
+    """The clock of a session: returns the time, and waits.
 
     Pass your own clock to a `WorkspaceSession` to replay a recording without waiting and with the recorded dates. The
     time-outs of HTTP requests do not use this clock.

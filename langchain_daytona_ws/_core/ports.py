@@ -168,7 +168,7 @@ class BackgroundTask(Protocol):
         ...
 
     async def abandonable(self, request: Awaitable[T]) -> T:
-        """Await a request for which `end` does not wait long; if `end` gives up, raise, and so end the work.
+        """Await a request, and return its result. If `end` gives up waiting for the request, raise to end the work.
 
         Called by the work.
         """
@@ -209,7 +209,7 @@ class SandboxPort(Protocol):
         ...
 
     async def set_autodelete(self, sandbox_id: str, minutes: int) -> None:
-        """Set the minutes after a stop of the sandbox after which Daytona deletes it; repeatable."""
+        """Set the minutes for which a stopped sandbox is kept before Daytona deletes it; repeatable."""
         ...
 
     async def preview_url(self, sandbox_id: str, port: int, *, expires_s: int) -> str:

@@ -63,7 +63,7 @@ def ends_in_pipeline(command: str) -> bool:
     position = 0
     while position < len(command):
         token = pattern.match(command, position)
-        assert token is not None  # noqa: S101 - its last alternative matches any character
+        assert token is not None  # noqa: S101 - the pattern's last alternative matches any character
         position = token.end()
         if not reader.take(token):
             return False

@@ -53,7 +53,7 @@ class CommandResult:
         hint: An alternative that works, if the command failed in a way that is typical of a mounted S3 workspace.
         screen: The output as a terminal shows it, without control codes; None if the command had no pseudo-terminal
             (``pty``). ``output`` has the control codes.
-        sync: The report of the synchronisation with S3; None in other workspaces than those with ``s3Mode: sync``.
+        sync: The report of the synchronisation with S3; None in a workspace without ``s3Mode: sync``.
         sandbox_id: The sandbox in which the command ran.
     """
 

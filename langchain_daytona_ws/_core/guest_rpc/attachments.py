@@ -12,7 +12,8 @@ from langchain_daytona_ws.errors import WorkspaceError
 
 OnProgress = Callable[[str], Awaitable[None]]
 
-# Number of times that an attachment may send one request: without credentials, with them, and with new credentials.
+# Maximum number of times that an attachment sends one request: without credentials, with the credentials that the
+# session has, and with new credentials.
 SENDS_MAX = 3
 
 

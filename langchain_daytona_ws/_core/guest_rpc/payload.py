@@ -51,7 +51,7 @@ _FUTURE = "from __future__ import annotations\n"
 
 ENV_PREFIX = "LANGCHAIN_DAYTONA_WS_"
 Program = tuple[str, ...]  # names of guest modules; the modules that they import, and ``boot``, are sent too
-# Field of a request → the additional guest module that the field needs. Modules with early work come first.
+# Field of a request → the additional guest module that the field needs. Modules whose work begins early come first.
 _FIELD_MODULES = {
     "mount": "mount",
     "sync": "sync",

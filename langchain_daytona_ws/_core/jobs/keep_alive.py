@@ -24,7 +24,7 @@ FIRST_PAUSE_S = 0.3
 
 
 class JobTracker:
-    """The attachment that raises the sandbox's auto-stop interval while jobs run.
+    """The `Attachment` to calls that raises the sandbox's auto-stop interval while jobs run.
 
     A sandbox that receives no requests stops after its auto-stop interval, even if commands run in it (Daytona API).
     When a job starts, the session raises the interval. The guest records on the sandbox's disk that the interval is

@@ -38,13 +38,13 @@ _MOUNTER_MODULES = ("mount_request", "locks", "mount_credentials", "mount_check"
 
 
 class MountManager:
-    """The attachment that keeps an S3 workspace mounted in the sandbox.
+    """The `Attachment` to calls that keeps an S3 workspace mounted in the sandbox.
 
     Args:
         workspace: The prefixes and their mount directories.
         credentials: Returns credentials that are valid for at least the given seconds.
         forget: Removes credentials that S3 has refused from the cache.
-        delivered: Sandbox id → serial of the credentials in this sandbox; shared by the sync and the async runtime.
+        delivered: Sandbox id → hash of the credentials in this sandbox; shared by the sync and the async runtime.
         add_notice: Adds a notice to the next result.
         caution: Text added to errors if a network setting may block S3 in the sandbox; ``""`` otherwise.
         probe: Tests how the store answers renames; None for a store that is known to be safe.

@@ -19,7 +19,7 @@ PAUSES_S = (0.5, 1.0)
 
 _AMAZON = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
 # After these errors the mount fails too, for the same reason and with a better message, so no file is at risk.
-_MET_BY_THE_MOUNT = {
+_MOUNT_FAILS_TOO = {
     "PermanentRedirect",
     "AuthorizationHeaderMalformed",
     "IllegalLocationConstraintException",
@@ -85,7 +85,7 @@ class Probed:
 
 
 def needs_probe(endpoint: str | None) -> bool:
-    """Return whether a store must be probed: not Amazon S3, which answers 501 or (directory buckets) really renames."""
+    """Return whether a store must be probed. Amazon S3 is safe: it answers 501 or, for directory buckets, renames."""
     host = "" if endpoint is None else (urlsplit(endpoint).hostname or "")
     return endpoint is not None and not host.endswith(_AMAZON)
 
@@ -131,7 +131,7 @@ def _judged(fault: StoreFault) -> Renames:
     if fault.code in _OF_THIS_MACHINE:
         return Renames.UNKNOWN
     # Only the credentials were refused. With another policy, the store might accept the rename: this is not REFUSED.
-    if fault.code in _MET_BY_THE_MOUNT or fault.kind in (StoreFaultKind.EXPIRED, StoreFaultKind.DENIED):
+    if fault.code in _MOUNT_FAILS_TOO or fault.kind in (StoreFaultKind.EXPIRED, StoreFaultKind.DENIED):
         return Renames.NOT_ASKED
     if fault.kind is StoreFaultKind.PASSING or fault.status in _OF_A_GATEWAY:
         return Renames.UNKNOWN

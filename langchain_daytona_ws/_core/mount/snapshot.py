@@ -164,7 +164,7 @@ def _setting_error(problem: str) -> ConfigError:
 
 
 _CHECKS = r"""
-# Check the base image first: an unsuitable image costs no download.
+# Check the base image first, so that nothing is downloaded for an unsuitable image.
 RUN set -eux; \
     fail() { echo "ERROR: s3-snapshot: $1" >&2; exit 1; }; \
     command -v apt-get >/dev/null || fail "the base image has no apt-get; use an image based on Debian or Ubuntu"; \
@@ -191,9 +191,9 @@ RUN set -eux; \
 """.strip()
 
 _MOUNT_S3 = rf"""
-# The signer of the package is checked, not the keys in the downloaded file: VALIDSIG ends with the fingerprint of the
-# signer's primary key. A key that has expired after signing is accepted, a revoked key is not. The package gpg has no
-# agent, and public keys need no agent: --no-autostart.
+# The downloaded file KEYS is not trusted: the package must be signed with a release key of Mountpoint. gpg's line
+# VALIDSIG ends with the fingerprint of the signer's primary key. A key that expired after signing is accepted; a
+# revoked key is refused. --no-autostart: public keys need no agent, and the package gpg contains no agent.
 RUN set -eux; \
     fail() {{ echo "ERROR: s3-snapshot: $1" >&2; exit 1; }}; \
     export DEBIAN_FRONTEND=noninteractive; \

@@ -58,8 +58,8 @@ def _written(program: str) -> str:
 
 
 _ACCOUNT = r"""
-# The account that runs commands. The helper must be its only way to become root: not the groups that sudo, su and the
-# machine's devices trust, and not su with a password of the base image.
+# The account that runs commands. It must become root only through the helper. So remove it from the groups that sudo,
+# su and the machine's devices trust, and lock root's password, because su accepts the password of the base image.
 RUN set -eu; \
     fail() { echo "ERROR: s3-snapshot: $1" >&2; exit 1; }; \
     id -u @user@ >/dev/null 2>&1 || useradd --create-home --shell /bin/bash @user@; \
@@ -95,7 +95,7 @@ RUN set -eu; \
     grep -q '"code": "helper_version"' "$file.said" || fail "the mount helper does not run"; \
     rm "$file" "$file.said"
 
-# Running the helper must be the only right of the account as root; credentials must not be logged.
+# The account may run only the helper as root. sudo must not log the helper's input, which contains credentials.
 RUN set -eux; \
     fail() { echo "ERROR: s3-snapshot: $1" >&2; exit 1; }; \
     printf '%s\n' \
@@ -110,7 +110,7 @@ RUN set -eux; \
     [ "${rights#*:}" = "$(printf '\n    %s' '@rule@')" ] \
         || fail "the base image changes the sudo rights of @user@: $rights; change its sudoers, or --user"
 
-# The helper's mount directories, and a check that only root can change the programs that it runs.
+# Create the helper's mount directories, and check that only root can change the programs that the helper runs.
 RUN set -eu; \
     fail() { echo "ERROR: s3-snapshot: $1" >&2; exit 1; }; \
     for directory in @workspaces@ @skills@ @home@; do \

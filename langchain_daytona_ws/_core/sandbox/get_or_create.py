@@ -107,7 +107,7 @@ async def find(port: SandboxPort, spec: SandboxSpec) -> SandboxInfo | None:
 
 
 def check_ours(found: SandboxInfo, spec: SandboxSpec) -> None:
-    """Refuse a sandbox that was not created by this package for this workspace, or with another configuration.
+    """Refuse a sandbox that this package did not create for this workspace with this configuration.
 
     Raises:
         ProvisionError: ``code="name_taken"`` or ``code="config_changed"``.

@@ -1,4 +1,4 @@
-"""The attachment that synchronises an S3 workspace with the sandbox's disk before and after each call.
+"""The `Attachment` to calls that synchronises an S3 workspace with the sandbox's disk before and after each call.
 
 A process in the sandbox, the *resident*, pulls changed files from S3 before a command and pushes changed files to S3
 after the command. It keeps running between calls, and has one set of credentials for its life. The attachment sends the
@@ -56,7 +56,7 @@ class SyncState:
     refused: set[str] = field(default_factory=set)
 
     def take_unsaved(self) -> list[SyncReport]:
-        """Forget all sandboxes, which are gone, and return the reports of those that had files which are not in S3."""
+        """Forget all sandboxes, because they are gone; return the reports with files that are not in S3."""
         reports = list(self.reports.values())
         self.reports.clear()
         self.started.clear()

@@ -428,7 +428,7 @@ class LocalSink:
             yield self._fd
 
     def _set_mode(self, fd: int, is_executable: bool) -> None:
-        """Set the mode: that of the file that is replaced, if any; if executable, for all who may read the file."""
+        """Keep the mode of the file that is replaced. If the file is executable, all who may read it may execute it."""
         if _WINDOWS:
             return
         own = wanted = stat.S_IMODE(os.fstat(fd).st_mode)

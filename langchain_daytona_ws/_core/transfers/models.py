@@ -270,7 +270,7 @@ class TransferBackend(Protocol):
         ...
 
     async def make_directories(self, paths: Sequence[str]) -> None:
-        """Create directories. Only those without files need it: uploads of files create their directories."""
+        """Create directories that have no files. (Uploads of files create the directories above the files.)"""
         ...
 
 
