@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_daytona_ws._adapters.aws_errors import host_refused, refused, unusable
 from langchain_daytona_ws._adapters.boto_calls import without_debug_log
 from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
-from langchain_daytona_ws._adapters.s3_clients import descriptions
+from langchain_daytona_ws._adapters.s3_bucket import descriptions
 from langchain_daytona_ws._core.id_factory import Clock
 from langchain_daytona_ws._core.s3.policy import session_name, session_policy
 from langchain_daytona_ws._core.s3.store import Credentials

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, TypeVar
 
-from langchain_daytona_ws._adapters.s3_clients import AT_A_TIME, LONGEST_PAGE, Bucket
+from langchain_daytona_ws._adapters.s3_bucket import AT_A_TIME, LONGEST_PAGE, Bucket
 from langchain_daytona_ws._core.ports import OnBytes, UploadSource
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.s3.store import (

@@ -7,7 +7,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from langchain_daytona_ws._adapters.boto_calls import boto_call
-from langchain_daytona_ws._adapters.s3_clients import Bucket
+from langchain_daytona_ws._adapters.s3_bucket import Bucket
 from langchain_daytona_ws._core.s3.store import Credentials, StoreFault, StoreFaultKind
 from langchain_daytona_ws._core.s3.workspace import S3Workspace
 

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import Any
 
 from langchain_daytona_ws._adapters.boto_calls import boto_call
-from langchain_daytona_ws._adapters.s3_clients import (
+from langchain_daytona_ws._adapters.s3_bucket import (
     Clients,
     condition,
     described,

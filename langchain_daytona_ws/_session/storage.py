@@ -8,7 +8,7 @@ from functools import partial
 
 from langchain_daytona_ws._adapters.aws import AssumedRole, AsyncAssumedRole, GivenKeys
 from langchain_daytona_ws._adapters.s3 import AsyncS3Store, SyncS3Store
-from langchain_daytona_ws._adapters.s3_clients import Bucket
+from langchain_daytona_ws._adapters.s3_bucket import Bucket
 from langchain_daytona_ws._core.files.models import FileBackend
 from langchain_daytona_ws._core.id_factory import Clock, Ids
 from langchain_daytona_ws._core.mount.manager import MountManager

@@ -165,9 +165,9 @@ class Cell:
 
     def redirect_s3(self, endpoint: str) -> None:
         """Send S3 requests to another endpoint from now on."""
-        from langchain_daytona_ws._adapters import s3_clients
+        from langchain_daytona_ws._adapters import s3_bucket
 
-        made = s3_clients.Bucket._made
+        made = s3_bucket.Bucket._made
 
         def redirected(bucket: Any, credentials: Any) -> Any:
             own = bucket._workspace
@@ -180,7 +180,7 @@ class Cell:
                 bucket._workspace = own
 
         self.is_s3_redirected = True
-        self._patches.enter_context(mock.patch.object(s3_clients.Bucket, "_made", redirected))
+        self._patches.enter_context(mock.patch.object(s3_bucket.Bucket, "_made", redirected))
         self.work.session._state.storage._bucket.close()  # type: ignore[union-attr]
 
     def end_fault(self) -> None:

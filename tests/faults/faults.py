@@ -36,7 +36,7 @@ SHORT: dict[str, dict[str, float]] = {
     "langchain_daytona_ws._adapters.daytona_async": {"REQUEST_TIMEOUT_S": 3.0},
     "langchain_daytona_ws._adapters.answers": {"TRANSFER_TIMEOUT_S": 3.0},
     "langchain_daytona_ws._adapters.transfers": {"TRANSFER_TIMEOUT_S": 3.0},
-    "langchain_daytona_ws._adapters.s3_clients": {"READ_TIMEOUT_S": 3},
+    "langchain_daytona_ws._adapters.s3_bucket": {"READ_TIMEOUT_S": 3},
 }
 
 # The SDK's async client takes a second of real time for each refused connection.

@@ -14,7 +14,7 @@ from typing import Any
 
 PRELOADED = [
     "daytona", "boto3", "langchain_daytona_ws._adapters.daytona_sync", "langchain_daytona_ws._adapters.daytona_async",
-    "langchain_daytona_ws._adapters.s3_clients", "tests.faults.steps", __name__,
+    "langchain_daytona_ws._adapters.s3_bucket", "tests.faults.steps", __name__,
 ]  # fmt: skip
 WITHIN_S = 60.0
 

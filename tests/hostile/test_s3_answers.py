@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from langchain_core.messages import ToolMessage
 
 from langchain_daytona_ws import BashTool, FileError, WorkspaceError, WorkspaceFileTool, WorkspaceSession
-from langchain_daytona_ws._adapters import s3_clients
+from langchain_daytona_ws._adapters import s3_bucket
 from langchain_daytona_ws.local import LocalDaytona, LocalS3
 from langchain_daytona_ws.tools.base import ERROR_LIMIT
 from tests.hostile.forged import InstantClock, answer_of, examples
@@ -252,8 +252,8 @@ def test_a_checksum_that_does_not_fit_is_noticed(stage: Stage, monkeypatch: pyte
     def as_for_aws(*given: Any) -> dict[str, Any]:
         return {**settings(*given), "response_checksum_validation": "when_supported"}
 
-    settings = s3_clients._settings
-    monkeypatch.setattr(s3_clients, "_settings", as_for_aws)
+    settings = s3_bucket._settings
+    monkeypatch.setattr(s3_bucket, "_settings", as_for_aws)
     with stage.session() as session:
         right = base64.b64encode(zlib.crc32(FILES["src/a.py"]).to_bytes(4, "big"))
         with forging(stage, "read", [always(Replace(header=("x-amz-checksum-crc32", right)))]):

@@ -18,9 +18,9 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from langchain_daytona_ws._adapters import s3_clients
+from langchain_daytona_ws._adapters import s3_bucket
 from langchain_daytona_ws._adapters.s3 import AsyncS3Store, S3Store, SyncS3Store
-from langchain_daytona_ws._adapters.s3_clients import KEPT_CLIENTS, Bucket
+from langchain_daytona_ws._adapters.s3_bucket import KEPT_CLIENTS, Bucket
 from langchain_daytona_ws._core.files import rendering as render
 from langchain_daytona_ws._core.files.models import EditQuery, NeedsSandbox
 from langchain_daytona_ws._core.files.operations import FileOperations
@@ -173,7 +173,7 @@ def test_an_edit_is_one_get_and_one_put(runtime: Runtime, bucket: s3.Bucket) -> 
 def test_many_objects_are_listed_and_no_page_twice(
     runtime: Runtime, bucket: s3.Bucket, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(s3_clients, "LONGEST_PAGE", 20)
+    monkeypatch.setattr(s3_bucket, "LONGEST_PAGE", 20)
     for number in range(200):
         bucket.put(form.format(number, number % 10), b"")
     bucket.server.s3.clear_requests()

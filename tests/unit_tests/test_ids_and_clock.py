@@ -16,7 +16,7 @@ from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
 from langchain_daytona_ws._adapters.daytona_async import AsyncDaytonaPort
 from langchain_daytona_ws._adapters.daytona_sync import SyncDaytonaPort
 from langchain_daytona_ws._adapters.s3 import AsyncS3Store, SyncS3Store
-from langchain_daytona_ws._adapters.s3_clients import Bucket
+from langchain_daytona_ws._adapters.s3_bucket import Bucket
 from langchain_daytona_ws._adapters.sdk import Account
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.s3.workspace import S3Workspace, s3_workspace

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from langchain_daytona_ws._adapters.aws import AssumedRole
 from langchain_daytona_ws._adapters.s3 import SyncS3Store
-from langchain_daytona_ws._adapters.s3_clients import Bucket
+from langchain_daytona_ws._adapters.s3_bucket import Bucket
 from langchain_daytona_ws._adapters.s3_probe import S3Probe
 from langchain_daytona_ws._core.doctor import s3 as s3_findings
 from langchain_daytona_ws._core.doctor.clock import judge_clock, off_by_s

@@ -17,7 +17,7 @@ from botocore.utils import parse_timestamp
 from urllib3 import HTTPResponse
 
 from langchain_daytona_ws import SandboxConfig
-from langchain_daytona_ws._adapters.s3_clients import Bucket, read_date
+from langchain_daytona_ws._adapters.s3_bucket import Bucket, read_date
 from langchain_daytona_ws._core.s3.store import Credentials
 from langchain_daytona_ws._core.s3.workspace import s3_workspace
 
@@ -61,12 +61,12 @@ def test_one_thread_at_a_time_uses_the_shared_session(monkeypatch: pytest.Monkey
 def test_a_child_that_is_forked_meanwhile_creates_its_own() -> None:
     program = """
 import os
-from langchain_daytona_ws._adapters import s3_clients
-with s3_clients._creating:
-    session, child = s3_clients._session(), os.fork()
+from langchain_daytona_ws._adapters import s3_bucket
+with s3_bucket._creating:
+    session, child = s3_bucket._session(), os.fork()
     if child == 0:
-        is_free = s3_clients._creating.acquire(timeout=30)
-        os._exit(0 if is_free and s3_clients._session() is not session else 1)
+        is_free = s3_bucket._creating.acquire(timeout=30)
+        os._exit(0 if is_free and s3_bucket._session() is not session else 1)
 assert os.waitpid(child, 0)[1] == 0
 """
     subprocess.run([sys.executable, "-c", program], timeout=120, check=True)
