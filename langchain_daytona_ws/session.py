@@ -289,7 +289,7 @@ class WorkspaceSession:
         try:
             run_sync(self._sync.warm_up())
         except WorkspaceError as error:
-            logger.warning("prewarming: %s", error.message)
+            logger.warning("prewarming failed: %s", error.message)
 
     def _on_job_end(self, job: job_models.Job, about_jobs: bool) -> None:
         if job.state != "lost":  # otherwise the model gets the notice about the lost sandbox

@@ -88,7 +88,7 @@ class CredentialCache:
             if latest is None or latest.remaining_s(now) < LAST_USE_S:
                 raise
             logger.warning(
-                "The workspace's credentials could not be renewed; those in use end in %.0f s. %s",
+                "The workspace's credentials could not be renewed; the present credentials expire in %.0f s. %s",
                 latest.remaining_s(now),
                 error.message,
             )
