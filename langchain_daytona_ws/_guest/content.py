@@ -94,7 +94,7 @@ class Window:
     def __init__(self, lines: int) -> None:
         self.body = ""
         self.first = self.last = 0  # numbers of the lines in ``body``, from 1; 0 if there is no line
-        self.lines = lines  # of the whole file
+        self.lines = lines  # number of lines of the whole file
         self.cut = False  # ``body`` is one line, which was cut
         self.more = False  # the requested lines did not all fit
 

@@ -90,5 +90,5 @@ def write(directory: str, data: bytes) -> str:
         finally:
             posix.close(fd)
     except OSError:
-        return ""  # such as a full disk: the host sends the source again
+        return ""  # for example, the disk is full: the host will send the source again
     return digest

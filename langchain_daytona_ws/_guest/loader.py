@@ -31,7 +31,7 @@ def digest_of(data: bytes) -> str:
         from _blake2 import blake2b
 
         return str(blake2b(data, digest_size=32).hexdigest())
-    except (ImportError, ValueError):  # not built, or refused in FIPS mode
+    except (ImportError, ValueError):  # this Python has no BLAKE2, or refuses it in FIPS mode
         from hashlib import sha256
 
         return sha256(data).hexdigest()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Final, Literal
 
-    Kind = Literal["path", "brackets", "commas", "alternatives"]  # of a reading
+    Kind = Literal["path", "brackets", "commas", "alternatives"]  # kinds of readings
     States = frozenset[tuple[int, int]]  # positions in a glob: index of an alternative, index of its segment
 
 MAX_ALTERNATIVES = 256

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import Any, Mapping
 
 TYPE_EVERY_S = 0.2
-TYPE_SOON_S = 0.005  # after output: a pager may wait for the next key
+TYPE_SOON_S = 0.005  # pause after output: a pager may already wait for the next key
 HANG_UP_WAIT_S = 0.5
 END_OF_INPUT = b"\x04"
 EDITORS = (*editors.NAMES, b"nano", b"pico", b"emacs")

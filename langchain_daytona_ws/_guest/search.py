@@ -405,7 +405,7 @@ def _batches(files: list[str]) -> Iterator[list[bytes]]:
             yield batch
             batch, size = [], 0
         batch.append(argument)
-        size += len(argument) + 9  # its NUL and its pointer
+        size += len(argument) + 9  # plus a NUL and a pointer of 8 bytes
     yield batch
 
 

@@ -174,7 +174,7 @@ class Source:
 def load(location: Location, max_bytes: int) -> Content:
     """Read and hash a regular file. The bytes of a file of more than ``max_bytes`` bytes are not kept."""
     for wait_s in (*_BUSY_WAITS_S, None):
-        need_file(location.status())  # before opening: opening a device can have effects
+        need_file(location.status())  # checked before the file is opened: opening a device can have effects
         try:
             fd = location.open(os.O_RDONLY)
         except OSError as error:

@@ -244,7 +244,7 @@ def _level(path: str) -> int:
 
     A reader of the prefix must not see a Git reference before the Git objects to which it refers.
     """
-    _, git, inside = path.rpartition(".git/")  # of a work tree, or of a bare repository
+    _, git, inside = path.rpartition(".git/")  # ".git/" of a work tree, or "name.git/" of a bare repository
     inside = "/" + inside
     if (
         not git

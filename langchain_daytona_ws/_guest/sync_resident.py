@@ -181,7 +181,7 @@ class Resident:
         self._copy = self._copies[0]  # the workspace; the second copy, if any, is the skills
         self._push = Push(self._copy)
         self._pool = ThreadPoolExecutor(1)
-        self._failure: S3Error | None = None  # of the last synchronisation
+        self._failure: S3Error | None = None  # the failure of the last pull, until a push reports it
         self._busy: Pull | Push | None = None
 
     def serve(self, listener: socket.socket, path: str) -> None:

@@ -11,7 +11,7 @@ FOOTER_BYTES = 256  # reserved for the footer in a page's byte limit
 SNIFF_BYTES = 8192
 
 BOM = b"\xef\xbb\xbf"
-MARKED_UTF16 = "UTF-16 text"  # with a byte order mark
+MARKED_UTF16 = "UTF-16 text"  # text that begins with a byte order mark
 UNMARKED_UTF16 = ("UTF-16LE text", "UTF-16BE text")
 UTF16_KINDS = (MARKED_UTF16, *UNMARKED_UTF16)
 UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Callable
 
-MAX_LINKS = 40  # as in Linux
+MAX_LINKS = 40  # maximum number of symlinks in one path, the same as in Linux
 LOG_OPS = ("read", "view", "fetch", "grep")
 MAX_STEPS = 20_000  # symlinks with `..` in their targets may restart the walk many times
 

@@ -44,7 +44,7 @@ class Journal:
     def finish(self, number: int, status: int | None, sandbox_id: str | None) -> None:
         with self._lock:
             self._open -= 1
-            if number in self._entries:  # not if the journal was cleared in the meantime
+            if number in self._entries:  # False if the journal was cleared in the meantime
                 self._entries[number] = replace(self._entries[number], status=status, sandbox_id=sandbox_id)
 
     @property

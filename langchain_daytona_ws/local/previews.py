@@ -111,7 +111,7 @@ class Previews:
         if record.state != "started" or record.processes is None:
             raise ApiError(400, NOT_RUNNING)
         cleanup = request.scope["cleanup"]
-        cleanup.enter_context(self._keep_alive(record))  # until the last byte is sent
+        cleanup.enter_context(self._keep_alive(record))  # ends when the last byte is sent
         return await _forward(record.processes.link, port, request)
 
     def _authorized(self, request: Request) -> tuple[SandboxRecord, int]:

@@ -84,7 +84,7 @@ class Proxy:
             request.scope["now"] = timestamp(self._clock.now())
             if record.state != "started" or record.processes is None:
                 raise ApiError(400, NOT_RUNNING)
-            # Until the last byte of the answer is sent.
+            # Keep the sandbox alive until the last byte of the answer is sent.
             request.scope["cleanup"].enter_context(self.keep_alive(record))
             try:
                 return await handler(record.processes.link, request)
