@@ -148,7 +148,7 @@ def test_credentials_that_cannot_be_renewed_are_used_until_they_expire(
     assert office.asked == 2, "a refusal is not waited for by each call"
     (record,) = [item for item in caplog.records if item.name == "langchain_daytona_ws"]
     assert record.levelno == logging.WARNING
-    assert "end in 300 s. The role was not given." in record.getMessage()
+    assert "expire in 300 s. The role was not given." in record.getMessage()
     assert SECRET not in caplog.text
 
     clock.time += 31
