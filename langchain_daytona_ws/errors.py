@@ -12,7 +12,7 @@ WorkspaceError
 │   ├── UnpushedFiles        the sandbox was not deleted, because some of its files are not in S3
 │   └── OutcomeUnknown       the call was sent, and it is unknown whether the call took effect
 ├── JobError                 the background job does not exist or is damaged, or too many jobs run
-├── CommandRefused           the command or an argument is invalid, such as an empty command; nothing was sent
+├── CommandRefused           the command or an argument is invalid, such as an empty command; nothing ran
 └── FileError                a file operation was refused or failed; nothing was changed
     ├── PathRefused          the path leads out of the workspace, or is not a valid path
     ├── FileMissing          the file or directory does not exist
@@ -141,7 +141,7 @@ class JobError(WorkspaceError):
 
 
 class CommandRefused(WorkspaceError, ValueError):
-    """The command or an argument is invalid, such as an empty command. Nothing was sent."""
+    """The command or an argument is invalid, such as an empty command. Nothing ran."""
 
     default_code = "command_refused"
 

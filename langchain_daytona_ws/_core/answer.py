@@ -67,7 +67,7 @@ def _killed_processes(printed: str, nonce: str) -> list[str]:
 
 
 def process_names(value: object) -> list[str]:
-    """Return the first names in a list of names of processes; omit names that are unusual or no strings."""
+    """Return up to `_NAMES_MAX` process names of a list; leave out names with unusual characters and other values."""
     names = value if isinstance(value, list) else []
     return [name for name in names if isinstance(name, str) and _NAME.fullmatch(name)][:_NAMES_MAX]
 

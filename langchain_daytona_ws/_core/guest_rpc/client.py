@@ -71,8 +71,8 @@ class GuestClient:
         port: The Daytona API.
         sandbox: The state of the session's sandbox.
         acquire: Returns the sandbox; creates or starts it first if necessary.
-        variables: The environment variables of each request. Sandboxes do not store them, so another session may use
-            other variables in the same sandbox.
+        variables: The environment variables of each request. They replace the variables that the sandbox was created
+            with, so another session may use other variables in the same sandbox.
         new_key: Returns random names for calls and answers.
         attachments: Each adds a part to each call.
         programs: The programs that sandboxes keep; shared by the clients of a session.

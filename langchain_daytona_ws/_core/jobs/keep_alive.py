@@ -33,8 +33,8 @@ class JobTracker:
     Args:
         idle_minutes: The interval while no job runs.
         most_minutes: Upper limit of the interval: the age at which the sandbox is destroyed; None for no limit.
-        on_end: Called once for each job that has ended, with the job, and with True if the call that found the end was
-            an operation on jobs.
+        on_end: Called once for each job that has ended, with the job, and with True if the model learns of the end
+            without a further notice.
         add_notice: Adds a notice to the next result.
     """
 
@@ -97,7 +97,7 @@ class JobTracker:
             ended = state.get("ended")
             for row in ended[:WATCHED_MAX] if isinstance(ended, list) else ():
                 found = read_job(row, sandbox_id)
-                # The answer to a question about one job does not show the end of another.
+                # The result of an operation on one job does not show the end of another job.
                 is_shown = request.entry == "jobs" and request.fields.get("id", found.id) == found.id
                 self.record(found, about_jobs=is_shown)
 
