@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("langchain_daytona_ws")
 
-WATCHED_MAX = 20
+WATCHED_MAX = 20  # running jobs about which one request asks whether they have ended
 TRIES = 4
 FIRST_PAUSE_S = 0.3
 
@@ -33,8 +33,8 @@ class JobTracker:
     Args:
         idle_minutes: The interval while no job runs.
         most_minutes: Upper limit of the interval: the age at which the sandbox is destroyed; None for no limit.
-        on_end: Called once for each job that has ended, with the job, and with True if the model learns of the end
-            without a further notice.
+        on_end: Called once for each job that has ended, with the job, and with True if the result of the present call
+            shows the end, so that its thread needs no notice.
         add_notice: Adds a notice to the next result.
     """
 
@@ -99,7 +99,7 @@ class JobTracker:
                 found = read_job(row, sandbox_id)
                 # The result of an operation on one job does not show the end of another job.
                 is_shown = request.entry == "jobs" and request.fields.get("id", found.id) == found.id
-                self.record(found, about_jobs=is_shown)
+                self.record(found, is_shown=is_shown)
 
     async def _adjust(self, port: SandboxPort, sandbox_id: str, state: Mapping[str, object]) -> None:
         """Restore or raise the interval, as the reported state requires.
@@ -157,15 +157,20 @@ class JobTracker:
     def error(self, code: str, detail: str) -> None:
         """Return None: no failed set-up is of this attachment."""
 
-    def record(self, job: Job, *, about_jobs: bool = True) -> None:
-        """Record the present state of a job; if a running job has ended, call ``on_end``."""
+    def record(self, job: Job, *, is_shown: bool = True) -> None:
+        """Record the present state of a job; if a running job has ended, call ``on_end``.
+
+        Args:
+            job: The job.
+            is_shown: Whether the result of the present call shows this state.
+        """
         if job.id in self._ended:
             return  # the end was reported; a repeated call has received its first answer again
         if job.is_running:
             self._running.setdefault(job.sandbox_id, {})[job.id] = job
         elif self._running.get(job.sandbox_id, {}).pop(job.id, None) is not None:
             self._ended.add(job.id)
-            self._on_end(job, about_jobs)
+            self._on_end(job, is_shown)
 
     def command_of(self, job_id: str) -> str | None:
         """Return the command of a running job; None if the session knows no running job of this id."""
