@@ -631,3 +631,11 @@ def test_heavy_work_is_offloaded(bucket: MemoryBucket, monkeypatch: pytest.Monke
         found = run_sync(file.read("a", offset=1, limit=9, limit_bytes=99, max_bytes=10 << 20))
         assert found.sha256 == hashlib.sha256(bucket.data()["a"]).hexdigest()
         assert len(offloaded) == most
+
+
+def test_a_path_with_backslashes_is_not_called_missing_if_that_is_unknown(
+    bucket: MemoryBucket, ops: FileOperations
+) -> None:
+    bucket.put_by_others("docs\\a")
+    bucket.script["list"] = [DENIED] * 9
+    assert refusal(FileError, ops.write("docs\\a", "x", overwrite=True)).code == "s3_denied"

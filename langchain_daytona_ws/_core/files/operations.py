@@ -399,7 +399,7 @@ class FileOperations:
     async def _check_backslashes(self, path: str, location: str) -> None:
         """Refuse the path of a new file if it has unquoted backslashes: slashes were probably intended."""
         slashes = with_slashes(path, self._root)
-        if slashes is not None and await self._first_existing([location]) is None:
+        if slashes is not None and location not in await self._files.exists([location]):
             raise PathRefused(
                 f"{shown(location)} does not exist, and a backslash would be a part of its name. Use {shown(slashes)}, "
                 r"with slashes; for a new name with a backslash in it, quote the path as $'a\\b'.",
