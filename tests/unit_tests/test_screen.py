@@ -41,6 +41,8 @@ def shown(text: str, columns: int = 80, rows: int = 24, limit: int = LIMIT) -> s
         ("before\r\n\x1b[?1049h\x1b[Hfull screen\x1b[?1049lafter", "before\nafter"),
         ("before\r\n\x1b[?1049h\x1b[Hfull screen", "before\n\nfull screen"),
         ("old\x1b[2J\x1b[Hnew", "old\nnew"),
+        ("old\x1b[2J\x1b[3J\x1b[Hnew", "old\nnew"),
+        ("old\r\n\x1b[3Jnew", "old\nnew"),
         ("a\x1b[1mb\x1b", "ab"),
         ("a\x1b[12;", "a12;"),
         ("a\x1b]unfinished", "aunfinished"),

@@ -233,8 +233,10 @@ class _Screen:
     # --- erasing ---
 
     def _erase_screen(self, _: int, numbers: list[int]) -> None:
-        # 0: from the cursor on, 1: up to the cursor, 2: the screen, 3: as 2, but the text is not kept
+        # 0: from the cursor on, 1: up to the cursor, 2: the screen, 3: the lines above the screen (xterm)
         kind = numbers[0]
+        if kind == 3:
+            return  # the reader of the output still needs the lines above the screen
         if kind in (0, 1):
             self._erase_line(0, [kind])
         first, last = {0: (self._y + 1, self._rows), 1: (0, self._y)}.get(kind, (0, self._rows))
