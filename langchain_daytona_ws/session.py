@@ -230,7 +230,7 @@ class WorkspaceSession:
         call = self._sync.run(
             command, timeout_s=timeout_s, idempotency_key=idempotency_key, on_output=on_output, pty=pty
         )
-        return self._state.with_notices(run_sync(call), self._state.own)
+        return self._state.with_notices(run_sync(call), self._state.threadless)
 
     async def arun(
         self,
@@ -248,7 +248,7 @@ class WorkspaceSession:
         call = self._async.run(
             command, timeout_s=timeout_s, idempotency_key=idempotency_key, on_output=on_output, pty=pty
         )
-        return self._state.with_notices(await call, self._state.own)
+        return self._state.with_notices(await call, self._state.threadless)
 
     def preview_url(self, port: int, *, expires_s: float = EXPIRES_S) -> PreviewUrl:
         """Return a link to a server in the sandbox, for a browser: Daytona's signed preview link.
@@ -293,8 +293,8 @@ class WorkspaceSession:
 
     def _on_job_end(self, job: job_models.Job, about_jobs: bool) -> None:
         if job.state != "lost":  # otherwise the model gets the notice about the lost sandbox
-            seen_by = (current_conversation.get() or self._state.own) if about_jobs else None
-            self._state.notices.add(f"{job.summary}; see its output with bash_job", but=seen_by)
+            seen_by = (current_conversation.get() or self._state.threadless) if about_jobs else None
+            self._state.notices.add(f"{job.summary}; see its output with bash_job", except_for=seen_by)
         if self._on_job_done is None:
             return
         try:

@@ -118,7 +118,7 @@ class Slots(Generic[T]):
             if slot is not None and not slot.is_closing and not slot.leases and self._is_ended(slot.value):
                 self._remove(slot)  # the program that uses the pool has closed the session itself
                 slot = None
-            idle = self._take_idle(but=namespace)
+            idle = self._take_idle(except_for=namespace)
             if slot is not None:
                 if slot.is_closing or self._reserved[namespace]:
                     return Step(self._changed, reason="closing", to_close=idle)
@@ -144,7 +144,7 @@ class Slots(Generic[T]):
                 if self._slots.get(slot.namespace) is slot:
                     self._slots[slot.namespace] = self._slots.pop(slot.namespace)
                 self._notify()
-            return self._take_idle(but=slot.namespace)
+            return self._take_idle(except_for=slot.namespace)
 
     def forget(self, ticket: object) -> None:
         """Remove a caller from the waiting callers."""
@@ -229,12 +229,12 @@ class Slots(Generic[T]):
     def _position(self, ticket: object) -> int:
         return self._waiting.index(ticket) if ticket in self._waiting else len(self._waiting)
 
-    def _take_idle(self, *, but: str) -> tuple[Slot[T], ...]:
-        """Mark slots that were unused for ``idle_s`` as closing, except the slot of ``but``; return these slots."""
+    def _take_idle(self, *, except_for: str) -> tuple[Slot[T], ...]:
+        """Mark slots that were unused for ``idle_s`` as closing, except that of ``except_for``; return these slots."""
         limit = self._now() - self._idle_s
         idle = takewhile(lambda slot: slot.used_at <= limit, self._unused())
         return self._mark_closing(
-            [slot for slot in idle if slot.namespace != but and not self._is_busy(slot.value)]
+            [slot for slot in idle if slot.namespace != except_for and not self._is_busy(slot.value)]
         )
 
     def _take_oldest(self, position: int) -> tuple[Slot[T], ...]:

@@ -45,7 +45,7 @@ class OpenSandbox(Protocol):
     def is_kept(self) -> bool:
         """Whether the sandbox must not be deleted, because it has files that could not be saved."""
 
-    async def end(self, within_s: float) -> None:
+    async def close_within(self, within_s: float) -> None:
         """Save the files of a synchronised workspace, and delete the sandbox."""
 
 
@@ -69,18 +69,18 @@ def remove(sandbox: OpenSandbox) -> None:
     _open.pop(sandbox, None)
 
 
-def is_open(sandbox: OpenSandbox) -> bool:
+def is_owned_here(sandbox: OpenSandbox) -> bool:
     """Return whether the sandbox still exists, and this process has created it, not its parent process."""
     return _open.get(sandbox) == os.getpid()
 
 
-def opened_here() -> list[OpenSandbox]:
+def to_delete_here() -> list[OpenSandbox]:
     """Return the sandboxes that this process must delete."""
-    return [sandbox for sandbox in list(_open) if is_open(sandbox) and not sandbox.is_kept]
+    return [sandbox for sandbox in list(_open) if is_owned_here(sandbox) and not sandbox.is_kept]
 
 
 def _at_exit() -> None:
-    end(opened_here(), within_s=EXIT_WITHIN_S, when="at exit")
+    end_all(to_delete_here(), within_s=EXIT_WITHIN_S, when="at exit")
 
 
 # --- a session without references ---
@@ -93,7 +93,7 @@ def end_unreferenced(sandbox: OpenSandbox) -> None:
     and does not wait. It cannot use ``Thread.start``, which waits until the new thread runs and takes locks of
     `threading`.
     """
-    if not is_open(sandbox) or sandbox.is_kept:
+    if not is_owned_here(sandbox) or sandbox.is_kept:
         return
     _unreferenced.put(sandbox)
     with suppress(RuntimeError):  # the interpreter is exiting: the exit handler deletes the sandbox
@@ -113,8 +113,8 @@ def _end_unreferenced() -> None:
         while True:
             sandboxes.append(_unreferenced.get_nowait())
     # A forked child inherits the queue of its parent.
-    sandboxes = [sandbox for sandbox in sandboxes if is_open(sandbox)]
-    end(sandboxes, within_s=EXIT_WITHIN_S, when="after the last reference to its session")
+    sandboxes = [sandbox for sandbox in sandboxes if is_owned_here(sandbox)]
+    end_all(sandboxes, within_s=EXIT_WITHIN_S, when="after the last reference to its session")
 
 
 # --- SIGTERM ---
@@ -179,7 +179,7 @@ def _end_all_in_a_thread(within_s: float) -> bool:
     The signal may have interrupted the main thread while it ran an event loop, or held a lock. So another thread does
     the work, and this thread waits for it for a limited time.
     """
-    sandboxes = opened_here()
+    sandboxes = to_delete_here()
     if not sandboxes:
         return True
     ended = _thread.allocate_lock()
@@ -187,7 +187,7 @@ def _end_all_in_a_thread(within_s: float) -> bool:
 
     def work() -> None:
         try:
-            end(sandboxes, within_s=within_s, when="at SIGTERM")
+            end_all(sandboxes, within_s=within_s, when="at SIGTERM")
         finally:
             ended.release()
 
@@ -202,7 +202,7 @@ def _end_all_in_a_thread(within_s: float) -> bool:
 # --- the deletion ---
 
 
-def end(sandboxes: Iterable[OpenSandbox], *, within_s: float, when: str) -> None:
+def end_all(sandboxes: Iterable[OpenSandbox], *, within_s: float, when: str) -> None:
     """Delete sandboxes in parallel; log each failure.
 
     Args:
@@ -212,10 +212,10 @@ def end(sandboxes: Iterable[OpenSandbox], *, within_s: float, when: str) -> None
     """
     if sandboxes := list(sandboxes):
         with asyncio.Runner(loop_factory=_LoopWithoutThreads) as runner:
-            runner.run(_end_all(sandboxes, within_s, when))
+            runner.run(_end_in_parallel(sandboxes, within_s, when))
 
 
-async def _end_all(sandboxes: list[OpenSandbox], within_s: float, when: str) -> None:
+async def _end_in_parallel(sandboxes: list[OpenSandbox], within_s: float, when: str) -> None:
     loop = asyncio.get_running_loop()
     until = loop.time() + within_s
     slots = asyncio.Semaphore(AT_ONCE)
@@ -224,7 +224,7 @@ async def _end_all(sandboxes: list[OpenSandbox], within_s: float, when: str) -> 
         name = sandbox.name
         async with slots:
             try:
-                await sandbox.end(max(until - loop.time(), 0.0))
+                await sandbox.close_within(max(until - loop.time(), 0.0))
             except WorkspaceError as error:
                 logger.warning("%s, sandbox %s: %s", when, name, error.message)
             except Exception:

@@ -82,7 +82,7 @@ class _Runtime:
     @cached_property
     def files(self) -> FileOperations:
         """The file operations for calls that belong to no conversation."""
-        return self.file_operations(self._state.own)
+        return self.file_operations(self._state.threadless)
 
     @cached_property
     def jobs(self) -> JobOps:
@@ -161,13 +161,15 @@ class _Runtime:
                 raise
             # The sandbox was replaced while the hooks ran. In the new sandbox, all hooks run again.
 
-    async def last_push(self, info: SandboxInfo, *, limit_s: float, revives: bool) -> SyncReport | None:
+    async def last_push(
+        self, info: SandboxInfo, *, limit_s: float, starts_if_stopped: bool
+    ) -> SyncReport | None:
         """Push the files of a sandbox before the session ends; return None if there is nothing to push.
 
         Args:
             info: The sandbox.
             limit_s: Maximum number of seconds to wait.
-            revives: Whether to start the sandbox if it is stopped.
+            starts_if_stopped: Whether to start the sandbox if it is stopped.
         """
         storage = self._state.storage
         if storage is None:
@@ -177,14 +179,18 @@ class _Runtime:
             return None  # no call has copied the workspace to this sandbox
         sandbox = OneSandbox(info, is_persistent=self._state.config.persistent)
         client = self._new_client(
-            await self._port(), sandbox, sandbox.acquire, self._storage_attachments, revives=revives
+            await self._port(),
+            sandbox,
+            sandbox.acquire,
+            self._storage_attachments,
+            starts_if_stopped=starts_if_stopped,
         )
         report = await push(client, self._state.root, limit_s=limit_s)
         if report.failure == LOST:
             if known is not None and not known.is_saved:
                 logger.warning("sandbox %s has ended: %s", info.name, "; ".join(known.notices))
             return None
-        if not revives and report.failure == NO_ANSWER and (known is None or known.is_saved):
+        if not starts_if_stopped and report.failure == NO_ANSWER and (known is None or known.is_saved):
             return None  # the persistent sandbox is stopped; its next session pushes
         return report
 
@@ -230,12 +236,12 @@ class _Runtime:
         )
         hint, remarks = None, tuple[str, ...]()
         if self._s3 is not None and self._is_mounted:
-            self._s3.late.command_ended()
+            self._s3.s3_delay.command_ended()
             hint = self._hint(command, result.screen or result.output, result.exit_code)
         if result.job_id:
             remarks = self._job_remarks(command, JOB_DEFAULT_S)
         elif result.background:
-            remarks = self._end_of_writing()
+            remarks = self._expiry_notice()
         return replace(result, notices=(*result.notices, *remarks), hint=hint)
 
     def _callback(self, on_output: OnOutput) -> OnOutput:
@@ -278,9 +284,9 @@ class _Runtime:
     def _job_remarks(self, command: str, within_s: float) -> tuple[str, ...]:
         """Return notices about a job that may run for ``within_s`` seconds from now."""
         lifetime = () if self._state.config.persistent else ("it ends with this session",)
-        return (*lifetime, *self._output_at_risk(command), *self._end_of_writing(within_s))
+        return (*lifetime, *self._output_file_notice(command), *self._expiry_notice(within_s))
 
-    def _output_at_risk(self, command: str) -> tuple[str, ...]:
+    def _output_file_notice(self, command: str) -> tuple[str, ...]:
         """Return a notice if a job writes its output to a file on an S3 mount."""
         if not self._is_mounted:
             return ()
@@ -295,7 +301,7 @@ class _Runtime:
             "Leave the output to the job's log, or write it under /tmp and cp it at the end",
         )
 
-    def _end_of_writing(self, within_s: float = math.inf) -> tuple[str, ...]:
+    def _expiry_notice(self, within_s: float = math.inf) -> tuple[str, ...]:
         """Return a notice if the credentials for S3 end within ``within_s`` seconds: only calls renew them."""
         storage = self._s3.attachment if self._s3 else None
         until = self._state.clock.time() + within_s

@@ -44,7 +44,9 @@ Work = Callable[[], Coroutine[Any, Any, None]]
 class LastPush(Protocol):
     """Push the files of a sandbox that may be deleted afterwards; see `_Runtime.last_push`."""
 
-    async def __call__(self, info: SandboxInfo, *, limit_s: float, revives: bool) -> SyncReport | None: ...
+    async def __call__(
+        self, info: SandboxInfo, *, limit_s: float, starts_if_stopped: bool
+    ) -> SyncReport | None: ...
 
 
 class SandboxManager:
@@ -153,7 +155,7 @@ class SandboxManager:
                 port,
                 spec,
                 organization_id=organization_id,
-                left=self._delete_later,
+                on_left=self._delete_later,
                 reached_before=self._reached,
             )
             self._reached = True
@@ -178,7 +180,9 @@ class SandboxManager:
         """Warn if another session of this process has a sandbox for the same workspace, and the two share no files."""
         if self._config.options.workspace_bucket_name is not None:
             return
-        others = [other for other in process_end.opened_here() if other is not self and not other.is_closed]
+        others = [
+            other for other in process_end.to_delete_here() if other is not self and not other.is_closed
+        ]
         if any(other.workspace == self.workspace for other in others):
             logger.warning(
                 "The workspace %s is open in two sessions of this process. Each has its own sandbox and its own files. "
@@ -230,7 +234,7 @@ class SandboxManager:
         if done is not None:
             self._set_up.forget(done)
 
-    def lost(self, info: SandboxInfo) -> None:
+    def record_loss(self, info: SandboxInfo) -> None:
         """Record that the sandbox is gone; the next `acquire` creates or finds another."""
         if self._flight.forget(info):
             self._record_start()
@@ -239,13 +243,13 @@ class SandboxManager:
             if not self.is_persistent:
                 self._on_lost()
 
-    def failed(self, info: SandboxInfo) -> None:
+    def record_failure(self, info: SandboxInfo) -> None:
         """Record that the sandbox is unusable.
 
         An ephemeral sandbox is deleted when the next sandbox is created, or when the session closes: Daytona's
         auto-delete applies only to stopped sandboxes. A persistent sandbox is repaired by the next `acquire`.
         """
-        self.lost(info)
+        self.record_loss(info)
         if not self.is_persistent:
             self._delete_later(info.id)
 
@@ -265,7 +269,7 @@ class SandboxManager:
             with self._lock, suppress(ValueError):  # the other runtime may have removed it
                 self._undeleted.remove(id_or_name)
 
-    def restarted(self, since: int) -> None:
+    def record_restart(self, since: int) -> None:
         """Record a restart once, even if several calls detect it.
 
         Args:
@@ -310,8 +314,8 @@ class SandboxManager:
             futures.wait([pending], timeout=CLOSE_WAITS_S)
         push = None if discard_unpushed else self._push
         try:
-            if (info := self._to_end(push)) is not None:
-                run_sync(self._end(self.clients.sync_port(), info, push))
+            if (info := self._sandbox_to_close(push)) is not None:
+                run_sync(self._push_and_delete(self.clients.sync_port(), info, push))
             if self._undeleted:
                 run_sync(self._delete_recorded(self.clients.sync_port()))
         finally:
@@ -329,7 +333,7 @@ class SandboxManager:
         self._closed = True
         process_end.end_unreferenced(self)
 
-    async def end(self, within_s: float) -> None:
+    async def close_within(self, within_s: float) -> None:
         """Close as `aclose` does, within ``within_s`` seconds, even if another thread creates the sandbox and hangs."""
         until = time.monotonic() + within_s
         self._closed = True
@@ -354,9 +358,9 @@ class SandboxManager:
         # The deletion ends a second early: then the error has the cause, and not only "no answer".
         delete_s = min(lifecycle.DELETE_WITHIN_S, max(within_s - 1, 0.0))
         try:
-            if (info := self._to_end(push)) is not None:
+            if (info := self._sandbox_to_close(push)) is not None:
                 port = await self.clients.async_port()
-                work = self._end(port, info, push, limit_s=push_s, delete_s=delete_s)
+                work = self._push_and_delete(port, info, push, limit_s=push_s, delete_s=delete_s)
                 await self._finish(port, work, info.id, within_s + push_s)
             if self._undeleted:
                 port = await self.clients.async_port()
@@ -403,22 +407,26 @@ class SandboxManager:
             UnpushedFiles: Files are not in S3; the sandbox was not deleted.
             SandboxUnavailable: The sandbox could not be deleted.
         """
-        return run_sync(self._end(self.clients.sync_port(), info, self._push, deletes=deletes, revives=True))
+        return run_sync(
+            self._push_and_delete(
+                self.clients.sync_port(), info, self._push, deletes=deletes, starts_if_stopped=True
+            )
+        )
 
-    def _to_end(self, push: LastPush | None) -> SandboxInfo | None:
+    def _sandbox_to_close(self, push: LastPush | None) -> SandboxInfo | None:
         """Return the sandbox if closing must push its files or delete it; otherwise None."""
         if self.is_persistent:
             return None if push is None or self._is_saved else self.info
-        return self.info if process_end.is_open(self) else None
+        return self.info if process_end.is_owned_here(self) else None
 
-    async def _end(
+    async def _push_and_delete(
         self,
         port: SandboxPort,
         info: SandboxInfo,
         push: LastPush | None,
         *,
         deletes: bool | None = None,
-        revives: bool | None = None,
+        starts_if_stopped: bool | None = None,
         limit_s: float = PUSH_LIMIT_S,
         delete_s: float = lifecycle.DELETE_WITHIN_S,
     ) -> SyncReport | None:
@@ -429,7 +437,8 @@ class SandboxManager:
             info: The sandbox.
             push: The last push; None to delete without a push.
             deletes: Whether to delete the sandbox. Default: only an ephemeral sandbox.
-            revives: Whether to start a stopped sandbox for the push. Default: only if it is deleted afterwards.
+            starts_if_stopped: Whether to start a stopped sandbox for the push. Default: only if it is deleted
+                afterwards.
             limit_s: Maximum number of seconds to wait for the push.
             delete_s: Seconds for which a failed deletion is repeated.
 
@@ -441,8 +450,10 @@ class SandboxManager:
             SandboxUnavailable: The sandbox could not be deleted.
         """
         deletes = not self.is_persistent if deletes is None else deletes
-        revives = deletes if revives is None else revives
-        report = None if push is None else await push(info, limit_s=limit_s, revives=revives)
+        starts_if_stopped = deletes if starts_if_stopped is None else starts_if_stopped
+        report = (
+            None if push is None else await push(info, limit_s=limit_s, starts_if_stopped=starts_if_stopped)
+        )
         if report is not None:
             if not report.is_saved:
                 raise await self._keep_unpushed(port, info, report)
@@ -484,7 +495,7 @@ class SandboxManager:
         if push is not None and label is not None and label != spec.labels[SYNC_LABEL]:
             report = SyncReport(failure="configuration", unpushed_count=-1)
             raise await self._keep_unpushed(port, found, report)
-        await self._end(port, found, None if label is None else push, deletes=True)
+        await self._push_and_delete(port, found, None if label is None else push, deletes=True)
 
     async def _finish(
         self, port: SandboxPort, work: Coroutine[Any, Any, object], id_or_name: str, within_s: float

@@ -63,7 +63,7 @@ class SessionState:
         root: The workspace directory.
         identity: The same text for all sessions of the workspace, see `identity_of`.
         notices: The notices of all threads.
-        own: The state that all calls without a thread share.
+        threadless: The state that all calls without a thread share.
         sandboxes: Manages the session's sandbox.
         storage: The S3 workspace; None for a workspace on the sandbox's own disk.
         tracker: The jobs that this session knows.
@@ -87,8 +87,8 @@ class SessionState:
         workspace = _s3_workspace(config, namespace)
         self.identity = identity_of(config, namespace, workspace)
         self.notices = Notices(LOST_NOTICES[None if workspace is None else workspace.mode])
-        self.own = Conversation()
-        self.notices.join(self.own)
+        self.threadless = Conversation()
+        self.notices.join(self.threadless)
         self.programs = KeptPrograms()
         warn_of_network(config, workspace)
 
@@ -111,7 +111,7 @@ class SessionState:
 
         return Storage(
             workspace,
-            direct=self.config.options.file_access == "s3",
+            accesses_s3_directly=self.config.options.file_access == "s3",
             check_open=self.sandboxes.check_open,
             add_notice=self.notices.add,
             caution=caution_of(self.config, workspace),
@@ -123,11 +123,11 @@ class SessionState:
         """Return the state of a run's thread. From now on, the thread gets the session's notices.
 
         Args:
-            run: The config of the run; without a thread, the result is `own`.
+            run: The config of the run; without a thread, the result is `threadless`.
         """
         thread = thread_of(run)
         if thread is None:
-            return self.own
+            return self.threadless
         turn = first_turn((run or {}).get("configurable") or {})
         conversation = conversation_of(self.identity, thread, turn)
         self.notices.join(conversation)
@@ -198,16 +198,16 @@ class Notices:
         self._count = 0
         self._positions: WeakKeyDictionary[Conversation, int] = WeakKeyDictionary()
 
-    def add(self, notice: str, *, but: Conversation | None = None) -> None:
+    def add(self, notice: str, *, except_for: Conversation | None = None) -> None:
         """Add a notice for all threads that use the session.
 
         Args:
             notice: The text.
-            but: A thread that must not get the notice, because its result has the same facts. Default: None, all
+            except_for: A thread that must not get the notice, because its result has the same facts. Default: None, all
                 threads get the notice.
         """
         with self._lock:
-            self._kept.append((notice, but))
+            self._kept.append((notice, except_for))
             self._count += 1
 
     def join(self, conversation: Conversation) -> None:
@@ -241,7 +241,9 @@ class Notices:
                 missed = self._count - self._positions.get(conversation, self._count)
                 self._positions[conversation] = self._count
                 new = list(self._kept)[-missed:] if missed else []
-            notices = list(dict.fromkeys(notice for notice, but in new if but is not conversation))
+            notices = list(
+                dict.fromkeys(notice for notice, except_for in new if except_for is not conversation)
+            )
             if self.lost in notices:
                 conversation.sandbox_id = ""  # `sandbox_id` may be the lost sandbox's
             elif sandbox_id is not None:

@@ -19,7 +19,7 @@ from langchain_daytona_ws._core.mount.rename_probe import (
     needs_probe,
     probe_renames,
 )
-from langchain_daytona_ws._core.s3.files import Answers, LateFiles, S3Files
+from langchain_daytona_ws._core.s3.files import Answers, S3Delay, S3Files
 from langchain_daytona_ws._core.s3.store import CredentialsPort
 from langchain_daytona_ws._core.s3.synced import SyncedFiles, SyncedObjects
 from langchain_daytona_ws._core.s3.transfers import S3Transfers
@@ -42,14 +42,14 @@ class S3Access:
         attachment: Mounts or synchronises the workspace in each call.
         is_mounted: Whether the S3 mode is ``mount``; otherwise it is ``sync``.
         files: Accesses the workspace's files directly on S3; None if all access goes through the sandbox.
-        late: Waits until S3 has the files that the latest command wrote.
+        s3_delay: Waits until S3 has the files that the latest command wrote.
         transfers: Transfers files directly from and to S3; None if all access goes through the sandbox.
     """
 
     attachment: MountManager | SyncManager
     is_mounted: bool
     files: FileBackend | None
-    late: LateFiles
+    s3_delay: S3Delay
     transfers: TransferBackend | None
 
 
@@ -58,7 +58,7 @@ class Storage:
 
     Args:
         workspace: The buckets, prefixes and directories.
-        direct: Whether file operations go straight to S3.
+        accesses_s3_directly: Whether file operations go straight to S3.
         check_open: Raises an error after the session was closed; called before each file operation.
         add_notice: Adds a notice to the next result.
         caution: Text added to mount errors if a network setting may block S3 in the sandbox; else ``""``.
@@ -70,7 +70,7 @@ class Storage:
         self,
         workspace: S3Workspace,
         *,
-        direct: bool,
+        accesses_s3_directly: bool,
         check_open: Callable[[], None],
         add_notice: Callable[[str], None],
         caution: str,
@@ -81,7 +81,7 @@ class Storage:
         self._bucket = Bucket(workspace, clock)
         is_mounted = self.is_mounted = workspace.mode == "mount"
         self._renames = RenameProbe(ids) if is_mounted and needs_probe(workspace.endpoint) else None
-        late, answers = LateFiles(clock.monotonic), Answers()
+        s3_delay, answers = S3Delay(clock.monotonic), Answers()
         delivered = dict[str, str]()
         self.sync_state = SyncState()
         location = f"s3://{workspace.workspace.bucket}/{workspace.workspace.prefix}"
@@ -105,10 +105,14 @@ class Storage:
                     delivered=delivered,
                     add_notice=add_notice,
                     caution=caution,
-                    probe=None if self._renames is None else partial(self._renames.get, run_once, store),
+                    probe=None
+                    if self._renames is None
+                    else partial(self._renames.probe_or_reuse, run_once, store),
                 )
 
-            files_of = partial(S3Files, where=location, answers=answers, check_open=check_open, late=late)
+            files_of = partial(
+                S3Files, where=location, answers=answers, check_open=check_open, s3_delay=s3_delay
+            )
             files: S3Files | SyncedFiles = files_of(store)
             if not is_mounted:
                 objects = SyncedObjects(store, ignore, clock.time)
@@ -116,7 +120,11 @@ class Storage:
                 files = SyncedFiles(files_of(objects), objects, ignore, root=root, where=location)
             transfers = S3Transfers(files, store, new_key=ids)
             return S3Access(
-                attachment, is_mounted, files if direct else None, late, transfers if direct else None
+                attachment,
+                is_mounted,
+                files if accesses_s3_directly else None,
+                s3_delay,
+                transfers if accesses_s3_directly else None,
             )
 
         self.sync_access = access(once_blocking, fetch, SyncS3Store)
@@ -146,7 +154,7 @@ class RenameProbe:
         self._ids = ids
         self._flight: SingleFlight[Probed] = SingleFlight("probing the S3 store", "mount")
 
-    async def get(self, run_once: RunOnce, store: RenamePort) -> Probed:
+    async def probe_or_reuse(self, run_once: RunOnce, store: RenamePort) -> Probed:
         """Return the result of the latest refusal or, if there is none, of a new probe."""
         try:
             return await run_once(self._flight, lambda: self._probe(store))

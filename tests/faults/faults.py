@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Inject: TypeAlias = "Callable[[Cell], None]"
 By: TypeAlias = Literal["session", "killed", "cancelled", "tool"]
 
-LATE_S = 0.7
+S3_DELAY_S = 0.7
 SILENT_S = 7.0
 SHORT_LIFE_S = 12.0  # of credentials: long enough to mount
 RETRY_AFTER_S = 3
@@ -248,7 +248,7 @@ FAULT_CASES = {
         FaultCase("503 always", _http("status", status=503, **_FOR_GOOD)),
         FaultCase("504", _http("status", status=504)),
         FaultCase("504 always", _http("status", status=504, **_FOR_GOOD)),
-        FaultCase("slow answer", _http("slow_body", delay_s=LATE_S)),
+        FaultCase("slow answer", _http("slow_body", delay_s=S3_DELAY_S)),
         FaultCase("no answer in time", _http("slow_body", delay_s=SILENT_S), limits=SHORT),
         FaultCase("late request", _http("latency", delay_s=SILENT_S), limits=SHORT),
         FaultCase("truncated", _http("truncate")),

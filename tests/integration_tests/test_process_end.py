@@ -117,7 +117,7 @@ def test_the_import_of_the_sdk_counts(
     session.run("true")
     monkeypatch.setattr(DaytonaClients, "async_port", slowly)
     server.faults.add(Fault(kind="latency", delay_s=600, action="delete", times=None))
-    process_end.end([session._state.sandboxes], within_s=2.6, when="at SIGTERM")
+    process_end.end_all([session._state.sandboxes], within_s=2.6, when="at SIGTERM")
     assert re.search("no answer within [01] s", caplog.text)
     monkeypatch.undo()
     server.faults.clear()

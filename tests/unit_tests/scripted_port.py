@@ -104,14 +104,14 @@ class Record:
     def starts(self) -> int:
         return self.restarts
 
-    def restarted(self, since: int) -> None:
+    def record_restart(self, since: int) -> None:
         assert since == self.restarts
         self.restarts += 1
 
-    def lost(self, lost: SandboxInfo) -> None:
+    def record_loss(self, lost: SandboxInfo) -> None:
         self.lost_ones.append(lost)
 
-    def failed(self, failed: SandboxInfo) -> None:
+    def record_failure(self, failed: SandboxInfo) -> None:
         self.failed_ones.append(failed)
 
 

@@ -66,7 +66,7 @@ def test_names_cannot_be_shifted_between_workspace_and_thread() -> None:
 @pytest.mark.parametrize("config", [None, {}, {"configurable": {}}, {"configurable": {"thread_id": ""}}])
 def test_calls_without_a_thread_share_the_sessions_own_state(config: Any) -> None:
     first, other = session(), session()
-    assert first._state.conversation(config) is first._state.own
+    assert first._state.conversation(config) is first._state.threadless
     assert first._state.conversation(config) is not other._state.conversation(config)
 
 

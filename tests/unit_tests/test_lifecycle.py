@@ -88,7 +88,7 @@ class TestProvision:
     ) -> None:
         port, named = ScriptedPort(create=[KeyboardInterrupt()], get=get, delete=delete), list[str]()
         with pytest.raises(KeyboardInterrupt):
-            run_sync(lifecycle.provision(port, self.SPEC, organization_id=None, left=named.append))
+            run_sync(lifecycle.provision(port, self.SPEC, organization_id=None, on_left=named.append))
         assert named == left
 
     def test_the_sandbox_of_a_lost_answer_is_found_by_name(self) -> None:

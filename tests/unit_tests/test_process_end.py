@@ -31,7 +31,7 @@ class Sandbox:
     workspace: tuple[str, object] = ("demo", None)
     ended: list[str] = field(default_factory=list)
 
-    async def end(self, within_s: float) -> None:
+    async def close_within(self, within_s: float) -> None:
         if self.error is not None:
             raise self.error
         if self.takes_s > within_s:
@@ -57,7 +57,7 @@ def opened() -> Iterator[list[Sandbox]]:
 def test_they_are_ended_in_parallel() -> None:
     made = [Sandbox(takes_s=0.5) for _ in range(process_end.AT_ONCE)]
     began = time.monotonic()
-    process_end.end(made, within_s=60, when="now")
+    process_end.end_all(made, within_s=60, when="now")
     assert time.monotonic() - began < process_end.AT_ONCE * 0.5 / 2
     assert all(sandbox.ended for sandbox in made)
 
@@ -66,7 +66,7 @@ def test_their_number_and_their_time_are_limited(caplog: pytest.LogCaptureFixtur
     made = [Sandbox(f"number-{i}", takes_s=3600) for i in range(process_end.AT_ONCE + 1)]
     began = time.monotonic()
     with caplog.at_level(logging.WARNING, "langchain_daytona_ws"):
-        process_end.end(made, within_s=0.2, when="at exit")
+        process_end.end_all(made, within_s=0.2, when="at exit")
     assert time.monotonic() - began < 30
     assert [f"at exit, sandbox {sandbox.name}: no answer" in caplog.text for sandbox in made] == [True] * len(
         made
@@ -81,7 +81,7 @@ def test_a_failure_does_not_prevent_the_others(caplog: pytest.LogCaptureFixture)
         Sandbox("good"),
     ]
     with caplog.at_level(logging.WARNING, "langchain_daytona_ws"):
-        process_end.end(made, within_s=60, when="at exit")
+        process_end.end_all(made, within_s=60, when="at exit")
     assert [sandbox.ended for sandbox in made] == [[], [], ["good"]]
     assert "at exit, sandbox refused: the key is wrong" in caplog.messages
     assert "at exit, sandbox broken was not deleted" in caplog.messages
@@ -91,10 +91,10 @@ def test_a_child_and_a_kept_sandbox_are_left_out(
     opened: list[Sandbox], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened[0].is_kept = True
-    assert process_end.opened_here() == opened[1:]
+    assert process_end.to_delete_here() == opened[1:]
     here = os.getpid()
     monkeypatch.setattr(os, "getpid", lambda: here + 1)
-    assert process_end.opened_here() == []
+    assert process_end.to_delete_here() == []
     process_end.end_unreferenced(opened[1])
     assert process_end._unreferenced.empty()
 

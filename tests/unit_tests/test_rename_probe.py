@@ -13,7 +13,7 @@ from langchain_daytona_ws._core.mount.rename_probe import (
     probe_renames,
 )
 from langchain_daytona_ws._core.run_sync import run_sync
-from langchain_daytona_ws._core.s3.files import LATE_S, LateFiles
+from langchain_daytona_ws._core.s3.files import S3_DELAY_S, S3Delay
 from langchain_daytona_ws._core.s3.store import StoreFault, StoreFaultKind
 
 KEY = f"{SCRATCH}n"
@@ -154,16 +154,16 @@ def test_only_stores_other_than_amazons_are_probed(endpoint: str | None, needs: 
 
 def test_s3_may_lack_what_a_command_has_just_written() -> None:
     now_s, slept = [50.0], list[float]()
-    late = LateFiles(lambda: now_s[0])
+    s3_delay = S3Delay(lambda: now_s[0])
 
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
-    run_sync(late.wait(sleep))
+    run_sync(s3_delay.wait(sleep))
     assert slept == []
-    late.command_ended()
-    run_sync(late.wait(sleep))
-    assert slept == [pytest.approx(LATE_S)]
-    now_s[0] += LATE_S * 1.01
-    run_sync(late.wait(sleep))
+    s3_delay.command_ended()
+    run_sync(s3_delay.wait(sleep))
+    assert slept == [pytest.approx(S3_DELAY_S)]
+    now_s[0] += S3_DELAY_S * 1.01
+    run_sync(s3_delay.wait(sleep))
     assert len(slept) == 1

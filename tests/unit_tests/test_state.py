@@ -29,7 +29,7 @@ def test_a_thread_that_has_the_facts_gets_no_notice() -> None:
     notices, knows, other = Notices("lost"), Conversation(), Conversation()
     notices.join(knows)
     notices.join(other)
-    notices.add("one", but=knows)
+    notices.add("one", except_for=knows)
     assert notices.drain(knows, no_sandbox) == ()
     assert notices.drain(other, no_sandbox) == ("one",)
 

@@ -77,7 +77,7 @@ class GuestClient:
         attachments: Each adds a part to each call.
         programs: The programs that sandboxes keep; shared by the clients of a session.
         set_up: Runs the hooks that have not run yet. It is called before each attempt to send a call.
-        revives: Whether to start the sandbox again if it is found stopped.
+        starts_if_stopped: Whether to start the sandbox again if it is found stopped.
     """
 
     def __init__(
@@ -91,16 +91,16 @@ class GuestClient:
         attachments: Sequence[Attachment] = (),
         programs: KeptPrograms | None = None,
         set_up: Callable[[], Awaitable[None]] | None = None,
-        revives: bool = True,
+        starts_if_stopped: bool = True,
     ) -> None:
         self._port = port
         self._sandbox = sandbox
-        self._acquire_any = acquire
+        self._acquire_current = acquire
         self._attachments = attachments
         self._programs = KeptPrograms() if programs is None else programs
         self._set_up = set_up
         self._only_sandbox_id = ""  # the only sandbox to send to (`only_for`); "" for any
-        self._revives = revives
+        self._starts_if_stopped = starts_if_stopped
         self._margin_s = MARGIN_S + sum(attachment.margin_s for attachment in attachments)
         self.variables = _Variables(variables)
         self.new_key = new_key
@@ -235,10 +235,10 @@ class GuestClient:
                 await attempts.recover(fault, info, starts, repeatable=True)
 
     def _new_attempts(self, within_s: float) -> Attempts:
-        return Attempts(self._port, self._sandbox, self._port.now() + within_s, self._revives)
+        return Attempts(self._port, self._sandbox, self._port.now() + within_s, self._starts_if_stopped)
 
     async def _acquire(self) -> SandboxInfo:
-        info = await self._acquire_any()
+        info = await self._acquire_current()
         if self._only_sandbox_id not in ("", info.id):
             raise unknown("The machine that it was for is gone.", code=LOST_WHILE_RUNNING)
         return info
@@ -290,6 +290,7 @@ class GuestClient:
     async def _send_attached(self, request: GuestRequest, within_s: float) -> Answer:
         """Send a request through all attachments: each adds its part, and may send the request several times."""
         send: Send = partial(self._send, within_s=within_s)
+        # The last attachment is the outermost: it sees only the final answer of those before it.
         for attachment in self._attachments:
             send = partial(attachment.send, send)
         return await send(request)

@@ -37,14 +37,14 @@ class Attempts:
         port: The Daytona API.
         sandbox: The state of the session's sandbox.
         until: Time on the port's clock, in seconds, after which the call is not sent again.
-        revives: Whether to start the sandbox again if it is found stopped.
+        starts_if_stopped: Whether to start the sandbox again if it is found stopped.
         maybe_ran: Whether the call may have run in an attempt.
     """
 
     port: SandboxPort
     sandbox: lifecycle.SandboxRecord
     until: float
-    revives: bool
+    starts_if_stopped: bool
     maybe_ran: bool = False
     _failures: int = 0
     _unreadable: int = 0
@@ -94,12 +94,16 @@ class Attempts:
             revival = await self.uncharged(self._revived(info))
             if revival is lifecycle.Revival.RESTARTED:
                 self._bad_gateway_since = None
-                self.sandbox.restarted(starts)
+                self.sandbox.record_restart(starts)
             if revival in (lifecycle.Revival.READY, lifecycle.Revival.RESTARTED):
                 if fault.kind in _CHECK_STATE and self._failures > 3:
                     raise refused(fault)
             else:
-                record = self.sandbox.lost if revival is lifecycle.Revival.GONE else self.sandbox.failed
+                record = (
+                    self.sandbox.record_loss
+                    if revival is lifecycle.Revival.GONE
+                    else self.sandbox.record_failure
+                )
                 record(info)
                 if self.maybe_ran and not repeatable:
                     raise unknown(
@@ -130,12 +134,12 @@ class Attempts:
 
     async def _revived(self, info: SandboxInfo) -> lifecycle.Revival:
         """Return the sandbox's state after restarting the sandbox if it was stopped or its daemon is dead."""
-        revival = await lifecycle.revive(self.port, info, starts=self.revives)
+        revival = await lifecycle.revive(self.port, info, starts=self.starts_if_stopped)
         if revival is not lifecycle.Revival.READY or not self._found_only_a_gateway():
             return revival
         if await lifecycle.answers(self.port, info):
             return revival
-        if self.sandbox.is_persistent and self.revives:
+        if self.sandbox.is_persistent and self.starts_if_stopped:
             return await lifecycle.restart(self.port, info)
         return lifecycle.Revival.UNUSABLE
 

@@ -60,10 +60,10 @@ OFFLOAD_BYTES = 1 << 20
 # A larger file is not loaded to compare it with the content that was read.
 LARGEST_COMPARED_BYTES = 256 << 20
 # An empty file reaches S3 up to 60 ms after its close (mount-s3 1.24, measured).
-LATE_S = 0.1
+S3_DELAY_S = 0.1
 
 
-class LateFiles:
+class S3Delay:
     """Waits until S3 has the files that the latest command wrote. The sync and the async runtime share one object.
 
     Args:
@@ -75,7 +75,7 @@ class LateFiles:
         self._complete_at = -math.inf
 
     def command_ended(self) -> None:
-        self._complete_at = self._now() + LATE_S
+        self._complete_at = self._now() + S3_DELAY_S
 
     async def wait(self, sleep: Callable[[float], Awaitable[None]]) -> None:
         """Wait until S3 has the files of the latest command."""
@@ -95,7 +95,7 @@ class S3Files:
         where: Bucket and prefix for errors; never shown to the model.
         answers: The recorded results of changes, key → result; several `S3Files` may share them.
         check_open: Called before each operation; it may refuse the operation.
-        late: Waits until S3 has the files of the latest command; None: do not wait.
+        s3_delay: Waits until S3 has the files of the latest command; None: do not wait.
     """
 
     def __init__(
@@ -105,14 +105,14 @@ class S3Files:
         where: str = "",
         answers: Answers | None = None,
         check_open: Callable[[], None] = lambda: None,
-        late: LateFiles | None = None,
+        s3_delay: S3Delay | None = None,
     ) -> None:
         self._port = port
         self._where = where
         # No lock: only single operations are used, which are atomic in CPython; see FileOperations.
         self._answers = Answers() if answers is None else answers
         self._check_open = check_open
-        self._late = late or LateFiles(port.now)
+        self._s3_delay = s3_delay or S3Delay(port.now)
         self._lookup = Lookup(port)
         self._writer = ConditionalWriter(port, self._lookup)
 
@@ -298,7 +298,7 @@ class S3Files:
     async def _operation(self, op: str, path: str, *, of_directories: bool = False) -> AsyncIterator[None]:
         """Wait for the latest command's files; raise refusals and failures of S3 as errors of this package."""
         self._check_open()
-        await self._late.wait(self._port.sleep)
+        await self._s3_delay.wait(self._port.sleep)
         try:
             yield
         except RefusedError as refusal:

@@ -175,7 +175,7 @@ class _Search:
         except PortFault as fault:
             if fault.kind is not FaultKind.NAME_TAKEN:
                 if not fault.passing and not re.search(NO_RUNNER, fault.message):
-                    await self._clear_away()
+                    await self._delete_failed()
                     raise create_error(fault, nothing_created=True) from None
                 await self.pause(None, fault)
             elif self._again("taken"):
@@ -185,7 +185,7 @@ class _Search:
         self.created = made.id
         return made
 
-    async def _clear_away(self) -> None:
+    async def _delete_failed(self) -> None:
         """Delete the failed sandbox that a refused create left behind: Daytona auto-deletes only stopped sandboxes."""
         try:
             left = await self._port.get(self._spec.name)

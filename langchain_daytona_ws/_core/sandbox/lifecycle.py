@@ -45,7 +45,7 @@ async def provision(
     spec: SandboxSpec,
     *,
     organization_id: str | None,
-    left: Callable[[str], object] = lambda _: None,
+    on_left: Callable[[str], object] = lambda _: None,
     reached_before: bool = True,
 ) -> SandboxInfo:
     """Create a sandbox, and return it when it is started. After a failure, delete the sandbox if it was created.
@@ -56,7 +56,7 @@ async def provision(
         port: The API.
         spec: The sandbox to create.
         organization_id: The organization that the sandbox must belong to; None for any organization.
-        left: Called with the name of the sandbox if the sandbox may still exist, because it could not be deleted.
+        on_left: Called with the name of the sandbox if the sandbox may still exist, because it could not be deleted.
         reached_before: Whether Daytona has answered this session before. If not, a failed connection is retried for 5
             seconds only.
 
@@ -71,7 +71,7 @@ async def provision(
         raise
     except BaseException as error:
         if not (isinstance(error, ProvisionError) and error.context.get("nothing_created")):
-            await port.finish(sweep(port, spec.name, left), within_s=DELETE_WITHIN_S)
+            await port.finish(sweep(port, spec.name, on_left), within_s=DELETE_WITHIN_S)
         raise
     await check_organization(port, info, organization_id, made_here=True)
     return info
@@ -176,16 +176,16 @@ class SandboxRecord(Protocol):
 
     @property
     def starts(self) -> int:
-        """Number of known starts of the sandbox. Read it before a request, and pass it to `restarted` afterwards."""
+        """Number of known starts of the sandbox. Read it before a request; pass it to `record_restart` afterwards."""
         ...
 
-    def lost(self, info: SandboxInfo) -> None:
+    def record_loss(self, info: SandboxInfo) -> None:
         """Record that the sandbox is gone."""
 
-    def failed(self, info: SandboxInfo) -> None:
+    def record_failure(self, info: SandboxInfo) -> None:
         """Record that the sandbox still exists, but cannot be used."""
 
-    def restarted(self, since: int) -> None:
+    def record_restart(self, since: int) -> None:
         """Record a restart. Ignore it if ``starts`` is no longer ``since``: another call has recorded it."""
 
 
@@ -312,10 +312,10 @@ async def discard_quietly(port: SandboxPort, id_or_name: str) -> None:
         logger.warning("%s", error)
 
 
-async def sweep(port: SandboxPort, name: str, left: Callable[[str], object]) -> None:
+async def sweep(port: SandboxPort, name: str, on_left: Callable[[str], object]) -> None:
     """Delete the sandbox of a failed or aborted create, which may still appear.
 
-    ``left`` is called with the name if the sandbox may still exist at the end.
+    ``on_left`` is called with the name if the sandbox may still exist at the end.
     """
     was_checked = False
     for pause_s in LINGER_S:
@@ -332,7 +332,7 @@ async def sweep(port: SandboxPort, name: str, left: Callable[[str], object]) -> 
                 await discard(port, found.id)
             except SandboxUnavailable as error:
                 logger.warning("%s", error)
-                left(name)
+                on_left(name)
             return
     if not was_checked:
-        left(name)
+        on_left(name)

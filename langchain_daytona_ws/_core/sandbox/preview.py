@@ -93,9 +93,9 @@ async def preview_url(
     info, starts = await acquire(), sandbox.starts
     revival = await lifecycle.revive(api, info)
     if revival is lifecycle.Revival.RESTARTED:
-        sandbox.restarted(starts)
+        sandbox.record_restart(starts)
     elif revival is not lifecycle.Revival.READY:
-        sandbox.lost(info)
+        sandbox.record_loss(info)
         raise _gone(info)
     pause_s = FIRST_PAUSE_S
     for tries_left in reversed(range(TRIES)):

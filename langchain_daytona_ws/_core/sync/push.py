@@ -123,13 +123,13 @@ class OneSandbox:
             raise self._error
         return self._info
 
-    def lost(self, info: SandboxInfo) -> None:
+    def record_loss(self, info: SandboxInfo) -> None:
         """Record that the sandbox is gone."""
         self._error = SandboxUnavailable(f"The sandbox {info.id} is gone.", code=LOST_WHILE_RUNNING)
 
-    def failed(self, info: SandboxInfo) -> None:
+    def record_failure(self, info: SandboxInfo) -> None:
         """Record that the sandbox is stopped or in an error state."""
         self._error = SandboxUnavailable(f"The sandbox {info.id} exists, but does not run.", code="unusable")
 
-    def restarted(self, since: int) -> None:
+    def record_restart(self, since: int) -> None:
         """Ignore a restart."""
