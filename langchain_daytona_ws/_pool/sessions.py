@@ -108,7 +108,7 @@ class PoolSessions(Generic[S]):
         self._slots.reopen()
 
     async def acquire(self, key: str, namespace: str, wait: Wait) -> Slot[S]:
-        """Lease the slot of a key and return it; wait if necessary. The caller ends the lease with `end`."""
+        """Lease the slot of a key and return it; wait if necessary. The caller ends the lease with `end_lease`."""
         ticket, began = object(), time.monotonic()
         waited = False
         try:
@@ -127,13 +127,13 @@ class PoolSessions(Generic[S]):
             if waited:
                 self._report("wait", key, namespace, duration_s=time.monotonic() - began)
         except BaseException:  # Ctrl-C during `on_event`
-            self.end(step.slot)
+            self.end_lease(step.slot)
             raise
         return step.slot
 
-    def end(self, slot: Slot[S]) -> None:
+    def end_lease(self, slot: Slot[S]) -> None:
         """End a lease."""
-        self._close_soon(self._slots.end(slot))
+        self._close_soon(self._slots.end_lease(slot))
 
     async def _wait(self, step: Step[S], wait: Wait, began: float, key: str, namespace: str) -> None:
         """Wait until another attempt may succeed.
@@ -193,7 +193,7 @@ class PoolSessions(Generic[S]):
         failures = []
         for ended in [slot, *self._take_unclosed(slot.namespace)]:
             try:
-                with self._ending(ended):
+                with self._recording_close(ended):
                     ended.value.release(discard_unpushed=discard_unpushed)
             except WorkspaceError as error:
                 failures.append(error)
@@ -207,13 +207,13 @@ class PoolSessions(Generic[S]):
             failures = []
             for ended in [slot, *self._take_unclosed(slot.namespace)]:
                 try:
-                    with self._ending(ended):
+                    with self._recording_close(ended):
                         await ended.value.arelease(discard_unpushed=discard_unpushed)
                 except WorkspaceError as error:
                     failures.append(error)
             return failures
 
-        _raise_first(await self._shielded(work()))
+        _raise_first(await self._run_to_end(work()))
 
     async def _reserve(self, key: str, wait: Wait) -> Slot[S]:
         """Wait until no call uses the slot of a key; mark the slot as closing and return it."""
@@ -243,7 +243,7 @@ class PoolSessions(Generic[S]):
         """Close all sessions as `close` does. If this call is cancelled, the closing goes on."""
         to_close, closing = self._slots.close()
         to_close += self._take_unclosed()
-        failures = await self._shielded(_gather([self._aclose(slot) for slot in to_close]))
+        failures = await self._run_to_end(_gather([self._aclose(slot) for slot in to_close]))
         for slot in closing:
             await wait_on_loop(slot.closed, CLOSE_WAITS_S)
         _raise_first(failures)
@@ -260,7 +260,7 @@ class PoolSessions(Generic[S]):
     def _close(self, slot: Slot[S]) -> WorkspaceError | None:
         """Close a session; return the failure, which is logged."""
         try:
-            with self._ending(slot):
+            with self._recording_close(slot):
                 slot.value.close()
         except WorkspaceError as error:
             return error
@@ -268,14 +268,14 @@ class PoolSessions(Generic[S]):
 
     async def _aclose(self, slot: Slot[S]) -> WorkspaceError | None:
         try:
-            with self._ending(slot):
+            with self._recording_close(slot):
                 await slot.value.aclose()
         except WorkspaceError as error:
             return error
         return None
 
     @contextmanager
-    def _ending(self, slot: Slot[S]) -> Iterator[None]:
+    def _recording_close(self, slot: Slot[S]) -> Iterator[None]:
         """Close a slot in the ``with`` block; afterwards record and report the result."""
         began, sandbox_id = time.monotonic(), slot.value.sandbox_id
         failure: WorkspaceError | None = None
@@ -290,7 +290,7 @@ class PoolSessions(Generic[S]):
             self._unclosed.append(slot)
             raise
         finally:
-            self._slots.done(slot)
+            self._slots.record_closed(slot)
             self._report(
                 "close",
                 slot.key,
@@ -308,7 +308,7 @@ class PoolSessions(Generic[S]):
                 self._unclosed.remove(slot)
         return taken
 
-    async def _shielded(self, work: Coroutine[Any, Any, Any]) -> Any:
+    async def _run_to_end(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Run work to its end, even if this call is cancelled."""
         task = asyncio.create_task(work)
         self._closing.add(task)  # an event loop holds only weak references to its tasks
@@ -365,7 +365,7 @@ class Lease(Generic[S]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._sessions.end(self._slots.pop())
+        self._sessions.end_lease(self._slots.pop())
 
     async def __aenter__(self) -> S:
         slot = await self._sessions.acquire(self._key, self._namespace, wait_on_loop)
@@ -375,7 +375,7 @@ class Lease(Generic[S]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._sessions.end(self._slots.pop())
+        self._sessions.end_lease(self._slots.pop())
 
 
 async def _gather(work: list[Coroutine[Any, Any, WorkspaceError | None]]) -> list[WorkspaceError | None]:

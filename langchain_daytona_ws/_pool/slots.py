@@ -45,7 +45,7 @@ class Step(NamedTuple, Generic[T]):
         opened: Whether this attempt has opened the slot.
         reason: Why the caller must wait. ``closing``: the session of its key is being closed. ``in_use``: it is in use.
             ``full``: all slots are in use. ``""``: the caller has the slot.
-        to_close: Slots that the caller must close now, and pass to `Slots.done`.
+        to_close: Slots that the caller must close now, and pass to `Slots.record_closed`.
     """
 
     changed: Future[None]
@@ -102,7 +102,7 @@ class Slots(Generic[T]):
             return sum(slot.leases > 0 for slot in self._slots.values())
 
     def try_lease(self, key: str, namespace: str, ticket: object) -> Step[T]:
-        """Try to lease the slot of a namespace; open the slot if necessary. The caller ends the lease with `end`.
+        """Try to lease the slot of a namespace; open the slot if necessary. The caller ends the lease with `end_lease`.
 
         Args:
             key: The key, for a new slot.
@@ -118,7 +118,7 @@ class Slots(Generic[T]):
             if slot is not None and not slot.is_closing and not slot.leases and self._is_ended(slot.value):
                 self._remove(slot)  # the program that uses the pool has closed the session itself
                 slot = None
-            idle = self._take_idle(except_for=namespace)
+            idle = self._mark_idle_closing(except_for=namespace)
             if slot is not None:
                 if slot.is_closing or self._reserved[namespace]:
                     return Step(self._changed, reason="closing", to_close=idle)
@@ -128,14 +128,14 @@ class Slots(Generic[T]):
             if self._max_slots - len(self._slots) <= position:
                 if ticket not in self._waiting:
                     self._waiting.append(ticket)
-                more = self._take_oldest(position)
+                more = self._mark_oldest_closing(position)
                 return Step(self._changed, reason="full", to_close=(*idle, *more))
             slot = self._add(key, namespace)
             slot.leases = 1
             self.forget(ticket)
             return Step(self._changed, slot, opened=True, to_close=idle)
 
-    def end(self, slot: Slot[T]) -> tuple[Slot[T], ...]:
+    def end_lease(self, slot: Slot[T]) -> tuple[Slot[T], ...]:
         """End a lease; return the slots that the caller must close now."""
         with self._lock:
             slot.leases -= 1
@@ -144,7 +144,7 @@ class Slots(Generic[T]):
                 if self._slots.get(slot.namespace) is slot:
                     self._slots[slot.namespace] = self._slots.pop(slot.namespace)
                 self._notify()
-            return self._take_idle(except_for=slot.namespace)
+            return self._mark_idle_closing(except_for=slot.namespace)
 
     def forget(self, ticket: object) -> None:
         """Remove a caller from the waiting callers."""
@@ -185,7 +185,7 @@ class Slots(Generic[T]):
                 del self._reserved[namespace]
             self._notify()
 
-    def done(self, slot: Slot[T]) -> None:
+    def record_closed(self, slot: Slot[T]) -> None:
         """Record that a slot is closed."""
         with self._lock:
             self._remove(slot)
@@ -229,7 +229,7 @@ class Slots(Generic[T]):
     def _position(self, ticket: object) -> int:
         return self._waiting.index(ticket) if ticket in self._waiting else len(self._waiting)
 
-    def _take_idle(self, *, except_for: str) -> tuple[Slot[T], ...]:
+    def _mark_idle_closing(self, *, except_for: str) -> tuple[Slot[T], ...]:
         """Mark slots that were unused for ``idle_s`` as closing, except that of ``except_for``; return these slots."""
         limit = self._now() - self._idle_s
         idle = takewhile(lambda slot: slot.used_at <= limit, self._unused())
@@ -237,7 +237,7 @@ class Slots(Generic[T]):
             [slot for slot in idle if slot.namespace != except_for and not self._is_busy(slot.value)]
         )
 
-    def _take_oldest(self, position: int) -> tuple[Slot[T], ...]:
+    def _mark_oldest_closing(self, position: int) -> tuple[Slot[T], ...]:
         """Mark the least recently used slot as closing and return it, unless enough slots are being closed already."""
         closing = sum(slot.is_closing for slot in self._slots.values())
         if closing > position:

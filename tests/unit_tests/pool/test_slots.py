@@ -54,15 +54,15 @@ def test_callers_of_a_namespace_share_its_slot() -> None:
 def test_the_least_recently_used_is_closed_for_another() -> None:
     bench = Bench()
     a, b = bench.leased("a"), bench.leased("b")
-    bench.slots.end(a)
-    bench.slots.end(b)
-    bench.slots.end(bench.leased("a"))
+    bench.slots.end_lease(a)
+    bench.slots.end_lease(b)
+    bench.slots.end_lease(bench.leased("a"))
     ticket = object()
     step = bench.lease("c", ticket)
     assert step.reason == "full"
     assert step.to_close == (b,)
     assert not step.changed.done()
-    bench.slots.done(b)
+    bench.slots.record_closed(b)
     assert step.changed.done()
     assert b.closed.done()
     assert bench.lease("c", ticket).opened
@@ -72,7 +72,7 @@ def test_the_least_recently_used_is_closed_for_another() -> None:
 def test_no_more_are_closed_than_callers_wait() -> None:
     bench = Bench(max_slots=3)
     for name in "abc":
-        bench.slots.end(bench.leased(name))
+        bench.slots.end_lease(bench.leased(name))
     first, second = object(), object()
     assert len(bench.lease("d", first).to_close) == 1
     assert bench.lease("d", first).to_close == ()
@@ -86,7 +86,7 @@ def test_nothing_in_use_is_closed() -> None:
     bench.now = 1000
     step = bench.lease("b")
     assert (step.slot, step.reason, step.to_close) == (None, "full", ())
-    assert bench.slots.end(a) == ()
+    assert bench.slots.end_lease(a) == ()
     assert step.changed.done()
     assert bench.lease("b").to_close == (a,)
 
@@ -95,7 +95,7 @@ def test_a_busy_one_is_not_closed_either() -> None:
     bench = Bench(max_slots=1)
     a = bench.leased("a")
     a.value.is_busy = True
-    bench.slots.end(a)
+    bench.slots.end_lease(a)
     bench.now = 1000
     assert bench.lease("b").to_close == ()
     a.value.is_busy = False
@@ -105,11 +105,11 @@ def test_a_busy_one_is_not_closed_either() -> None:
 def test_one_that_is_closed_is_not_leased_before_the_end() -> None:
     bench = Bench(max_slots=1)
     a = bench.leased("a")
-    bench.slots.end(a)
+    bench.slots.end_lease(a)
     bench.lease("b")
     step = bench.lease("a")
     assert (step.slot, step.reason) == (None, "closing")
-    bench.slots.done(a)
+    bench.slots.record_closed(a)
     again = bench.lease("a", object())
     assert again.slot is not a
 
@@ -117,20 +117,20 @@ def test_one_that_is_closed_is_not_leased_before_the_end() -> None:
 def test_idle_ones_are_closed_at_the_next_use_of_any() -> None:
     bench = Bench(max_slots=9)
     a, b, c = (bench.leased(name) for name in "abc")
-    bench.slots.end(a)
+    bench.slots.end_lease(a)
     bench.now = 5
-    bench.slots.end(b)
+    bench.slots.end_lease(b)
     bench.now = 11
     step = bench.lease("d")
     assert step.to_close == (a,)
     bench.now = 16
-    assert bench.slots.end(c) == (b,)
+    assert bench.slots.end_lease(c) == (b,)
 
 
 def test_an_idle_one_is_kept_for_its_own_caller() -> None:
     bench = Bench()
     a = bench.leased("a")
-    bench.slots.end(a)
+    bench.slots.end_lease(a)
     bench.now = 1000
     step = bench.lease("a")
     assert step.slot is a
@@ -139,7 +139,7 @@ def test_an_idle_one_is_kept_for_its_own_caller() -> None:
 
 def test_without_an_idle_limit_they_stay() -> None:
     bench = Bench(idle_s=None)
-    bench.slots.end(bench.leased("a"))
+    bench.slots.end_lease(bench.leased("a"))
     bench.now = 1e9
     assert bench.lease("b").to_close == ()
 
@@ -147,7 +147,7 @@ def test_without_an_idle_limit_they_stay() -> None:
 def test_one_that_the_program_has_closed_is_replaced() -> None:
     bench = Bench()
     a = bench.leased("a")
-    bench.slots.end(a)
+    bench.slots.end_lease(a)
     a.value.is_ended = True
     assert bench.leased("a") is not a
     assert len(bench.slots) == 1
@@ -159,10 +159,10 @@ def test_the_first_to_wait_is_the_first_to_get_one() -> None:
     first, second = object(), object()
     bench.lease("b", first)
     bench.lease("c", second)
-    bench.slots.end(a)
+    bench.slots.end_lease(a)
     assert bench.lease("b", first).to_close == (a,)
     assert bench.lease("d").reason == "full"
-    bench.slots.done(a)
+    bench.slots.record_closed(a)
     assert bench.lease("c", second).reason == "full"
     assert bench.lease("d").reason == "full"
     assert bench.lease("b", first).opened
@@ -176,8 +176,8 @@ def test_a_caller_that_is_stuck_does_not_stop_the_others() -> None:
     bench.lease("d", other)
     for slot in (a, b):
         slot.value.is_ended = True
-        bench.slots.end(slot)
-        bench.slots.done(slot)
+        bench.slots.end_lease(slot)
+        bench.slots.record_closed(slot)
     assert bench.lease("d", other).opened
 
 
@@ -188,12 +188,12 @@ def test_a_reserved_namespace_waits_for_its_leases() -> None:
     step = bench.slots.reserve("a", "a")
     assert step.reason == "in_use"
     assert bench.lease("a").reason == "closing"
-    bench.slots.end(a)
+    bench.slots.end_lease(a)
     assert step.changed.done()
     assert bench.slots.reserve("a", "a").slot is a
     bench.slots.unhold("a")
     assert bench.lease("a").reason == "closing"
-    bench.slots.done(a)
+    bench.slots.record_closed(a)
     assert bench.leased("a") is not a
 
 
@@ -211,7 +211,7 @@ def test_a_closed_pool_refuses_until_it_is_entered_again() -> None:
     bench = Bench()
     a, b = bench.leased("a"), bench.leased("b")
     bench.slots.hold("b")
-    bench.slots.end(b)
+    bench.slots.end_lease(b)
     bench.slots.reserve("b", "b")
     waiting = bench.lease("c")
     assert bench.slots.close() == ([a], [b])
@@ -232,7 +232,7 @@ def test_a_cancelled_caller_leaves_the_others_waiting() -> None:
         cancelled.cancel()
         await asyncio.sleep(0)
         assert not changed.done()
-        bench.slots.end(a)
+        bench.slots.end_lease(a)
         assert changed.done()
 
     asyncio.run(main())
