@@ -66,7 +66,7 @@ def answer_to(
         )
     interrupt_id = task.id_of(request)
     with _locks[hash(task.thread) % len(_locks)]:
-        answers = task.answers(serializable)
+        answers = task.store_answers(serializable)
         if interrupt_id in answers:
             task.advance()
             return answers[interrupt_id]
@@ -148,7 +148,7 @@ class _Task:
             + _digest([self.thread, self._step, *call, plain_arguments(request.arguments)])[:24]
         )
 
-    def answers(self, serializable: Callable[[object], object]) -> dict[str, object]:
+    def store_answers(self, serializable: Callable[[object], object]) -> dict[str, object]:
         """Store and return all answers of this task, by interrupt id.
 
         The first call stores the answers of all calls, because the task may end before the other calls run.

@@ -57,7 +57,7 @@ class Reader:
 
     async def read(self, path: str, offset: int, limit: int) -> ReadResult:
         try:
-            location, ops = self._session.at(path)
+            location, ops = self._session.location_and_operations(path)
             query = ViewQuery(
                 offset=max(int(offset), 0) + 1,
                 limit=max(int(limit), 1),
@@ -83,7 +83,7 @@ class Reader:
                 answer.error = "invalid_path"
                 continue
             try:
-                location, ops = self._session.at(answer.path)
+                location, ops = self._session.location_and_operations(answer.path)
             except WorkspaceError as error:
                 answer.error = transfer_error(error)
             else:
@@ -103,7 +103,7 @@ class Reader:
 
     async def ls(self, path: str) -> LsResult:
         try:
-            location, ops = self._session.at(path)
+            location, ops = self._session.location_and_operations(path)
             listing = await ops.list(location.path, limit=MAX_ROWS)
         except WorkspaceError as error:
             return LsResult(error=directory_error(path, error))
@@ -126,7 +126,7 @@ class Reader:
     async def _glob(self, pattern: str, path: str | None) -> GlobResult:
         in_graph = is_in_graph()
         try:
-            location, ops = self._session.at(path or ".")
+            location, ops = self._session.location_and_operations(path or ".")
             if not pattern or ".." in pattern.split("/"):
                 raise FileError("The pattern is empty, or contains '..'.", code="bad_glob", op="glob")
             glob, is_visible = file_glob(pattern), hidden_name_filter(pattern)
@@ -155,7 +155,7 @@ class Reader:
     ) -> GrepResult:
         max_rows = MAX_ROWS - 1 if max_count is None else max(0, min(max_count, MAX_ROWS - 1))
         try:
-            location, ops = self._session.at(path or ".")
+            location, ops = self._session.location_and_operations(path or ".")
             if not pattern or "\n" in pattern:
                 raise FileError("The text must be one line, and not empty.", code="bad_pattern", op="grep")
             if glob and "/" in glob and not glob.startswith(location.child("")):

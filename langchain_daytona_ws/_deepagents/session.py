@@ -62,7 +62,7 @@ class CallSession:
         self._conversation = self._state.conversation(run)
         self._artifacts = artifacts
 
-    def at(self, path: str) -> tuple[FileLocation, FileOperations]:
+    def location_and_operations(self, path: str) -> tuple[FileLocation, FileOperations]:
         """Return the location of a path and its file operations: one object for the workspace, one for all other paths.
 
         Raises:
@@ -131,7 +131,7 @@ class NoSession(CallSession):
         self.root, self.namespace, self.session_id = "/", "", ""
         self._error = error
 
-    def at(self, path: str) -> NoReturn:
+    def location_and_operations(self, path: str) -> NoReturn:
         """Raise the error."""
         raise self._error
 

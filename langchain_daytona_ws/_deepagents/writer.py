@@ -109,12 +109,12 @@ class Writer:
 
     async def write(self, path: str, content: str) -> WriteResult:
         try:
-            location, ops = self._session.at(path)
+            location, ops = self._session.location_and_operations(path)
             final = WriteCall(action="write", path=location.name, content=content)
             if not location.is_artifact:
                 arguments = {"path": location.name, "content": content}
                 final = await self._approved("write", arguments, location, final)
-                location, ops = self._session.at(final.path)
+                location, ops = self._session.location_and_operations(final.path)
             key = self._key("write_file", {"content": content}, final.model_dump())
             await self._write(location, ops, final.content, key)
         except WorkspaceError as error:
@@ -138,14 +138,14 @@ class Writer:
 
     async def edit(self, path: str, old: str, new: str, replace_all: bool) -> EditResult:
         try:
-            location, ops = self._session.at(path)
+            location, ops = self._session.location_and_operations(path)
             arguments: dict[str, Any] = {"path": location.name, "old_string": old, "new_string": new}
             if replace_all:
                 arguments["replace_all"] = True
             final = EditCall(action="edit", **arguments)
             if not location.is_artifact:
                 final = await self._approved("edit", arguments, location, final)
-                location, ops = self._session.at(final.path)
+                location, ops = self._session.location_and_operations(final.path)
             key = self._key("edit_file", {"old_string": old, "new_string": new}, final.model_dump())
             count = await ops.replace_text(
                 location.path, final.old_string, final.new_string, replace_all=final.replace_all, key=key
@@ -156,13 +156,13 @@ class Writer:
 
     async def delete(self, path: str) -> DeleteResult:
         try:
-            location, ops = self._session.at(path)
+            location, ops = self._session.location_and_operations(path)
             self._check_deletable(location)
             arguments: dict[str, Any] = {"path": location.name, "recursive": True}
             final = await self._approved(
                 "delete", arguments, location, DeleteCall(action="delete", **arguments)
             )
-            location, ops = self._session.at(final.path)
+            location, ops = self._session.location_and_operations(final.path)
             self._check_deletable(location)
             key = self._key("delete", {}, final.model_dump())
             try:
@@ -220,7 +220,7 @@ class Writer:
 
     async def _approved_upload(self, path: str, data: bytes) -> tuple[FileLocation, FileOperations]:
         """Ask for approval of an upload; return its location, and the operations for it."""
-        location, ops = self._session.at(path)
+        location, ops = self._session.location_and_operations(path)
         if not location.is_artifact and self._session.asks_about(_tool_for(location), "write"):
             arguments = {"path": location.name, "overwrite": True, **upload_arguments(data)}
             # No tool of Deep Agents uploads. Without `validate` the approver can't edit the bytes.

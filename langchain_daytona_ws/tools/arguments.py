@@ -38,7 +38,7 @@ class ToolInput(BaseModel):
     """Names in `foreign_names` that are also ignored if they are true: this tool always does what they request."""
     foreign_values: ClassVar[Mapping[str, str]] = {}
     """Name of an operation in another tool → its name in this tool."""
-    verb: ClassVar[str] = ""
+    operation_argument: ClassVar[str] = ""
     """The argument that names the operation; ``""`` if the tool has none."""
 
     @classmethod
@@ -53,7 +53,7 @@ class ToolInput(BaseModel):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _read(cls, given: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+    def _validate(cls, given: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
         if not isinstance(given, Mapping):
             return validate(given)
         known = {name: value for name, value in given.items() if not cls._is_left_out(name, value)}
@@ -118,16 +118,16 @@ class ToolInput(BaseModel):
     @classmethod
     def _operation(cls, values: Mapping[str, Any]) -> str:
         """Return this tool's name of the requested operation; an unknown name is returned unchanged."""
-        value = values.get(cls.verb)
+        value = values.get(cls.operation_argument)
         return cls.foreign_values.get(_plain(value), value) if isinstance(value, str) else ""
 
     @classmethod
     def _problem(cls, name: str, text: str, operation: str) -> Problem:
-        is_known = name == cls.verb and operation in cls.foreign_values.values()
+        is_known = name == cls.operation_argument and operation in cls.foreign_values.values()
         return name, f"{text}; use {operation}" if is_known else text
 
     @classmethod
-    def of_edit(cls, arguments: Mapping[str, object]) -> Self:
+    def from_edit(cls, arguments: Mapping[str, object]) -> Self:
         """Validate the arguments that an approver edited.
 
         Raises:

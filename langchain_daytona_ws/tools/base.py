@@ -105,7 +105,7 @@ class WorkspaceTool(BaseTool):
         """Run one call: ask for approval if the mode requires it, perform the operation, add the notices."""
         state, conversation = call.state, call.conversation
         wanted: Any = self._input.model_construct(**arguments)  # LangChain has validated the arguments
-        action, shown = self._described(wanted)
+        action, shown = self._action_and_arguments(wanted)
         notes: list[str] = []
         asks = needs_approval(state.config.permission_mode, self._tool, action)
         if asks and not conversation.remembered.covers(self._tool, action, shown):
@@ -114,13 +114,13 @@ class WorkspaceTool(BaseTool):
                 return approval.content_and_artifact
             if approval.edited:
                 wanted, notes = approval.validated, [approval.note] if approval.note else []
-                action, shown = self._described(wanted)
+                action, shown = self._action_and_arguments(wanted)
         if call.concurrent is not None:
             call.concurrent.begin()
         if not conversation.has_begun:
             conversation.recall_sandbox(call.config, {self.name} if self.name not in _TOOLS else _TOOLS)
         if call.tool_call_id:
-            call.set_idempotency_key(call.tool_call_id, self._identity(wanted, shown))
+            call.set_idempotency_key(call.tool_call_id, self._identifying_arguments(wanted, shown))
         try:
             result = await self._perform(call, wanted)
         except WorkspaceError as error:
@@ -138,7 +138,7 @@ class WorkspaceTool(BaseTool):
         await self._refuse_early(call, wanted)
         return await call.gate.check(
             self._request(call, action, shown),
-            self._input.of_edit,
+            self._input.from_edit,
             remembered=call.conversation.remembered,
             new_runtime=call.approval_runtime,
         )
@@ -150,7 +150,7 @@ class WorkspaceTool(BaseTool):
     _input: ClassVar[type[ToolInput]]
     """The model of the tool's arguments."""
 
-    def _described(self, wanted: Any) -> tuple[str, dict[str, object]]:
+    def _action_and_arguments(self, wanted: Any) -> tuple[str, dict[str, object]]:
         """Return the action, and the arguments as a permission request shows them."""
         raise NotImplementedError
 
@@ -161,7 +161,7 @@ class WorkspaceTool(BaseTool):
     async def _refuse_early(self, call: CallContext, wanted: Any) -> None:
         """Raise an error if the call cannot succeed, before the approver is asked."""
 
-    def _identity(self, wanted: Any, arguments: dict[str, object]) -> dict[str, object]:
+    def _identifying_arguments(self, wanted: Any, arguments: dict[str, object]) -> dict[str, object]:
         """Return the arguments that identify the call: a repetition of the call has equal values."""
         return arguments
 

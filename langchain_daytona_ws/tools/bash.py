@@ -170,7 +170,7 @@ class BashTool(WorkspaceTool, defer_build=False):
             self.description = f"{text}\n{S3_BASH_LINES}" if is_mounted else text
         return self
 
-    def _described(self, wanted: BashInput) -> tuple[str, dict[str, object]]:
+    def _action_and_arguments(self, wanted: BashInput) -> tuple[str, dict[str, object]]:
         return "run", wanted.model_dump(exclude_none=True, exclude_defaults=True)
 
     def _request(self, call: CallContext, action: str, arguments: dict[str, object]) -> PermissionRequest:
@@ -184,7 +184,7 @@ class BashTool(WorkspaceTool, defer_build=False):
     async def _refuse_early(self, call: CallContext, wanted: BashInput) -> None:
         check_command(wanted.command)
 
-    def _identity(self, wanted: BashInput, arguments: dict[str, object]) -> dict[str, object]:
+    def _identifying_arguments(self, wanted: BashInput, arguments: dict[str, object]) -> dict[str, object]:
         # `description` does not identify the call.
         background = {"background": True} if wanted.background else {}
         terminal = {"pty": True} if wanted.pty else {}

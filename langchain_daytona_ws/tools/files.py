@@ -74,7 +74,7 @@ class FileInput(ToolInput):
     context: int = Field(default=0, ge=0, le=100, description="grep content: lines around each match.")
     ignore_case: bool = False
 
-    verb: ClassVar[str] = "action"
+    operation_argument: ClassVar[str] = "action"
     may_be_empty: ClassVar[frozenset[str]] = frozenset({"content", "old_string", "new_string"})
     ignored_if_true: ClassVar[frozenset[str]] = frozenset(
         {"n", "linenumbers", "showlinenumbers", "createdirs", "parents"}
@@ -187,7 +187,7 @@ class WorkspaceFileTool(WorkspaceTool, defer_build=False):
             self.description = DESCRIPTION.replace("text only.", f"text; {names} are shown.")
         return self
 
-    def _described(self, wanted: FileInput) -> tuple[str, dict[str, object]]:
+    def _action_and_arguments(self, wanted: FileInput) -> tuple[str, dict[str, object]]:
         return wanted.action, wanted.model_dump(exclude_defaults=True, exclude_none=True)
 
     def _request(self, call: CallContext, action: str, arguments: dict[str, object]) -> PermissionRequest:

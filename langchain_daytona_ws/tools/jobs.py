@@ -36,7 +36,7 @@ class JobInput(ToolInput):
     tail: int | None = Field(default=None, ge=1, le=TAIL_LINES_MAX, description="logs: lines, default 100.")
     offset: int | None = Field(default=None, ge=0, le=OFFSET_MAX, description="logs: from this byte on.")
 
-    verb: ClassVar[str] = "action"
+    operation_argument: ClassVar[str] = "action"
     foreign_values: ClassVar[Mapping[str, str]] = by_foreign_name(
         {
             "logs": "output log read tail get get_output read_output",
@@ -83,7 +83,7 @@ class BashJobTool(WorkspaceTool, defer_build=False):
     _tool: ClassVar[str] = "bash_job"
     _input: ClassVar[type[ToolInput]] = JobInput
 
-    def _described(self, wanted: JobInput) -> tuple[str, dict[str, object]]:
+    def _action_and_arguments(self, wanted: JobInput) -> tuple[str, dict[str, object]]:
         return wanted.action, wanted.model_dump(exclude_none=True)
 
     def _request(self, call: CallContext, action: str, arguments: dict[str, object]) -> PermissionRequest:

@@ -55,7 +55,7 @@ class PreviewTool(WorkspaceTool, defer_build=False):
     _tool: ClassVar[str] = "preview_url"
     _input: ClassVar[type[ToolInput]] = PreviewInput
 
-    def _described(self, wanted: PreviewInput) -> tuple[str, dict[str, object]]:
+    def _action_and_arguments(self, wanted: PreviewInput) -> tuple[str, dict[str, object]]:
         return "open", wanted.model_dump(exclude_none=True)
 
     def _request(self, call: CallContext, action: str, arguments: dict[str, object]) -> PermissionRequest:

@@ -330,7 +330,7 @@ class Session(CallSession):
         self.root = ROOT
         self._ops = ops
 
-    def at(self, path: str) -> tuple[FileLocation, FileOperations]:
+    def location_and_operations(self, path: str) -> tuple[FileLocation, FileOperations]:
         return locate(path, ROOT), self._ops
 
 

@@ -290,7 +290,7 @@ class TestEdited:
 
     def test_nulls_mean_defaults(self) -> None:
         edited = {"command": "pwd", "timeout": None, "background": None, "description": ""}
-        assert BashInput.of_edit(edited) == BashInput(command="pwd")
+        assert BashInput.from_edit(edited) == BashInput(command="pwd")
 
     def test_the_reason_is_logged(self, caplog: pytest.LogCaptureFixture) -> None:
         edit = PermissionDecision.allow_edited({"cmd": "s3cret", "timeout": 120_000})
@@ -305,4 +305,4 @@ class TestEdited:
 
     def test_the_error_is_one_of_an_answer(self) -> None:
         with pytest.raises(AnswerUnusable, match="path: delete needs it"):
-            FileInput.of_edit({"action": "delete"})
+            FileInput.from_edit({"action": "delete"})
