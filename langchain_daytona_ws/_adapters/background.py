@@ -18,7 +18,7 @@ Work = Callable[[BackgroundTask], Coroutine[Any, Any, None]]
 GRACE_S = 1.0  # how long `end` waits for an abandonable request, most of which end within this time
 
 
-class _Abandoned(BaseException):
+class _StopWork(BaseException):
     """Ends the work of an abandoned thread, as cancellation ends a task."""
 
 
@@ -44,7 +44,7 @@ class ThreadTask:
         self._thread.start()
 
     def _run(self, work: Work) -> None:
-        with self._may_work, contextlib.suppress(_Abandoned):
+        with self._may_work, contextlib.suppress(_StopWork):
             run_sync(work(self))
 
     async def pause(self, seconds: float) -> bool:
@@ -59,7 +59,7 @@ class ThreadTask:
             self._may_work.acquire()
             self._may_be_abandoned = False
             if self._is_abandoned:
-                raise _Abandoned
+                raise _StopWork
 
     async def end(self) -> None:
         self._stopping.set()

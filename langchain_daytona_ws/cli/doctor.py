@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from langchain_daytona_ws._core.doctor.finding import CONFIGURATION, Finding, Status, any_failed, refused
+from langchain_daytona_ws._core.doctor.finding import CONFIGURATION, Finding, Status, any_failed, from_error
 from langchain_daytona_ws.cli.configuration import (
     NAMESPACE,
     ConfigOption,
@@ -67,7 +67,7 @@ def _findings(source: str | None, namespace: str, *, with_sandbox: bool) -> Iter
     try:
         config = read_configuration(source)
     except ConfigError as error:
-        yield refused(CONFIGURATION, error)
+        yield from_error(CONFIGURATION, error)
         yield from all_skipped("the configuration is wrong")
         return
     yield from diagnose(config, namespace, with_sandbox=with_sandbox, open_session=_open_session)

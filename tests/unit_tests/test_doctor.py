@@ -17,9 +17,9 @@ from langchain_daytona_ws._core.doctor.finding import (
     Status,
     any_failed,
     failed,
-    faulty,
+    from_error,
+    from_fault,
     ok,
-    refused,
 )
 from langchain_daytona_ws._core.doctor.settings import judge_settings
 from langchain_daytona_ws._core.ports import FaultKind, PortFault
@@ -199,7 +199,7 @@ class TestAFinding:
         assert (clean.check, clean.status, clean.code) == ("bash", Status.FAILED, "code")
 
     def test_of_an_error_has_its_code(self) -> None:
-        finding = refused("sandbox", ProvisionError("No. Do this.", code="no"))
+        finding = from_error("sandbox", ProvisionError("No. Do this.", code="no"))
         assert (finding.found, finding.code, finding.status) == ("No. Do this.", "no", Status.FAILED)
 
     @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ class TestAFinding:
         ],
     )
     def test_of_a_fault_has_a_remedy(self, fault: PortFault, code: str, expected: str) -> None:
-        finding = faulty("api", "it did not answer", fault)
+        finding = from_fault("api", "it did not answer", fault)
         assert finding.code == code
         assert expected in finding.remedy
         assert finding.found == f"it did not answer: {fault.message}"

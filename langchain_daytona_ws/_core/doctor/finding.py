@@ -64,12 +64,12 @@ def failed(check: str, found: str, remedy: str, code: str = "") -> Finding:
     return Finding(check, Status.FAILED, found, remedy, code)
 
 
-def refused(check: str, error: WorkspaceError) -> Finding:
+def from_error(check: str, error: WorkspaceError) -> Finding:
     """Return the finding for an error, whose message contains the remedies."""
     return Finding(check, Status.FAILED, error.message, code=error.code)
 
 
-def faulty(check: str, tried: str, fault: PortFault) -> Finding:
+def from_fault(check: str, tried: str, fault: PortFault) -> Finding:
     """Return the finding for a failed request to Daytona.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from langchain_daytona_ws._core.doctor.finding import CONFIGURATION, Finding, ok, refused
+from langchain_daytona_ws._core.doctor.finding import CONFIGURATION, Finding, from_error, ok
 from langchain_daytona_ws._core.s3.workspace import s3_workspace, workspace_prefix
 from langchain_daytona_ws.config import SandboxConfig, validate_namespace
 from langchain_daytona_ws.errors import ConfigError
@@ -23,7 +23,7 @@ def judge_settings(config: SandboxConfig, namespace: str) -> list[Finding]:
         try:
             check()
         except ConfigError as error:
-            problems.append(refused(CONFIGURATION, error))
+            problems.append(from_error(CONFIGURATION, error))
     return problems or [ok(CONFIGURATION, _described(config, namespace))]
 
 

@@ -114,7 +114,7 @@ class GuestFiles:
             replies = await self.batch("content", [self.request("fetch", path, **fields) for path in part])
             for path, reply in zip(part, replies, strict=True):
                 try:
-                    results.append(await self._received(path, accepted(path, reply), max_bytes))
+                    results.append(await self._received(path, unless_refused(path, reply), max_bytes))
                 except WorkspaceError as error:
                     results.append(error)
         return results
@@ -168,7 +168,7 @@ class GuestFiles:
             replies = await self.batch("files", requests, key=new_key())
             for (path, _), reply in zip(part, replies, strict=True):
                 try:
-                    results.append(written(accepted(path, reply)))
+                    results.append(written(unless_refused(path, reply)))
                 except WorkspaceError as error:
                     results.append(error)
         return results
@@ -273,7 +273,9 @@ class GuestFiles:
         **fields: object,
     ) -> FileReply:
         """Send the request of one operation; return its answer, or raise the error of a refusal."""
-        return accepted(path, await self._send(entry, op, self.request(op, path, **fields), key, call_s))
+        return unless_refused(
+            path, await self._send(entry, op, self.request(op, path, **fields), key, call_s)
+        )
 
     async def batch(
         self,
@@ -434,7 +436,7 @@ _FACTS: Mapping[str, Callable[[FileReply, str], object]] = {
 """Name of a fact of a refusal → the function that reads and checks it."""
 
 
-def accepted(path: str, reply: FileReply) -> FileReply:
+def unless_refused(path: str, reply: FileReply) -> FileReply:
     """Return the answer; if it is a refusal, raise the error."""
     if not reply.flag("ok"):
         raise _refusal(path, reply)

@@ -181,7 +181,7 @@ class S3Files:
         """Upload a file; an existing object is replaced if it does not change meanwhile."""
         async with self._operation("upload", file.path):
             at = key_of(file.path)
-            old = await self._lookup.find(at, max_bytes=0)
+            old = await self._lookup.load_unless_free(at, max_bytes=0)
             sha256 = ""
 
             async def put(*, if_match: str | None, metadata: Mapping[str, str]) -> None:
@@ -338,7 +338,7 @@ class S3Files:
                 mark = await self._conflicting_mark(key, data, call_key)
             return await self._written(key, data, mark)
         is_read = query.expected_sha256 is not None or query.as_text
-        old = await self._lookup.find(
+        old = await self._lookup.load_unless_free(
             key, max_bytes=max(len(data), query.max_bytes) if is_read else len(data)
         )
         if old is None:
@@ -386,7 +386,7 @@ class S3Files:
 
     async def _conflicting_mark(self, key: str, data: bytes, call_key: str) -> Mark | None:
         """After a conflict: return the mark if this call made the file, None if the content is equal; else refuse."""
-        current = await self._lookup.find(key, max_bytes=len(data))
+        current = await self._lookup.load_unless_free(key, max_bytes=len(data))
         if current is None:
             raise Conflict  # it was deleted
         mark = mark_of(current.metadata, call_key)

@@ -43,12 +43,12 @@ class Lookup:
             RefusedError: ``missing``, ``is_directory``, ``not_a_directory``, or a code of `key_of`.
             StoreFault: The file exists but cannot be read, or S3 failed.
         """
-        found = await self.find(key_of(path), max_bytes=max_bytes)
+        found = await self.load_unless_free(key_of(path), max_bytes=max_bytes)
         if found is None:
             raise RefusedError("missing")
         return found
 
-    async def find(self, key: str, *, max_bytes: int) -> StoredObject | None:
+    async def load_unless_free(self, key: str, *, max_bytes: int) -> StoredObject | None:
         """Read a file by its key, as `load` does; return None if the path is free for a new file."""
         _require_name(key)
         try:

@@ -55,7 +55,7 @@ async def grep(
     found = _Candidates(base, selection)
     walk = Walk(lookup.port, base, found, deadline)
     await walk.run(True)
-    if walk.cut:
+    if walk.is_incomplete:
         raise models.NeedsSandbox("the directory has too many names")
     files = found.in_order()
     is_file = bool(key) and not walk.keys

@@ -41,7 +41,9 @@ class Visitor(Protocol[S]):
 
 
 class Walk(Generic[S]):
-    """One walk. ``cut`` if it ended before the last key: at the limit of entries, or at the deadline (``timed_out``).
+    """One walk.
+
+    ``is_incomplete`` if it ended before the last key: at the limit of entries, or at the deadline (``timed_out``).
 
     Args:
         port: The bucket.
@@ -51,7 +53,7 @@ class Walk(Generic[S]):
     """
 
     def __init__(self, port: ObjectStorePort, base: str, visitor: Visitor[S], deadline: float) -> None:
-        self.cut = self.timed_out = False
+        self.is_incomplete = self.timed_out = False
         self.keys = 0  # number of listed keys, including hidden keys
         self._port = port
         self._base = base
@@ -79,8 +81,8 @@ class Walk(Generic[S]):
             if page.more is None:
                 return
             self.timed_out = self._port.now() > self._deadline
-            self.cut = self.timed_out or max(self.keys, pages) > MAX_ENTRIES
-            if self.cut:
+            self.is_incomplete = self.timed_out or max(self.keys, pages) > MAX_ENTRIES
+            if self.is_incomplete:
                 return
             last = page.objects[-1].key if page.objects else ""
             if self._skipped and last.startswith(self._skipped) and last < self._skipped + LAST:
@@ -158,7 +160,7 @@ async def survey(lookup: Lookup, key: str) -> Survey:
     found = _Files(below(key))
     walk = Walk(lookup.port, below(key), found, lookup.port.now() + SURVEY_TIMEOUT_S)
     await walk.run(True)
-    if walk.cut:
+    if walk.is_incomplete:
         raise too_many_files("download")
     if not walk.keys:
         await lookup.require_directory(key)
@@ -219,7 +221,7 @@ async def _matches(lookup: Lookup, key: str, query: GlobQuery, deadline: float) 
         pattern=query.pattern,
         entries=entries,
         total=len(found),
-        more=walk.cut or len(entries) < len(found),
+        more=walk.is_incomplete or len(entries) < len(found),
         timed_out=walk.timed_out,
         skipped=tuple(search.walk.skipped[:20]),
     )

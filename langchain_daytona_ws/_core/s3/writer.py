@@ -185,7 +185,7 @@ class ConditionalWriter:
         """Return the current object without its content; None if it is missing."""
         while True:
             try:
-                return await self._lookup.find(key, max_bytes=0)
+                return await self._lookup.load_unless_free(key, max_bytes=0)
             except RefusedError:  # it is a directory now
                 return None
             except SymlinkFound:

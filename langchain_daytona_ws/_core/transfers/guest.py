@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from langchain_daytona_ws._core.answer import MAX_PATH, Answer, Reply
 from langchain_daytona_ws._core.files.errors import file_error
-from langchain_daytona_ws._core.files.guest import FileReply, GuestFiles, accepted, written
+from langchain_daytona_ws._core.files.guest import FileReply, GuestFiles, unless_refused, written
 from langchain_daytona_ws._core.files.received import Received, TooLongError
 from langchain_daytona_ws._core.transfers.models import (
     MAX_FILES,
@@ -286,7 +286,9 @@ class GuestTransfers:
             requests.append(self._files.request("write", file.path, overwrite=True, **mode, **each))
         call_s = min(CALL_S + total / COPIED_BYTES_A_SECOND, LONGEST_CALL_S)
         replies = await self._files.batch("files", requests, key=self._new_key(), call_s=call_s)
-        results = [written(accepted(file.path, reply)) for file, reply in zip(group, replies, strict=True)]
+        results = [
+            written(unless_refused(file.path, reply)) for file, reply in zip(group, replies, strict=True)
+        ]
         return [
             TransferredFile(file.path, result.size_bytes, result.sha256)
             for file, result in zip(group, results, strict=True)
@@ -298,7 +300,7 @@ class GuestTransfers:
             requests = [self._files.request("make", path) for path in part]
             replies = await self._files.batch("transfer", requests, key=self._new_key())
             for path, reply in zip(part, replies, strict=True):
-                accepted(path, reply)
+                unless_refused(path, reply)
 
 
 def _is_packed(file: FoundFile) -> bool:

@@ -14,9 +14,9 @@ from langchain_daytona_ws._core.doctor.finding import (
     Finding,
     Status,
     failed,
-    faulty,
+    from_error,
+    from_fault,
     ok,
-    refused,
     skipped,
     warning,
 )
@@ -55,7 +55,7 @@ def _api(config: SandboxConfig, inventory: Inventory) -> Finding:
         sandboxes = list(islice(inventory.sandboxes(ours(None)), 1))
         key = inventory.key()
     except PortFault as fault:
-        return faulty("api", f"{url} did not answer as expected", fault)
+        return from_fault("api", f"{url} did not answer as expected", fault)
     organization = (key.organization_id if key else None) or next(
         (sandbox.organization_id for sandbox in sandboxes), None
     )
@@ -105,7 +105,7 @@ def _snapshot(config: SandboxConfig, snapshots: Snapshots) -> Finding:
     try:
         snapshot = snapshots.find(options.snapshot)
     except PortFault as fault:
-        return faulty("snapshot", f"the search for the snapshot {options.snapshot} failed", fault)
+        return from_fault("snapshot", f"the search for the snapshot {options.snapshot} failed", fault)
     if snapshot is None:
         return failed(
             "snapshot",
@@ -133,11 +133,11 @@ def _persistent(config: SandboxConfig, namespace: str, port: SyncDaytonaPort) ->
     try:
         found = run_sync(port.get(spec.name))
     except PortFault as fault:
-        return faulty("persistent", f"the search for the sandbox {spec.name} failed", fault)
+        return from_fault("persistent", f"the search for the sandbox {spec.name} failed", fault)
     if found is None:
         return ok("persistent", f"there is no sandbox {spec.name} yet: the first command creates it")
     try:
         check_ours(found, spec)
     except ProvisionError as error:
-        return refused("persistent", error)
+        return from_error("persistent", error)
     return ok("persistent", f"the workspace has the sandbox {spec.name}, which is {found.state}")

@@ -9,7 +9,7 @@ from langchain_daytona_ws._core.doctor.finding import (
     CONFIGURATION,
     Finding,
     any_failed,
-    refused,
+    from_error,
     skipped,
     warning,
 )
@@ -51,7 +51,7 @@ def _all(
             try:
                 open_session(config, namespace).close()  # makes no request
             except ConfigError as error:
-                settings = [refused(CONFIGURATION, error)]
+                settings = [from_error(CONFIGURATION, error)]
         settings += [warning(CONFIGURATION, message, "") for message in warnings]
     yield from settings
     if any_failed(settings):

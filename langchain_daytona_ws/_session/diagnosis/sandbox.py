@@ -11,7 +11,7 @@ from langchain_daytona_ws._adapters.daytona_sync import SyncDaytonaPort
 from langchain_daytona_ws._adapters.sdk import account_of
 from langchain_daytona_ws._core.commands.run import CommandResult
 from langchain_daytona_ws._core.doctor import sandbox as facts
-from langchain_daytona_ws._core.doctor.finding import Finding, failed, faulty, ok, refused, skipped
+from langchain_daytona_ws._core.doctor.finding import Finding, failed, from_error, from_fault, ok, skipped
 from langchain_daytona_ws._core.ports import PortFault
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.s3.store import StoreFault
@@ -79,7 +79,7 @@ def _closed(session: Session) -> Finding | None:
     try:
         session.close()
     except WorkspaceError as error:
-        return refused("cleanup", error)
+        return from_error("cleanup", error)
     return None
 
 
@@ -102,7 +102,7 @@ def _examined(
     try:
         reply = run_sync(port.execute(identifier, facts.facts_script(nonce), env={}, timeout_s=FACTS_S))
     except PortFault as fault:
-        return [*found, faulty("bash", "the request for the sandbox's programs failed", fault)]
+        return [*found, from_fault("bash", "the request for the sandbox's programs failed", fault)]
     sandbox_facts = facts.read_facts(reply.output, nonce)
     after_s = time.time()
     return [
@@ -127,7 +127,7 @@ def _workspace(session: Session, storage: StorageDiagnosis | None) -> list[Findi
             finding = _judged(result, text, storage, name)
         except WorkspaceError as error:
             ran = isinstance(error, OutcomeUnknown)
-            finding = refused("workspace", error)
+            finding = from_error("workspace", error)
         except StoreFault as fault:
             finding = failed(
                 "workspace",

@@ -17,8 +17,8 @@ from langchain_daytona_ws._core.doctor.finding import (
     Finding,
     Status,
     failed,
+    from_error,
     ok,
-    refused,
     skipped,
     warning,
 )
@@ -142,7 +142,7 @@ class StorageDiagnosis:
             try:
                 self.credentials = AssumedRole(self._workspace).assume()
             except CredentialsRefused as error:
-                return refused("s3-credentials", error)
+                return from_error("s3-credentials", error)
         ends = self.credentials.expires_at or 0.0
         at = datetime.datetime.fromtimestamp(ends, datetime.UTC)
         found = (
@@ -251,4 +251,4 @@ class StorageDiagnosis:
         return ok("s3-skills", f"s3://{skills.bucket}/ can be listed and read")
 
     def _refused(self, check: str, fault: StoreFault, where: str = "") -> Finding:
-        return refused(check, store_error(fault, check, where or self._where))
+        return from_error(check, store_error(fault, check, where or self._where))
