@@ -12,7 +12,7 @@ import os
 import time
 
 from langchain_daytona_ws._guest.locks import lock_within
-from langchain_daytona_ws._guest.mount_request import Failed, digest
+from langchain_daytona_ws._guest.mount_request import MountError, digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,14 +26,14 @@ LOCK_S = 60.0
 
 def make_home() -> None:
     if os.geteuid() != 0:
-        raise Failed("not_root")
+        raise MountError("not_root")
     os.makedirs(HOME, exist_ok=True)
     os.chmod(HOME, 0o755)  # noqa: S103 - the status in it is public
 
 
 def acquire(fd: int) -> None:
     if not lock_within(fd, LOCK_S):
-        raise Failed("busy")
+        raise MountError("busy")
 
 
 def open_for_root(path: str, flags: int) -> int:
@@ -66,7 +66,7 @@ class CredentialStore:
         old = float(self._expires or "inf")
         if credentials is None:
             if not self.is_current or old <= time.time():
-                raise Failed("credentials")
+                raise MountError("credentials")
         else:
             names = ("AccessKeyId", "SecretAccessKey", "SessionToken")
             serial = digest([credentials.get(name) for name in names])

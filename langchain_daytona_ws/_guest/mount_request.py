@@ -35,7 +35,7 @@ _ENDPOINT = r"[Hh][Tt][Tt][Pp][Ss]?://[!-\[\]-~]{1,2000}"
 _KEY = r"[!-~]{1,16384}"
 
 
-class Failed(Exception):
+class MountError(Exception):
     """Mounting is impossible; the code and detail are returned to the host."""
 
     def __init__(self, code: str, detail: str = "") -> None:
@@ -53,7 +53,7 @@ def read_request() -> tuple[Request, object]:
             return _object(json.loads(request), "request"), json.loads(secret) if secret.strip() else None
     except (ValueError, RecursionError):
         pass
-    raise Failed("bad_request", "not JSON, or more than %d characters" % LIMIT_CHARS)
+    raise MountError("bad_request", "not JSON, or more than %d characters" % LIMIT_CHARS)
 
 
 def digest(value: object) -> str:
@@ -64,10 +64,10 @@ def digest(value: object) -> str:
 def checked(request: Request) -> Request:
     """Return the checked specification of mounts, with its keys in the order that the host hashes."""
     if request.get("version") != VERSION:
-        raise Failed("helper_version")
+        raise MountError("helper_version")
     listed = request.get("mounts")
     if not isinstance(listed, list) or not 1 <= len(listed) <= 2:
-        raise Failed("bad_request", "mounts")
+        raise MountError("bad_request", "mounts")
     mounts = [_mount(mount, read_only=index == 1) for index, mount in enumerate(listed)]
     endpoint = request.get("endpoint")
     return {
@@ -90,16 +90,18 @@ def _mount(value: object, *, read_only: bool) -> Request:
     directory = _text(mount, "directory", r"/.{1,2000}")
     name = os.path.basename(directory)
     if not directory.isprintable() or os.path.normpath(directory) != directory or directory.startswith("//"):
-        raise Failed("bad_request", "directory")
+        raise MountError("bad_request", "directory")
     if not read_only and not re.fullmatch(_NAME, name):
-        raise Failed("bad_request", "directory")
+        raise MountError("bad_request", "directory")
     if mount.get("read_only") is not read_only:
-        raise Failed("bad_request", "read_only")
+        raise MountError("bad_request", "read_only")
     prefix = _text(mount, "prefix", "" if read_only else _PREFIX)
     if not read_only and name not in prefix.split("/"):
-        raise Failed("bad_request", "prefix")
+        raise MountError("bad_request", "prefix")
     if WORKSPACES and directory != (SKILLS if read_only else "%s/%s" % (WORKSPACES, name)):
-        raise Failed("other_place", "%s; the snapshot allows %s/* and %s" % (directory, WORKSPACES, SKILLS))
+        raise MountError(
+            "other_place", "%s; the snapshot allows %s/* and %s" % (directory, WORKSPACES, SKILLS)
+        )
     bucket = _text(mount, "bucket", _BUCKET)
     return {"bucket": bucket, "prefix": prefix, "directory": directory, "read_only": read_only}
 
@@ -122,13 +124,13 @@ def expiry(request: Request) -> str:
     if at is None:
         return ""
     if type(at) not in (int, float) or not 0 <= at < 1e11:
-        raise Failed("bad_request", "expires_at")
+        raise MountError("bad_request", "expires_at")
     return "%d" % at
 
 
 def _object(value: object, name: str) -> Request:
     if not isinstance(value, dict):
-        raise Failed("bad_request", name)
+        raise MountError("bad_request", name)
     return value
 
 
@@ -136,5 +138,5 @@ def _text(fields: Request, name: str, form: str) -> str:
     value = fields.get(name)
     # Do not name the value in the error: it may be a secret.
     if not isinstance(value, str) or not re.fullmatch(form, value):
-        raise Failed("bad_request", name)
+        raise MountError("bad_request", name)
     return value

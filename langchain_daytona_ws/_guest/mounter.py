@@ -30,7 +30,7 @@ from langchain_daytona_ws._guest.mount_credentials import (
 from langchain_daytona_ws._guest.mount_request import (
     LIMIT_CHARS,
     WORKSPACES,
-    Failed,
+    MountError,
     checked,
     credentials,
     digest,
@@ -63,7 +63,7 @@ def main() -> None:
     try:
         _reset_inherited()
         answer = ensure(*read_request())
-    except Failed as failed:
+    except MountError as failed:
         answer = {"ok": False, "code": failed.code, "detail": failed.detail}
     except OSError as error:
         answer = {"ok": False, "code": "failed", "detail": "%s: %s" % (error.strerror, error.filename)}
@@ -91,7 +91,7 @@ def _reset_inherited() -> None:
 
 
 def _overdue(number: int, frame: object) -> None:
-    raise Failed("not_ready", "no end within %d s" % LIMIT_S)
+    raise MountError("not_ready", "no end within %d s" % LIMIT_S)
 
 
 def ensure(request: Request, secret: object) -> Request:
@@ -132,7 +132,7 @@ class Mount:
         self.directory = os.path.join(os.path.realpath(above), name)
 
     def device(self) -> str:
-        """Return "major:minor" of the mount, ``""`` if there is none; raise Failed for a foreign mount."""
+        """Return "major:minor" of the mount, ``""`` if there is none; raise MountError for a foreign mount."""
         found = ""
         with open("/proc/self/mountinfo", errors="surrogateescape") as table:
             for line in table:
@@ -141,7 +141,9 @@ class Mount:
                     continue
                 kind, source = line.partition(" - ")[2].split(" ")[:2]
                 if not kind.startswith("fuse") or source != SOURCE:
-                    raise Failed("foreign_mount", "%s is a mount of %s (%s)" % (self.directory, source, kind))
+                    raise MountError(
+                        "foreign_mount", "%s is a mount of %s (%s)" % (self.directory, source, kind)
+                    )
                 found = fields[2]
         return found
 
@@ -152,7 +154,7 @@ class Mount:
             if not self.device():
                 return self._make_empty()
             self._unmount()
-        raise Failed("cannot_unmount", self.directory)
+        raise MountError("cannot_unmount", self.directory)
 
     def _end_daemon(self) -> None:
         """Kill the daemons of the mount, and wait for their end, at most END_S seconds.
@@ -194,7 +196,7 @@ class Mount:
             if done.returncode == 0:
                 return
             output = done.stdout.decode("utf-8", "replace")
-        raise Failed("cannot_unmount", output)
+        raise MountError("cannot_unmount", output)
 
     def _make_empty(self) -> list[str]:
         """Create the directory, or move its files to a new directory, since the mount would hide them.
@@ -205,10 +207,10 @@ class Mount:
             os.makedirs(self.directory, exist_ok=True)
             names = os.listdir(self.directory)
         except (FileExistsError, NotADirectoryError):
-            raise Failed("not_a_directory", self.directory) from None
+            raise MountError("not_a_directory", self.directory) from None
         if names and WORKSPACES:
             # The agent cannot have created these files, and root must not move files of unknown owners.
-            raise Failed("not_empty", "there are files in %s" % self.directory)
+            raise MountError("not_empty", "there are files in %s" % self.directory)
         moved = []
         if names:
             import shutil
@@ -230,11 +232,11 @@ class Mount:
             (path for path in (at + "/mount-s3" for at in PROGRAM_PATHS) if os.access(path, os.X_OK)), ""
         )
         if not program:
-            raise Failed("no_mount_s3")
+            raise MountError("no_mount_s3")
         try:
             os.close(os.open("/dev/fuse", os.O_RDWR))
         except OSError as error:
-            raise Failed("no_fuse", error.strerror or "") from None
+            raise MountError("no_fuse", error.strerror or "") from None
         argv, environment = [program, *self._arguments()], store.environment(SYSTEM_PATH)
         # `finish` waits for this signal: polling would slow the start of mount-s3.
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
@@ -267,7 +269,7 @@ class Mount:
             finally:
                 check.end()
             if time.monotonic() > until:
-                raise Failed("not_ready")
+                raise MountError("not_ready")
             time.sleep(0.005)
 
     def _log(self, store: CredentialStore) -> str:
@@ -288,28 +290,28 @@ class Mount:
         return arguments
 
 
-def failure_of(output: str) -> Failed:
+def failure_of(output: str) -> MountError:
     """Return the failure that mount-s3's output describes."""
     if "/dev/fuse" in output or "fuse: device not found" in output:
-        return Failed("no_fuse", output)
+        return MountError("no_fuse", output)
     if "Timeout after" in output:
         # mount-s3 retries while S3 does not answer, and gives up after 30 seconds.
-        return Failed("unreachable", output)
+        return MountError("unreachable", output)
     if "initial ListObjectsV2 failed" not in output:
-        return Failed("refused", output)
+        return MountError("refused", output)
     if "expired" in output:
-        return Failed("expired", output)
+        return MountError("expired", output)
     if "Wrong region" in output:
-        return Failed("wrong_region", output)
+        return MountError("wrong_region", output)
     if "bucket does not exist" in output or "NoSuchBucket" in output:
-        return Failed("no_bucket", output)
+        return MountError("no_bucket", output)
     if "No signing credentials" in output:
-        return Failed("no_signing", output)
+        return MountError("no_signing", output)
     if "signature we calculated" in output or "SignatureDoesNotMatch" in output:
-        return Failed("signature", output)
+        return MountError("signature", output)
     if "Forbidden" in output or "AccessDenied" in output or "Access Denied" in output:
-        return Failed("denied", output)
-    return Failed("unreachable", output)
+        return MountError("denied", output)
+    return MountError("unreachable", output)
 
 
 def _is_healthy(check: Check, asks_s3: bool) -> bool:

@@ -29,7 +29,7 @@ def release(nonce: str) -> None:
         return
     posix.close(1)
     posix.close(2)
-    if not _is_held(reader):
+    if not _has_other_writers(reader):
         return
     pipe = "pipe:[%d]" % status.st_ino
     holders = _holders(pipe)
@@ -50,7 +50,7 @@ def release(nonce: str) -> None:
             pass  # the process has ended
 
 
-def _is_held(reader: int) -> bool:
+def _has_other_writers(reader: int) -> bool:
     import select  # a command loads it while bash starts
 
     poll = select.poll()

@@ -57,7 +57,7 @@ PLAIN_MODE = stat.S_IFREG | 0o644  # mode of a file whose object has no mode
 NAMES_MAX = 20  # maximum number of paths of each kind in a report
 
 
-class Raced(Exception):
+class FileChanged(Exception):
     """A program has changed a file that was to be replaced."""
 
 
@@ -85,7 +85,7 @@ class Report:
         return found
 
 
-class Copy:
+class WorkingCopy:
     """One working copy: its index, its report, and its connection to S3.
 
     Args:
@@ -261,7 +261,7 @@ class Copy:
             is_changed: Whether the file may have content that S3 does not have, and that must not be lost.
 
         Raises:
-            Raced: The file has changed, or another file is at the path.
+            FileChanged: The file has changed, or another file is at the path.
             S3Error, LocalError, OSError: The file is unchanged.
         """
         new = "%s/%d" % (self._temporary, next(self._numbers))
@@ -317,7 +317,7 @@ class Copy:
             return status
         now = self.tree.status(path)
         if now is None or _stamp(now) != _stamp(status):
-            raise Raced(path)
+            raise FileChanged(path)
         self.report.conflicts.append([path, self.rename_to_copy(path)])
         return None
 
@@ -400,7 +400,7 @@ class Copy:
         else:
             now = self.tree.status(path)
             if now is None or _stamp(now) != _stamp(expected):
-                raise Raced(path)
+                raise FileChanged(path)
             if stat.S_ISREG(now.st_mode):
                 try:
                     os.link(at, self.trash.new_path(path, now))
@@ -560,12 +560,12 @@ def _move_new(new: str, at: str) -> None:
     """Move a file to a path at which no file may be.
 
     Raises:
-        Raced: There is a file at the path.
+        FileChanged: There is a file at the path.
     """
     try:
         os.link(new, at, follow_symlinks=False)
     except FileExistsError:
-        raise Raced(at) from None
+        raise FileChanged(at) from None
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.EOPNOTSUPP):
             raise

@@ -9,13 +9,13 @@ import stat
 import time
 
 from langchain_daytona_ws._guest.sync_answers import S3Error
-from langchain_daytona_ws._guest.sync_copy import PLAIN_MODE, Raced
+from langchain_daytona_ws._guest.sync_copy import PLAIN_MODE, FileChanged
 from langchain_daytona_ws._guest.sync_s3 import LocalError
 from langchain_daytona_ws._guest.sync_tree import digest_of, is_racy, parents, problem_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from langchain_daytona_ws._guest.sync_copy import Copy
+    from langchain_daytona_ws._guest.sync_copy import WorkingCopy
     from langchain_daytona_ws._guest.sync_tree import Entry
 
     Object = tuple[str, str, int, str]  # path, ETag, size, last change
@@ -39,7 +39,7 @@ class TooLarge(Exception):
 class Listing:
     """The objects of the prefix by path, in the order of their keys."""
 
-    def __init__(self, copy: Copy) -> None:
+    def __init__(self, copy: WorkingCopy) -> None:
         self._copy = copy
         self._marks = [""]
         self._pages: dict[str, list[tuple[bytes, list[Object]]]] = {}
@@ -87,7 +87,7 @@ class Listing:
 class Pull:
     """The pulls of a working copy."""
 
-    def __init__(self, copy: Copy) -> None:
+    def __init__(self, copy: WorkingCopy) -> None:
         self._copy = copy
         self._listing = Listing(copy)
         self._failures: list[Exception] = []
@@ -227,7 +227,7 @@ class Pull:
             for _ in range(TRIES):
                 try:
                     self._update(path)
-                except Raced:
+                except FileChanged:
                     continue
                 return None
         except (S3Error, LocalError, OSError) as error:

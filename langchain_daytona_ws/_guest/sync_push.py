@@ -7,20 +7,20 @@ import stat
 import time
 
 from langchain_daytona_ws._guest.sync_answers import S3Error
-from langchain_daytona_ws._guest.sync_copy import Raced
+from langchain_daytona_ws._guest.sync_copy import FileChanged
 from langchain_daytona_ws._guest.sync_s3 import LocalError
 from langchain_daytona_ws._guest.sync_tree import PROBE, Entry, is_racy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from langchain_daytona_ws._guest.sync_copy import Copy
+    from langchain_daytona_ws._guest.sync_copy import WorkingCopy
     from langchain_daytona_ws._guest.sync_tree import Scan
 
 
 class Push:
     """The pushes of a working copy."""
 
-    def __init__(self, copy: Copy) -> None:
+    def __init__(self, copy: WorkingCopy) -> None:
         self._copy = copy
         self._changed: dict[str, os.stat_result] = {}
         self._is_to_scan = False
@@ -81,7 +81,7 @@ class Push:
         except S3Error as error:
             self.unpushed[path] = error.detail
             return error
-        except Raced:
+        except FileChanged:
             pass  # a program wrote the file during a conflict; the next pull compares it
         except PermissionError as error:
             self._copy.skip(path, error.strerror or str(error))
@@ -191,7 +191,7 @@ class Push:
                 copy.report.restored.append([path, "it was deleted here and changed in S3"])
         except S3Error as error:
             return error
-        except (LocalError, OSError, Raced):
+        except (LocalError, OSError, FileChanged):
             pass  # the next pull downloads it
         return None
 
@@ -200,7 +200,7 @@ class Unconditional(Exception):
     """The store overwrites objects although the condition of the request does not hold."""
 
 
-def probe(copy: Copy) -> None:
+def probe(copy: WorkingCopy) -> None:
     """Test with a temporary object which conditions the store checks; record the result in the index.
 
     Raises:

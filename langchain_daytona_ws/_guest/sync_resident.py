@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from langchain_daytona_ws._guest import dirs, sync
 from langchain_daytona_ws._guest.locks import lock_within
 from langchain_daytona_ws._guest.sync_answers import S3Error
-from langchain_daytona_ws._guest.sync_copy import Copy
+from langchain_daytona_ws._guest.sync_copy import WorkingCopy
 from langchain_daytona_ws._guest.sync_pull import Pull, TooLarge
 from langchain_daytona_ws._guest.sync_push import Push, Unconditional, probe
 from langchain_daytona_ws._guest.sync_s3 import LocalError
@@ -176,7 +176,7 @@ class Resident:
         self._spec = spec
         self._turn = threading.Lock()
         self._is_ending = False
-        self._copies = [Copy(copy, credentials) for copy in spec["copies"]]
+        self._copies = [WorkingCopy(copy, credentials) for copy in spec["copies"]]
         self._pulls = [Pull(copy) for copy in self._copies]
         self._copy = self._copies[0]  # the workspace; the second copy, if any, is the skills
         self._push = Push(self._copy)
@@ -276,7 +276,7 @@ class Resident:
     def _pull_all(self, deadline: float) -> None:
         """Pull the workspace and the skills at the same time; wait for both, and raise the first error."""
 
-        def pull(copy: Copy, pull: Pull) -> None:
+        def pull(copy: WorkingCopy, pull: Pull) -> None:
             copy.bucket.begin(deadline)
             probe(copy)
             pull.run()

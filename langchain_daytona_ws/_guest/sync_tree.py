@@ -52,7 +52,7 @@ class Entry:
     RACY_NS.
     """
 
-    __slots__ = (*SAVED, "seen")
+    __slots__ = (*SAVED, "seen_in_scan")
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Entry:
         self.modified = modified
         self.put_at = put_at
         self.digest = "" if digest == etag else digest
-        self.seen = 0
+        self.seen_in_scan = 0
         self.observe(status, is_racy)
 
     def observe(self, status: os.stat_result, is_racy: bool) -> None:
@@ -134,7 +134,7 @@ class Entry:
             setattr(entry, name, value)
         if not 0 <= entry.mode < 1 << 16 or not re.fullmatch("[ !#-~]*", entry.etag):
             raise ValueError("mode or ETag")
-        entry.seen = 0
+        entry.seen_in_scan = 0
         return entry
 
 
@@ -297,7 +297,9 @@ class Tree:
         found.missing = [
             path
             for path, entry in entries.items()
-            if entry.seen != generation and not path.startswith(found.unreadable) and not self.ignores(path)
+            if entry.seen_in_scan != generation
+            and not path.startswith(found.unreadable)
+            and not self.ignores(path)
         ]
         return found
 
@@ -333,7 +335,7 @@ class Tree:
     def _see_file(self, path: str, status: os.stat_result, entries: dict[str, Entry], found: Scan) -> None:
         entry = entries.get(path)
         if entry is not None:
-            entry.seen = self._generation
+            entry.seen_in_scan = self._generation
             if entry.is_unchanged(status):
                 return
         if stat.S_IFMT(status.st_mode) in (stat.S_IFREG, stat.S_IFLNK):
@@ -344,7 +346,7 @@ class Tree:
     def _see_directory(self, path: str, is_empty: bool, entries: dict[str, Entry], found: Scan) -> None:
         entry = entries.get(path)
         if entry is not None:
-            entry.seen = self._generation
+            entry.seen_in_scan = self._generation
         if is_empty:
             status = os.lstat(self.path(path))
             if entry is None or entry.mode != status.st_mode:

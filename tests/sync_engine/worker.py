@@ -38,7 +38,7 @@ class Runner:
     """One working copy; dies by SIGKILL at a given step of a command."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
-        self.copy = sync_copy.Copy(spec, CREDENTIALS)
+        self.copy = sync_copy.WorkingCopy(spec, CREDENTIALS)
         self._pull, self._push = sync_pull.Pull(self.copy), sync_push.Push(self.copy)
 
     def run(self, action: str, limit_s: float = LIMIT_S) -> dict[str, Any]:

@@ -259,7 +259,7 @@ class TestRequest:
         ],
     )  # fmt: skip
     def test_a_request_with_an_invalid_value_is_refused(self, helper: Any, at: str, value: object) -> None:
-        with pytest.raises(helper.Failed) as refused:
+        with pytest.raises(helper.MountError) as refused:
             helper.checked(changed(at, value))
         assert refused.value.code == "bad_request"
         assert refused.value.detail in {
@@ -283,7 +283,7 @@ class TestRequest:
     def test_an_invalid_workspace_name_is_refused(self, helper: Any, name: str) -> None:
         request = changed("mounts.0.directory", f"/mnt/workspaces/{name}")
         request["mounts"][0]["prefix"] = f"sandbox/{name}/"
-        with pytest.raises(helper.Failed) as refused:
+        with pytest.raises(helper.MountError) as refused:
             helper.checked(request)
         assert refused.value.code == "bad_request"
 
@@ -301,7 +301,7 @@ class TestRequest:
     )
     def test_the_helper_refuses_other_directories(self, helper: Any, at: int, directory: str) -> None:
         request = changed(f"mounts.{at}.directory", directory)
-        with pytest.raises(helper.Failed) as refused:
+        with pytest.raises(helper.MountError) as refused:
             helper.checked(request)
         assert refused.value.code == "other_place"
         # Where it is sent along, the host says where.
@@ -310,7 +310,7 @@ class TestRequest:
     @pytest.mark.parametrize("name", ["AccessKeyId", "SecretAccessKey", "SessionToken", "Expiration"])
     @pytest.mark.parametrize("value", [None, 5, "", "a b", "a\nb", "é", "\ud800", "a" * 16385, ["a"], {}])
     def test_invalid_credentials_are_refused(self, helper: Any, name: str, value: object) -> None:
-        with pytest.raises(helper.Failed) as refused:
+        with pytest.raises(helper.MountError) as refused:
             helper.credentials({**CREDENTIALS, name: value})
         assert (refused.value.code, refused.value.detail) == ("bad_request", name)
 
@@ -318,14 +318,14 @@ class TestRequest:
         assert helper.credentials({**CREDENTIALS, "Extra": "x"}) == CREDENTIALS
         assert helper.credentials(None) is None
         for value in ("x", [], 5, True):
-            with pytest.raises(helper.Failed):
+            with pytest.raises(helper.MountError):
                 helper.credentials(value)
 
     def test_the_expiry_of_credentials_is_a_time(self, helper: Any) -> None:
         assert helper.expiry(changed("expires_at", 1_900_000_000.9)) == "1900000000"
         assert helper.expiry(changed("expires_at", None)) == ""
         for value in ("1", True, -1, 1e12, float("nan"), float("inf"), [1], 10**400):
-            with pytest.raises(helper.Failed):
+            with pytest.raises(helper.MountError):
                 helper.expiry(changed("expires_at", value))
 
 
@@ -376,7 +376,7 @@ class TestCredentialStore:
         self.stored(helper, "a", KEY)
         other = helper.CredentialStore("id", "b")
         assert not other.is_current
-        with pytest.raises(helper.Failed, match="credentials"):
+        with pytest.raises(helper.MountError, match="credentials"):
             other.replace(None, "")
 
     def test_credentials_of_other_mounts_have_other_files(self, helper: Any) -> None:
@@ -390,19 +390,19 @@ class TestCredentialStore:
     def test_credentials_of_a_failed_mount_are_not_used(self, helper: Any) -> None:
         self.stored(helper, "a", KEY)
         helper.CredentialStore("id", "b").replace(OTHER, "")  # and then it failed
-        with pytest.raises(helper.Failed, match="credentials"):
+        with pytest.raises(helper.MountError, match="credentials"):
             helper.CredentialStore("id", "b").replace(None, "")
 
     @pytest.mark.parametrize("text", ["", "a", "a b c d", "a b tomorrow", "a b nan", "\udcff b never"])
     def test_credentials_with_a_garbled_status_are_requested_again(self, helper: Any, text: str) -> None:
         self.stored(helper, "a", KEY)
         Path(helper.HOME, "id.status").write_text(text, errors="surrogateescape")
-        with pytest.raises(helper.Failed, match="credentials"):
+        with pytest.raises(helper.MountError, match="credentials"):
             helper.CredentialStore("id", "a").replace(None, "")
 
     def test_expired_credentials_are_requested_again(self, helper: Any) -> None:
         self.stored(helper, "a", KEY, str(int(time.time()) - 1))
-        with pytest.raises(helper.Failed, match="credentials"):
+        with pytest.raises(helper.MountError, match="credentials"):
             helper.CredentialStore("id", "a").replace(None, "")
 
     def test_credentials_that_end_soon_cause_a_check_of_the_mount(self, helper: Any) -> None:
@@ -473,7 +473,7 @@ class TestLock:
         helper.LOCK_S = 0.1
         with open(helper.HOME + "/lock", "w") as lock, open(helper.HOME + "/lock", "w") as other:
             helper.acquire(other.fileno())
-            with pytest.raises(helper.Failed, match="busy"):
+            with pytest.raises(helper.MountError, match="busy"):
                 helper.acquire(lock.fileno())
 
     def test_a_hanging_check_does_not_keep_the_lock(self, helper: Any) -> None:
@@ -629,7 +629,7 @@ class TestMount:
                 helper._exec(["/bin/sh", "-c", script], {"PATH": "/usr/bin:/bin"}, made._log(keys))
             while os.getpgid(child) != child:  # on a busy machine it starts later than START_S
                 time.sleep(0.01)
-            with pytest.raises(helper.Failed) as failed:
+            with pytest.raises(helper.MountError) as failed:
                 made.finish(child, keys)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -640,18 +640,18 @@ class TestMount:
         location = tmp_path / "w" / "demo"
         location.mkdir(parents=True)
         (location / "planted").symlink_to("/etc/shadow")
-        with pytest.raises(helper.Failed, match="not_empty"):
+        with pytest.raises(helper.MountError, match="not_empty"):
             self.item(helper, str(location))._make_empty()
         assert [path.name for path in location.iterdir()] == ["planted"]
 
     def test_a_mount_below_a_file_is_refused(self, helper: Any, tmp_path: Path) -> None:
         (tmp_path / "demo").touch()
-        with pytest.raises(helper.Failed, match="not_a_directory"):
+        with pytest.raises(helper.MountError, match="not_a_directory"):
             self.item(helper, str(tmp_path / "demo"))._make_empty()
 
     def test_a_foreign_mount_is_refused(self, helper: Any) -> None:
         assert self.item(helper).device() == ""
-        with pytest.raises(helper.Failed, match="foreign_mount"):
+        with pytest.raises(helper.MountError, match="foreign_mount"):
             self.item(helper, "/proc").device()
 
 

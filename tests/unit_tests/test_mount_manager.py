@@ -140,7 +140,7 @@ def test_moved_files_are_reported() -> None:
 
 def test_every_failure_of_the_guest_has_its_message() -> None:
     text = "".join(guest_source(name) for name in ("mount", "mounter", "mount_check", "mount_credentials"))
-    codes = {*re.findall(r'Failed\("(\w+)"', text), *re.findall(r'SetupError\("mount_(\w+)"', text)}
+    codes = {*re.findall(r'MountError\("(\w+)"', text), *re.findall(r'SetupError\("mount_(\w+)"', text)}
     assert len(codes) > 15
     messages = {Session().manager.refusal(f"mount_{code}", "").message for code in codes}
     assert len(messages) == len(codes)
