@@ -1,8 +1,8 @@
 """Records of background jobs: one directory per job, on the sandbox's own disk.
 
-A supervisor is the process that starts a job's command and waits for its end (``job_run``). It locks the directory of
-the job as long as it lives, and records the job's end before it releases the lock. A job that is not locked and has no
-recorded end is lost: its supervisor was killed, or the sandbox was stopped.
+A supervisor is the process that starts a job's command and waits for its end (``job_run``). It locks the file ``lock``
+of the job as long as it lives, and records the job's end before it releases the lock. A job that is not locked and has
+no recorded end is lost: its supervisor was killed, or the sandbox was stopped.
 """
 
 from __future__ import annotations
@@ -97,7 +97,8 @@ def has_supervisor(jobs: int, name: str) -> bool:
 
 def load(job: int, name: str) -> Row:
     """Return a record of a job; an empty one if it is missing or damaged."""
-    import json  # takes 3 ms; a command that ends in time does not need it
+    # Takes 3 ms. This module is also loaded for a command that becomes a job only if it reaches its time-out.
+    import json
 
     try:
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=job)
@@ -117,7 +118,8 @@ def load(job: int, name: str) -> Row:
 
 def save(job: int, name: str, record: Row) -> None:
     """Write a record to disk, into the existing file or a new file. An existing file keeps its reserved space."""
-    import json  # takes 3 ms; a command that ends in time does not need it
+    # Takes 3 ms. This module is also loaded for a command that becomes a job only if it reaches its time-out.
+    import json
 
     fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600, dir_fd=job)
     try:
@@ -140,7 +142,8 @@ def save_end(
 ) -> None:
     """Record the end of a job atomically.
 
-    The file was created with reserved space when the job began, so a full disk cannot prevent this record.
+    The file was created with reserved space when the job began, so a full disk cannot prevent this record,
+    except of a job without a supervisor, whose record may be missing.
     """
     end = {
         "state": state,
@@ -198,7 +201,7 @@ def prune(jobs: int) -> None:
 
 
 def remove(jobs: int, name: str) -> None:
-    """Remove a job's directory; files that cannot be removed stay."""
+    """Remove a job's directory; stop at the first file that cannot be removed."""
     try:
         job = open_job(jobs, name)
         try:

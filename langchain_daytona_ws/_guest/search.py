@@ -1,7 +1,8 @@
-"""Search file contents with ripgrep, or with GNU grep if ripgrep is missing; both give the same answer.
+"""Search file contents with ripgrep, or with GNU grep if ripgrep is missing.
 
-This module selects the files, so that both programs, and the search on S3, search the same files. Symlinks, FIFOs and
-devices are left out. Ignore files have no effect: a file that the model has just written must be found. The programs
+This module selects the files, so that both programs, and the search on S3, search the same files; only ripgrep searches
+UTF-16 files with a byte order mark. Symlinks, FIFOs and devices are left out. ``.gitignore`` and similar files have no
+effect: a file that the model has just written must be found. The programs
 treat all files as text; for a matching file, this module then decides by the rule of `read` whether it is text. The
 program runs in the directory to search, without a shell, and is killed at the limit of rows, bytes or seconds.
 """
@@ -102,7 +103,7 @@ def _open_base(root: str, path: str) -> tuple[str, str, int]:
             if refusal.error != "not_a_directory":
                 raise
             need_file(status)
-            # The parent was opened with O_PATH. Open it again, so that a program can be started in it.
+            # The descriptor of the parent is closed with the location, before the program is started.
             fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=location.parent)
             return location.path[: len(location.path) - len(location.name)], location.name, fd
         return ("" if location.path == "." else location.path + "/"), "", fd
@@ -175,7 +176,7 @@ class _Files:
         return not is_binary
 
     def find_unreadable(self) -> None:
-        """Record the selected files that cannot be opened as omitted."""
+        """Record as omitted each selected file that cannot be opened."""
         for path in self._found:
             try:
                 os.close(os.open(path, os.O_RDONLY | SAFE, dir_fd=self._fd))
@@ -290,7 +291,7 @@ class _Search:
             tool = "rg" if self.engine == "ripgrep" else "grep"
             reader = READERS[(tool, self.request["mode"])](self.rows)
         self._stderr = b""
-        # In the C locale GNU grep treats each byte of an old encoding as a character.
+        # In the C locale GNU grep also finds ASCII patterns in lines that are not UTF-8, such as Latin-1.
         locale = "C" if self.request["pattern"].isascii() else "C.UTF-8"
         argv = [*(os.fsencode(argument) for argument in options), *files]
         pid, out, err = _start(argv, {"PATH": STANDARD_PATH, "LC_ALL": locale}, self._fd)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # A large prefix is listed in parallel segments. A segment begins after each 900th key of the last listing, since a page
 # has at most 1,000 keys.
 KEYS_APART = 900
-HIDDEN = "S3 has objects below this name too; a directory has this name here"
+HIDDEN = "S3 also has objects below this name, so it is a directory here and cannot be a file"
 TRIES = 3  # attempts for a file that a program is writing, or an object that another writer replaces
 
 
@@ -46,7 +46,10 @@ class Listing:
         self.objects: dict[str, Object] = {}
 
     def refresh(self) -> bool:
-        """List the prefix; return whether it has changed. Pages whose objects have not changed are not parsed again."""
+        """List the prefix; return False if no page has changed since the last listing in the same segments.
+
+        A page that has not changed since then is not parsed again.
+        """
         ends: list[str | None] = [*self._marks[1:], None]
         results = list(self._copy.pool.map(self._segment, self._marks, ends))
         if not any(changed for _, changed in results):
@@ -176,8 +179,9 @@ class Pull:
                 unchanged.append((path, status))
         if not unchanged:
             return
-        # Save first: if the listing was wrong, these objects exist, and if this process is killed after it has removed
-        # the files, the next resident must not delete the objects.
+        # Save the index before the files are removed. Otherwise, if this process is killed in between, the next
+        # resident finds the files in the index but not on the disk, and deletes their objects. These may still exist
+        # if the listing was wrong.
         copy.index.save()
         for path, status in sorted(unchanged, key=lambda item: item[0], reverse=True):
             try:
@@ -232,7 +236,7 @@ class Pull:
                 return None
         except (S3Error, LocalError, OSError) as error:
             if isinstance(error, S3Error) and error.code == "archived":
-                self._copy.skip(path, "its storage class must be restored before it can be read")
+                self._copy.skip(path, "its object is archived and must be restored before it can be read")
                 return None
             return error
         finally:
@@ -273,7 +277,7 @@ class Pull:
         try:
             os.rmdir(copy.tree.path(path))
         except OSError:
-            copy.skip(path, "a directory with files that are not in S3 yet has this name here")
+            copy.skip(path, "a directory here has this name and is not empty")
             return
         self._update(path)
 

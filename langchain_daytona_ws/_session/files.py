@@ -33,11 +33,13 @@ Local = str | os.PathLike[str]
 class WorkspaceFiles:
     """Read, write, edit, list, glob, grep and delete files of the workspace; upload and download files of this host.
 
-    Paths are relative to the workspace. If the sandbox runs already, a call is one request to it, or two if it writes
-    or returns more than 256 KiB. Files on S3 are read and written without a sandbox, unless ``fileAccess`` is
-    ``sandbox``. A `FileError` (`PathRefused`, `FileMissing`, `FileUnsuitable`, `EditRefused`, `WriteConflict`) means
-    that no file was changed, except by `upload` and `download`. If the sandbox failed, the methods raise the errors of
-    `WorkspaceSession.run`.
+    Paths are relative to the workspace. If the sandbox runs already, most calls are one request to it; a call that
+    writes or returns more than 256 KiB needs more requests, and so does the error for a missing path, which names
+    similar paths. Files on S3 are read and written without a sandbox, unless ``fileAccess`` is ``sandbox``.
+
+    A `FileError` (`PathRefused`, `FileMissing`, `FileUnsuitable`, `EditRefused`, `WriteConflict`) means that no file
+    was changed, except by `upload` and `download`. With the code ``write_failed`` the file may be changed; the message
+    describes its content. If the sandbox failed, the methods raise the errors of `WorkspaceSession.run`.
     """
 
     def __init__(
@@ -79,7 +81,7 @@ class WorkspaceFiles:
         Args:
             local: The file or directory. It, or a directory above it, may be a symbolic link.
             path: The path of the copy in the workspace. If it ends with ``/``, the copy goes into that directory, with
-                the name of ``local``. Default: the workspace directory.
+                the name of ``local``. Default: the copy goes into the workspace directory, with the name of ``local``.
             on_progress: Called with the `TransferProgress` after each piece. Calls never overlap. They come from this
                 thread and, if files are uploaded directly to S3, from other threads too. After its first error, which
                 is logged, it is not called again.
@@ -192,7 +194,10 @@ class WorkspaceFiles:
         return await self._async_ops.write(path, content, overwrite=overwrite)
 
     def edit(self, path: str, old_string: str, new_string: str, *, replace_all: bool = False) -> FileEdited:
-        """Replace a string in a file. It must match exactly; the inserted text gets the file's line ends.
+        """Replace a string in a file. The inserted text gets the file's line ends.
+
+        If the string does not occur, but one place of the file differs from it only in look-alike characters, such as
+        quotes, dashes and spaces, that place is replaced, and the result names the differences.
 
         Args:
             path: The file.
@@ -247,7 +252,10 @@ class WorkspaceFiles:
         ignore_case: bool = False,
         limit: int = GREP_LIMIT,
     ) -> GrepResult:
-        """Search for a regular expression, with ripgrep if the sandbox has it, otherwise with grep.
+        """Search for a regular expression.
+
+        The search runs in the sandbox, with ripgrep if the sandbox has it, otherwise with grep. In an S3 workspace it
+        runs on this host if possible, unless ``fileAccess`` is ``sandbox``.
 
         Args:
             pattern: The expression.

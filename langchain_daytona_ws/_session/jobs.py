@@ -15,8 +15,8 @@ class WorkspaceJobs:
 
     A job runs until its command has ended and no process of the job has the output open, but at most for
     ``max_duration_s``. At most 10 jobs run at once. A job's log keeps the first 4 MiB and the last 8 to 12 MiB of
-    output. Ended jobs are listed for 7 days, but only the latest 50. Jobs and logs are on the sandbox's own disk: if
-    the sandbox is ephemeral, they end with the session.
+    output. Ended jobs are listed for 7 days, but only the latest 50, and only while their logs together have at most
+    256 MiB. Jobs and logs are on the sandbox's own disk: if the sandbox is ephemeral, they end with the session.
 
     While jobs run, the sandbox's auto-stop interval is raised, so that it does not stop the sandbox. There is no
     background thread: the interval is restored by the session's first call after the last job has ended. This can be

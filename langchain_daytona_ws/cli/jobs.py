@@ -141,7 +141,7 @@ def logs(
     offset: Annotated[int | None, typer.Option(min=0, help="Print the output after this byte.")] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Continue until the job ends.")] = False,
 ) -> None:
-    """Print the output of a job unchanged; print the offset and the job's state on standard error."""
+    """Print the output of a job; print the offset and the job's state on standard error."""
     if tail is not None and offset is not None:
         raise error_exit("use --tail or --offset, not both", code=USAGE_ERROR)
     with _session(config, namespace) as session:
@@ -187,7 +187,7 @@ def _show(job: Job, *, as_json: bool) -> None:
 
 
 def _follow(session: WorkspaceSession, job: str, tail: int | None, offset: int | None) -> None:
-    """Print each line when it arrives; after Ctrl-C, print the offset at which to continue."""
+    """Print each line when it arrives; after Ctrl-C, print the offset after the last printed line."""
     from langchain_daytona_ws._core.jobs.operations import TAIL_LINES
 
     next_offset = offset or 0

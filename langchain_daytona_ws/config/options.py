@@ -279,7 +279,7 @@ class SandboxOptions(ConfigModel):
             if isinstance(workspaces, str) and isinstance(skills, str) and _overlap(workspaces, skills):
                 yield (
                     "skillsMountPath",
-                    "and workspaceRoot overlap; use two directories, neither below the other",
+                    "overlaps with workspaceRoot; use two directories, neither below the other",
                 )
 
     def __getstate__(self) -> dict[Any, Any]:

@@ -15,7 +15,7 @@ from langchain_daytona_ws.permissions import legible
 LineKind = Literal["output", "notice", "end"]
 JobState = Literal["running", "finished", "stopped", "timed_out", "lost"]
 
-UNSAVED = "at its end, not all of its files could be saved in S3; the next bash call saves them"
+UNSAVED = "when the job ended, not all of its files could be saved in S3; the next bash call saves them"
 
 _ID = re.compile(r"[a-km-np-z2-9]{8}", re.ASCII)
 _COMMAND_MAX = 2000
@@ -31,7 +31,7 @@ class Job:
         id: The job's name, unique in the sandbox of the workspace.
         state: ``"running"``; ``"finished"``: the command ended by itself; ``"stopped"``: a call stopped it;
             ``"timed_out"``: it was stopped at its time limit; ``"lost"``: it ended because the sandbox was stopped, or
-            because the process that supervises the job was killed.
+            because the process that supervises the job was killed; or its record is damaged.
         command: The first 2,000 characters of the command.
         exit_code: Exit code of the job's shell; None until the shell has ended, and if the job is lost. 124 if the job
             timed out; 130 if it was stopped, or 137 if its supervisor did not react.
@@ -221,7 +221,7 @@ def no_such_job(job_id: str) -> JobError:
     """Return the error for an unknown job id."""
     return JobError(
         f"There is no job {job_id[:20]!r} in the workspace's sandbox: it is mistyped, ended more than 7 days or "
-        "50 jobs ago, or belonged to a sandbox that is gone.",
+        "50 jobs ago, was removed because the logs exceed 256 MiB, or belonged to a sandbox that is gone.",
         code="no_job",
         op="job",
         for_model=f"There is no job {job_id[:20]!r}. See the list of jobs: bash_job, action list.",

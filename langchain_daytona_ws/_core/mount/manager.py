@@ -31,7 +31,7 @@ MOUNT_S = 45.0
 # Credentials that are issued for less than this time are too short: AWS issues them for 900 s or more.
 SHORT_LIFE_S = 300.0
 
-# The mounter moves files that a mount would hide to such a directory.
+# The mounter moves files that a mount would hide to such a directory; the helper of a snapshot refuses to mount.
 _FOUND = re.compile(r"/tmp/found-under-workspace-[a-z0-9_]{1,20}")  # noqa: S108 - in the sandbox
 
 _MOUNTER_MODULES = ("mount_request", "locks", "mount_credentials", "mount_check", "mounter")
@@ -120,8 +120,8 @@ class MountManager:
         """Send a request with the mount specification, and return its answer.
 
         The request contains the credentials only if the sandbox is not known to have them. If the sandbox reports that
-        it lacks them, the request is sent again with the credentials. If S3 refuses them, the request is sent once more
-        with new credentials.
+        it lacks them, the request is sent again with the credentials. If S3 refuses credentials that were delivered
+        earlier, or that expired on the way, the request is sent once more with new credentials.
         """
         is_refreshed = False
         answer: Answer = {}

@@ -30,7 +30,7 @@ TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 @dataclass
 class Settings:
-    """Settings that the owner can change at any time."""
+    """Settings that the program which started the server can change at any time."""
 
     head_403: bool = False
     credential_lifetime_s: float | None = None
@@ -108,11 +108,11 @@ class Request:
 
 
 class Gate:
-    """Passes requests to the backend, except those that Amazon S3 would refuse.
+    """Passes requests to the backend, except those that Amazon S3 or the settings refuse.
 
     Args:
         backend: moto's application, or `Forward` for a store.
-        control_path: The path of the owner's control requests.
+        control_path: The path of the requests by which the program that started the server changes the settings.
         enforces_policies: Whether to enforce session policies, as needed with moto; a store enforces them itself.
     """
 
@@ -258,7 +258,7 @@ class Gate:
         return [answer]
 
     def _hide_missing(self, request: Request, environ: Environ, start: StartResponse) -> Iterable[bytes]:
-        """Return 403 for a missing key, as S3 does if the caller may list only on a condition."""
+        """Return 403 for a missing key, as S3 does if ``s3:ListBucket`` is allowed only for some prefixes."""
         head: list[Any] = []
         answer = list(self._backend(environ, lambda *arguments: head.extend(arguments)))
         if not head[0].startswith("404") or any(b"NoSuchBucket" in piece for piece in answer):
