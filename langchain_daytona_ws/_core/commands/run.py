@@ -272,6 +272,7 @@ def _result(
 ) -> CommandResult:
     """Return the result in an answer, whose fields may have any type."""
     head, tail = decode_base64(answer.get("head")), decode_base64(answer.get("tail"))
+    ended, editors = process_names(answer.get("ended")), process_names(answer.get("editors"))
     if len(head) + len(tail) > limit_bytes:
         raise SandboxError(
             "The sandbox's answer is larger than was asked for.", code="unreadable_answer", op="execute"
@@ -300,13 +301,11 @@ def _result(
         )
     if background and not timed_out and log_path:
         notices.append(f"a process that it started is running on; its later output goes to {log_path}")
-    ended = process_names(answer.get("ended"))
     if ended:
         notices.append(
             f"killed, since it held the output of this call itself, which could not have been answered: "
             f"{', '.join(ended)}; what ~/.zshenv or $BASH_ENV starts needs a redirect of its own"
         )
-    editors = process_names(answer.get("editors"))
     if editors:
         notices.append(
             f"{', '.join(editors)} was ended, since no key can be pressed here; change files with the file tool or a "
