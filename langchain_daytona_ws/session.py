@@ -40,11 +40,12 @@ logger = logging.getLogger("langchain_daytona_ws")
 class WorkspaceSession:
     """One workspace in a Daytona sandbox, for tools and for the program around them.
 
-    No request is sent before the first use. Then one sandbox is created for all callers. It is deleted by `close`, by
-    leaving a ``with`` block, when nothing refers to the session any more, or when the interpreter exits. SIGTERM ends a
-    process without deleting the sandbox, see `close_on_sigterm`. With ``persistent: true`` there is one sandbox per
-    workspace: sessions on any host find it, and it is kept until `release`. A session may be shared between threads and
-    event loops. Calls of your program need no approval; the model's calls, through the tools, do.
+    No request is sent before the first use. The first use that needs a sandbox creates one for all callers. It is
+    deleted by `close`, by leaving a ``with`` block, when nothing refers to the session any more, or when the
+    interpreter exits. SIGTERM ends a process without deleting the sandbox, see `close_on_sigterm`. With ``persistent:
+    true`` there is one sandbox per workspace: sessions on any host find it. It is kept until `release`, or until it was
+    stopped for ``lifecycle.maxLifetimeSeconds``. A session may be shared between threads and event loops. Calls of your
+    program need no approval; the model's calls, through the tools, do.
 
     Args:
         config: A `SandboxConfig`, or its JSON as a dict.
@@ -58,9 +59,9 @@ class WorkspaceSession:
             background thread: the next call that uses the sandbox finds that the job has ended. That call also calls
             ``on_job_done``, in its own thread, before it returns. ``on_job_done`` must not block an event loop; its
             errors are logged.
-        ids: Returns a new unique id of 32 hexadecimal digits, for a call, an answer or an ephemeral sandbox. The last
-            12 digits must be unique too. Default: random ids. Use other ids only in tests that replay a recording: if
-            ids can be predicted, programs in the sandbox can forge answers.
+        ids: Returns a new unique id of 32 lower-case hexadecimal digits, for a call, an answer or an ephemeral sandbox.
+            The last 12 digits must be unique too. Default: random ids. Use other ids only in tests that replay a
+            recording: if ids can be predicted, programs in the sandbox can forge answers.
         clock: The session's time. Default: this machine's.
 
     Raises:
@@ -173,7 +174,7 @@ class WorkspaceSession:
         not ask about calls that only read; earlier versions ask about every call of these tools.
 
         Raises:
-            ConfigError: The session has another approver, or none.
+            ConfigError: The session has another approver, or none, in mode ``ask`` or ``edit``.
         """
         if self.config.permission_mode == "bypass":
             return {}
@@ -203,29 +204,32 @@ class WorkspaceSession:
             command: Passed to bash unchanged; standard input is empty.
             timeout_s: Seconds until the command is killed with all its processes, or, with ``onTimeout: "background"``,
                 becomes a background job; above 0 and at most 600. Default: the configuration's ``timeout``.
-            idempotency_key: 1 to 64 letters and digits. For a day, a call with the same key returns the recorded
-                result and runs nothing. Default: none.
+            idempotency_key: 1 to 64 letters and digits. For a day, a call with the same key in the same sandbox returns
+                the recorded result and runs nothing. Default: none.
             on_output: Called with the pieces of the output. While the command runs, the calls come from another thread;
-                at the end, this thread calls it with the rest. A recorded result comes in one piece. If the output is
+                at the end, this thread calls it with the rest. If the output is
                 longer than 1,048,576 bytes, the rest is replaced by a note. If copying the workspace takes long
                 (``s3Mode: sync``), lines about the copy come first. Calls never overlap, and none comes after this
                 method has returned. After its first error, which is logged, it is not called again; the command goes
                 on.
             pty: True: run the command in a pseudo-terminal of 80 columns and 24 rows; or (columns, rows). Then
                 ``output`` and ``on_output`` have the terminal's control codes, and the result's ``screen`` is the text
-                that the terminal shows. Nothing is typed: a program that reads from the terminal gets an end of file.
-                When the command ends, the terminal is closed, and background processes of the command get SIGHUP.
+                that the terminal shows. Nothing is typed: a program that reads lines from the terminal gets an end of
+                file. When the command ends, the terminal is closed, and background processes of the command get SIGHUP.
                 Default: False.
 
         Returns:
             The result; an exit code other than 0 is not an error.
 
         Raises:
-            CommandRefused: The command is empty, too large or has a NUL byte, or the time-out is out of range. Nothing
+            CommandRefused: The command is empty, too large or not valid text, or another argument is invalid. Nothing
                 was sent.
             OutcomeUnknown: The command may or may not have run.
-            ProvisionError, SandboxError: The command did not run.
+            ProvisionError, SandboxError: The command did not run. Only with ``code="unreadable_answer"`` it may have
+                run.
+            WorkspaceError: With ``code="cancelled"``: another call with the same key cancelled this call.
             SessionClosed: The session is closed.
+            TypeError: ``on_output`` is a coroutine function.
         """
         call = self._sync.run(
             command, timeout_s=timeout_s, idempotency_key=idempotency_key, on_output=on_output, pty=pty
@@ -262,9 +266,9 @@ class WorkspaceSession:
             expires_s: Seconds after which the link expires: a whole number from 1 to 86,400. Default: an hour.
 
         Raises:
-            CommandRefused: An argument is invalid, or there is no sandbox yet.
+            CommandRefused: An argument is invalid, or there is no ephemeral sandbox yet.
             SandboxError: Daytona refused, or the sandbox is gone.
-            ProvisionError: A persistent sandbox could not be found or started.
+            ProvisionError: A persistent sandbox could not be found, started or created.
             SessionClosed: The session is closed.
         """
         return run_sync(self._sync.preview_url(port, expires_s=expires_s))
@@ -276,8 +280,8 @@ class WorkspaceSession:
     def prewarm(self) -> None:
         """Start to provision the sandbox in a thread, and return at once.
 
-        The thread creates or starts the sandbox, mounts an S3 workspace and runs the hooks. A failure is logged; the
-        first command tries again, and raises the error if it fails too.
+        The thread creates or starts the sandbox, mounts or copies an S3 workspace, and runs the hooks. A failure is
+        logged; the first command tries again, and raises the error if it fails too.
 
         Raises:
             SessionClosed: The session is closed.
@@ -340,7 +344,7 @@ class WorkspaceSession:
             discard_unpushed: Whether to delete the sandbox without saving these files.
 
         Raises:
-            ProvisionError: A sandbox of this name exists that was not created by this package.
+            ProvisionError: The sandbox of this name is not that of this workspace, or Daytona refused to return it.
             UnpushedFiles: Some files could not be saved in S3, see `close`; the sandbox was not deleted.
             SandboxUnavailable: The sandbox could not be deleted.
         """

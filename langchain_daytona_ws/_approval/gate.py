@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 class _RunningApprover:
-    """Marks the context in which an approver runs. ``gate`` is None after the approver has ended."""
+    """Marks the context in which an approver runs. ``gate`` is None after the approver has ended or timed out."""
 
     def __init__(self, gate: ApprovalGate) -> None:
         self.gate: ApprovalGate | None = gate
@@ -42,8 +42,9 @@ _RUNNING: ContextVar[tuple[_RunningApprover, ...]] = ContextVar("langchain_dayto
 class ApprovalGate:
     """Ask for approval before each action that the permission mode does not allow.
 
-    One request is shown at a time, in order of arrival, across all threads and event loops. A call is denied if there
-    is no approver, if the approver raises an error or does not answer in time, and if its answer is not a
+    The approver is called for one request at a time, in order of arrival, across all threads and event loops; after a
+    time-out or a cancelled call, the next request does not wait for the end of a sync approver. A call is denied if
+    there is no approver, if the approver raises an error or does not answer in time, and if its answer is not a
     `PermissionDecision`. Control flow is always raised again: KeyboardInterrupt, SystemExit, cancellation, and
     LangGraph's interrupts.
 
@@ -61,7 +62,7 @@ class ApprovalGate:
             Default: 3600.
 
     Raises:
-        ConfigError: The approver is not callable, or the time-out is not a number above 0.
+        ConfigError: The approver is not callable, or the time-out is not a finite number above 0.
     """
 
     def __init__(
@@ -105,18 +106,21 @@ class ApprovalGate:
         remembered: RememberedApprovals,
         new_runtime: Callable[[], ApprovalRuntime],
     ) -> Approval[T] | Answered:
-        """Ask for approval if the mode requires it, and wait for the answer; cancelling the call withdraws the request.
+        """Ask for approval if the mode requires it, and wait for the answer.
+
+        If the call is cancelled, its request leaves the queue, or its answer is ignored.
 
         Args:
             request: The call to approve.
             validate: Converts edited arguments (plain dicts and lists) to the tool's arguments, or raises an error.
                 None: an edit denies the call. Default: None.
             remembered: The approvals of the call's thread.
-            new_runtime: Makes the object that waits. `BlockingRuntime` blocks the thread; then this coroutine never
-                suspends. `AsyncioRuntime` does not block the event loop.
+            new_runtime: Makes the `ApprovalRuntime`, which waits for the turn and calls the approver. `BlockingRuntime`
+                blocks the thread; then this coroutine never suspends. `AsyncioRuntime` does not block the event loop.
 
         Returns:
-            `Approval`: the arguments to run with. `Answered`: the approver's answer in place of the tool.
+            `Approval`: the arguments to run with. `Answered`: a text of the approver, to return instead of the tool's
+            result; the tool must not run.
 
         Raises:
             PermissionDenied: With the ``code`` ``denied``, ``no_approver``, ``approver_error``,
@@ -202,7 +206,7 @@ class Ticket:
     def __init__(self, loop: asyncio.AbstractEventLoop | None) -> None:
         self.loop = loop
         self.granted: Future[None] = Future()
-        # A running future can't be cancelled. A pending future would be cancelled with a waiter's asyncio wrapper.
+        # If a waiter's `asyncio.wrap_future` is cancelled, a pending future is cancelled too; a running future is not.
         self.granted.set_running_or_notify_cancel()
 
 

@@ -39,7 +39,7 @@ class Resources(NamedTuple):
 
 
 class NetworkRules(NamedTuple):
-    """Limits on a sandbox's network access (Daytona API). A field with None is not sent."""
+    """Limits on a sandbox's network access, as Daytona's API defines them. A field with None is not sent."""
 
     block_all: bool | None = None
     allow_cidrs: str | None = None  # separated by commas
@@ -101,14 +101,14 @@ class FaultKind(enum.Enum):
 
     NOT_SENT = "could not connect; nothing was sent"
     UNTRUSTED = "the server's certificate was not accepted; nothing was sent"
-    DROPPED = "the connection or a gateway gave up after the request was sent"
+    DROPPED = "the connection, a gateway or the daemon gave up after the request was sent"
     THROTTLED = "429 too many requests"
     UNAVAILABLE = "503 not available now"
     UNAUTHORIZED = "401 the credentials were refused"
     FORBIDDEN = "403 not allowed"
     NOT_FOUND = "404 not found"
     NAME_TAKEN = "409 the name is taken"
-    BUSY = "409 a state change is in progress"
+    BUSY = "409 a state change is in progress, or another conflict"
     NOT_STARTED = "400 the sandbox is not started"
     REFUSED = "the request was refused"
     UNREADABLE = "the answer could not be understood"
@@ -120,8 +120,8 @@ class PortFault(Exception):
     Args:
         kind: The kind of failure.
         message: The message of the API or of the transport, without secrets.
-        status: HTTP status of the answer; None if there was no answer.
-        retry_after_s: The answer's Retry-After, in seconds; None if the answer has no such header.
+        status: HTTP status of the answer; None if there was no answer, or it could not be read.
+        retry_after_s: The answer's Retry-After, in seconds; None if the answer has no valid header of this name.
         sandbox_id: The sandbox that a failed create left behind; None if no sandbox is known.
     """
 
@@ -186,8 +186,8 @@ class BackgroundTask(Protocol):
 class SandboxPort(Protocol):
     """Daytona's API. Coroutines of the sync implementation never suspend.
 
-    All requests raise only PortFault, except for errors of the caller's own content and callbacks (`upload`,
-    `download`).
+    All requests raise PortFault, or ConfigError if this machine's settings are wrong. `upload` and `download` also pass
+    on errors of the caller's own content and callbacks.
     """
 
     async def create(self, spec: SandboxSpec, *, timeout_s: float) -> SandboxInfo: ...
@@ -254,7 +254,8 @@ class SandboxPort(Protocol):
     ) -> None:
         """Download a file, and pass its pieces to ``write`` in order. ``write`` may block.
 
-        If ``write`` raises, the download ends, and its error is raised.
+        If ``write`` raises, the download ends. The error is raised, or a PortFault in place of an error that the
+        SDK could raise too (`OSError`, `ValueError`, `TypeError`, `AttributeError`, `LookupError`).
         """
         ...
 

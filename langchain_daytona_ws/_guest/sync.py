@@ -1,7 +1,8 @@
 """The synchronisation of one call: ask the resident to pull before the command, and to push after it.
 
 The resident is a process that stays in the sandbox between calls, see ``sync_resident``. ``begin`` runs early, while
-the other modules are compiled. A call never runs in a workspace that was not pulled.
+the other modules are compiled. A call never runs in a workspace that was never pulled; if a later pull fails, the call
+runs in the files of the last pull.
 """
 
 from __future__ import annotations
@@ -126,7 +127,8 @@ def enter(request: Request) -> Request:
 
     Raises:
         SetupError: ``sync_absent`` if the host must send a new resident, ``sync_credentials`` if it must send new
-            credentials, ``sync_pulling`` if the pull takes longer, or another code if the workspace cannot be pulled.
+            credentials, ``sync_pulling`` if the pull has not ended after ``wait_s`` seconds (it continues in the
+            resident), or another code if the workspace cannot be pulled.
     """
     wanted = request["sync"]
     if wanted["is_new"]:
@@ -195,5 +197,5 @@ def push(request: Request, wait_s: float) -> bool:
 
 
 def main(request: Request) -> Request:
-    """Do nothing: a call of this module only pulls before, and pushes after."""
+    """Do nothing: a call of this module only synchronises, before and after this function."""
     return {"ok": True}

@@ -54,15 +54,14 @@ def s3_snapshot(
     region: Annotated[
         str | None,
         typer.Option(
-            help="Pin the snapshot to this Daytona region. Default: general; DAYTONA_TARGET is ignored."
+            help="Pin the snapshot to this Daytona region. Default: no region. DAYTONA_TARGET is ignored."
         ),
     ] = None,
     user: Annotated[
         str,
         typer.Option(
             help="Account that runs commands; created if the base image does not have it. It may run only the mount "
-            "helper as root. `root`: no helper; the agent can read the S3 credentials, and hiding them prevents "
-            "accidents only."
+            "helper as root. `root`: no helper is installed, and the agent can read the S3 credentials on purpose."
         ),
     ] = USER,
     workspace_root: Annotated[
@@ -84,8 +83,8 @@ def s3_snapshot(
 
     Workspaces with `"s3Mode": "sync"` do not need it: they work on Daytona's default snapshot.
 
-    Uses the account of DAYTONA_API_KEY and DAYTONA_API_URL. --replace deletes the old snapshot before the build, also
-    if the build fails; to keep the old one until the build succeeds, use a new name.
+    Uses the account of DAYTONA_API_KEY and DAYTONA_API_URL. --replace deletes the old snapshot before the build. If
+    the build then fails, the old snapshot is lost; to keep it until the build has succeeded, use a new name.
     """
     try:
         base_image = _required(base_image, "base image", "--base-image", BASE_IMAGE)

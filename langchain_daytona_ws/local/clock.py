@@ -24,7 +24,7 @@ class ManualClock:
     """A clock that moves only with `advance`. Several servers may share it.
 
     Args:
-        start: the first time, in seconds since the epoch.
+        start: the time at the beginning, in seconds since the epoch.
     """
 
     def __init__(self, start: float = 1_750_000_000.0) -> None:
@@ -36,7 +36,9 @@ class ManualClock:
         return self._now
 
     def advance(self, seconds: float) -> None:
-        """Advance the time; return when all servers with this clock have carried out the changes that are due.
+        """Advance the time; return when all servers with this clock have made the changes that are due.
+
+        These are auto-stop, auto-delete and the time to live.
 
         Do not call it in the thread of a server.
 

@@ -121,7 +121,10 @@ def _resources(options: SandboxOptions) -> Resources | None:
 
 
 def sync_location(workspace: S3Workspace) -> str:
-    """Return the value of the label `SYNC_LABEL`. Files are pushed only from a sandbox with the same value."""
+    """Return the value of the label `SYNC_LABEL`.
+
+    `release` and `recover` push only from a sandbox whose label has this value.
+    """
     where = workspace.workspace
     return _hash(json.dumps([workspace.endpoint, where.bucket, where.prefix, where.directory]))
 

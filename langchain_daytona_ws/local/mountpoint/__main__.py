@@ -73,7 +73,7 @@ def _in_background(options: argparse.Namespace, message: str, start_s: float) ->
 
 
 def _detach(write: int) -> None:
-    """Report success to the parent, and close stdin, stdout and stderr."""
+    """Report success to the parent, and redirect stdin, stdout and stderr to /dev/null."""
     os.write(write, b"0")
     os.close(write)
     devnull = os.open(os.devnull, os.O_RDWR)
@@ -87,7 +87,7 @@ def _serve(options: argparse.Namespace, ready: Callable[[], None]) -> None:
     _check_mount_point(options.directory)
     # mfusepy reads this variable on import. Without it, it prefers libfuse 2, which the original's package installs.
     os.environ["FUSE_LIBRARY_NAME"] = "fuse3"
-    # These imports take a third of a second: option errors are reported before them.
+    # Imported only now: option errors are reported first.
     import mfusepy
 
     from .bucket import Bucket
@@ -103,7 +103,7 @@ def _serve(options: argparse.Namespace, ready: Callable[[], None]) -> None:
     flags: dict[str, Any] = {"default_permissions": True, "noatime": True, "ro": options.read_only}
     flags |= {"allow_other": options.allow_other, "auto_unmount": options.auto_unmount}
     if (mfusepy.fuse_version_major, mfusepy.fuse_version_minor) >= (3, 12):
-        # Both are set: libfuse 3.14 warns about its own default.
+        # Both limits are set: libfuse 3.14 warns if max_idle_threads has its default.
         flags["max_threads"] = flags["max_idle_threads"] = options.max_threads or THREADS
     try:
         Mount(files, os.path.abspath(options.directory), foreground=True, fsname="mountpoint-s3", **flags)
@@ -114,7 +114,7 @@ def _serve(options: argparse.Namespace, ready: Callable[[], None]) -> None:
 
 
 def _client(options: argparse.Namespace) -> Any:
-    """Connect to S3, and retry while it cannot be reached, until the parent's time-out."""
+    """Connect to S3. While S3 cannot be reached, try again; a parent process ends this after its time-out."""
     from . import connect
 
     while True:

@@ -189,7 +189,7 @@ class LocalS3:
 
     @property
     def deny_role(self) -> bool:
-        """Whether all AssumeRole requests get AccessDenied."""
+        """Whether all requests to STS get AccessDenied."""
         return bool(self._settings["deny_role"])
 
     @deny_role.setter

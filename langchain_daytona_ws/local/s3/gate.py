@@ -108,7 +108,7 @@ class Request:
 
 
 class Gate:
-    """Passes requests to the backend, except those that Amazon S3 or the settings refuse.
+    """Passes requests to the backend, except those that Amazon S3, the settings or a fault answer in another way.
 
     Args:
         backend: moto's application, or `Forward` for a store.
@@ -217,7 +217,7 @@ class Gate:
         """Write one object at a time, because moto's check of a condition and its write are not atomic."""
         body = b"".join(_body(environ))
         environ["wsgi.input"] = io.BytesIO(body)
-        # The body is complete now, with or without chunked encoding.
+        # The whole body was read, whether the client sent it in chunks or not.
         environ["CONTENT_LENGTH"] = str(len(body))
         environ.pop("HTTP_TRANSFER_ENCODING", None)
         with self._write_lock:
@@ -286,7 +286,7 @@ class Gate:
             return self._backend(environ, start)
         policy, packed_percent = self._session_policy(form.get("Policy"))
         head: list[Any] = []
-        # moto checks policies of federation tokens only; session policies are checked here.
+        # moto does not enforce the policy of AssumeRole: it is kept with the credentials, and `_check` enforces it.
         answer = b"".join(self._backend(environ, lambda *arguments: head.extend(arguments))).decode()
         if str(head[0]).startswith("200"):
             answer = self._issue_credentials(

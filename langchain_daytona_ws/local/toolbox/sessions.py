@@ -67,7 +67,8 @@ class Session:
         self.commands[command.id] = command
         folder = command.folder
         # Braces, not parentheses: `cd` and variables must persist in the session. The log folder's name needs no
-        # quoting. A script that calls `exit` does not reach the last line.
+        # quoting unless the server's own folder contains spaces. A script that calls `exit` does not reach the last
+        # line.
         script = (
             f"{{\n{text}\n}} </dev/null >{folder}/stdout 2>{folder}/stderr\n"
             f"echo $? >{folder}/.exit_code && mv {folder}/.exit_code {folder}/exit_code\n"
@@ -82,8 +83,8 @@ class Session:
     def wait(self, command: Command) -> int:
         """Wait for the exit code, and return it.
 
-        If the command has ended the shell, there is no exit code: wait until the session is deleted, as the original
-        does.
+        If the command has ended the shell, there is no exit code. Then wait until the session is deleted, and raise
+        ToolboxError 410, as the original does.
         """
         while True:
             code = command.exit_code
@@ -157,9 +158,9 @@ class Sessions:
 
 
 def kill_members(leader: int, *, exclude: int | None = None) -> None:
-    """Kill all processes in the session of `leader`, and their descendants; repeat this while forks create new ones.
+    """Kill all processes in the process session (setsid) of `leader`, and their descendants.
 
-    Stop after KILL_S seconds.
+    Repeat this while forks create new processes. Stop after KILL_S seconds. The pid `exclude` is spared.
     """
     deadline = time.monotonic() + KILL_S
     while time.monotonic() < deadline:
@@ -173,7 +174,7 @@ def kill_members(leader: int, *, exclude: int | None = None) -> None:
 
 
 def _members(leader: int) -> set[int]:
-    """Return the pids of the live processes in the session of `leader`, and of all their descendants."""
+    """Return the pids of the live processes in the process session of `leader`, and of all their descendants."""
     parents: dict[int, int] = {}
     members: set[int] = set()
     for name in os.listdir("/proc"):
