@@ -46,13 +46,13 @@ class WorkspacePool:
     ``WorkspaceToolkit(pool=pool)``, the tools and `WorkspaceBackend` use it in place of a session: each call uses the
     session of its run. A session is opened at the first use. A pool may be shared between threads and event loops.
 
-    Any string is a key: `namespace_of` returns its namespace. A client that runs a graph with a key can read and
-    change the files of that workspace. So a key must come from what your server has authenticated: ``"thread"`` if the
-    server allows each client its own threads only, ``"user"`` for the user of LangGraph's authentication. Other values
-    of ``configurable`` may be set by the client.
+    Any string that is not empty is a key: `namespace_of` returns its namespace. A client that runs a graph with a key
+    can read and change the files of that workspace. So a key must come from what your server has authenticated:
+    ``"thread"`` if the server allows each client its own threads only, ``"user"`` for the user of LangGraph's
+    authentication. Other values of ``configurable`` may be set by the client.
 
-    Put `lifespan` into the app of your server, or use the pool as a context manager, sync or async. It closes all
-    sessions at the end; entering it again reopens it.
+    Put `lifespan` into the app of your server, or use the pool as a context manager, sync or async. Both close all
+    sessions at the end; entering the pool again reopens it.
 
     Args:
         config: A `SandboxConfig`, or its JSON as a dict, for all sessions.
@@ -65,10 +65,12 @@ class WorkspacePool:
         on_job_done: As in `WorkspaceSession`, for each session.
         idle_close_s: Seconds after which an unused session is closed; its ephemeral sandbox is deleted. There is no
             background thread: the pool checks all sessions whenever one is used. If none is used, Daytona's auto-stop
-            ends the sandboxes. If a background job runs in an ephemeral sandbox, the session is not closed before the
-            job's maximum duration has passed. None for no limit. Default: 15 minutes.
-        max_sessions: Maximum number of open sessions. If a call needs one more, the least recently used session is
-            closed. If all sessions are in use, the call waits, at most ``wait_s``. Default: 100.
+            ends the sandboxes. If a background job runs in an ephemeral sandbox, the session is not closed before a
+            call has found the job's end or the job's maximum duration has passed. None for no limit. Default: 15
+            minutes.
+        max_sessions: Maximum number of open sessions; a call of `release` may open one more. If another call needs one
+            more session, the least recently used session without a call and without such a job is closed. If there
+            is no such session, the call waits, at most ``wait_s``. Default: 100.
         wait_s: Maximum number of seconds that a call waits for a session, or until the earlier session of its key is
             closed. Then the call is refused with `SandboxUnavailable`. Default: 60.
         on_event: Called with each `PoolEvent`, in the thread that causes the event. It must not block; its errors are
@@ -151,8 +153,8 @@ class WorkspacePool:
     def session(self, key: str) -> SessionLease:
         """Return a context manager, sync and async, for the session of a key.
 
-        The session is opened if necessary. Inside the block, the session is in use: the pool does not close it. Do not
-        close it yourself.
+        The session is opened if necessary. Inside the block, the session is in use: only `close` of the pool closes it.
+        Do not close it yourself.
 
         Args:
             key: Any string that is not empty.
@@ -160,7 +162,8 @@ class WorkspacePool:
         Raises:
             ConfigError: The key is empty, or is not a string.
             SandboxUnavailable: After ``wait_s``, all sessions are still in use (``pool_full``), or the earlier session
-                of this key is still being closed (``pool_closing``); raised on entering.
+                of this key is still being closed (``pool_closing``). Or a sync call would wait for work of the
+                event loop that it blocks (``would_deadlock``). Raised on entering.
             SessionClosed: The pool is closed; raised on entering.
         """
         return SessionLease(self._sessions, key)
@@ -175,7 +178,7 @@ class WorkspacePool:
         See `WorkspaceSession.interrupt_on`. The pool needs ``approver=MiddlewareApprover()``.
 
         Raises:
-            ConfigError: The pool has another approver, or none.
+            ConfigError: The pool has another approver, or none; not raised in mode ``bypass``.
         """
         if self.config.permission_mode == "bypass":
             return {}
@@ -195,15 +198,17 @@ class WorkspacePool:
             discard_unpushed: As in `WorkspaceSession.release`.
 
         Raises:
-            SandboxUnavailable: The session is still in use after ``wait_s`` (``pool_in_use``), or the sandbox could not
-                be deleted.
+            ConfigError: The key is empty, or is not a string.
+            SandboxUnavailable: The session is still in use (``pool_in_use``) or being closed (``pool_closing``) after
+                ``wait_s``, a sync call would wait for work of the event loop that it blocks (``would_deadlock``), or
+                the sandbox could not be deleted.
             ProvisionError, UnpushedFiles: As `WorkspaceSession.release` raises.
             SessionClosed: The pool is closed.
         """
         self._sessions.release(key, discard_unpushed=discard_unpushed)
 
     async def arelease(self, key: str, *, discard_unpushed: bool = False) -> None:
-        """Delete the sandbox of a key as `release` does. If this call is cancelled, the deletion goes on."""
+        """Delete the sandbox of a key as `release` does. Cancelling this call does not stop a begun deletion."""
         await self._sessions.arelease(key, discard_unpushed=discard_unpushed)
 
     def close(self) -> None:
@@ -302,7 +307,7 @@ def namespace_for(source: SessionSource, run: Mapping[str, Any] | None) -> str:
     """Return the namespace for a run.
 
     Raises:
-        ConfigError: The run has no key.
+        ConfigError: The run has no key, or the pool's key function failed.
     """
     return (
         source.namespace if isinstance(source, WorkspaceSession) else namespace_of(key_of(source._key, run))

@@ -30,7 +30,7 @@ def key_of(source: RunKey, run: Mapping[str, Any] | None) -> str:
         run: The config of the run; None for a call without one.
 
     Raises:
-        ConfigError: The run has no key (``no_key``), or the function failed.
+        ConfigError: The run has no key, or the function failed (``no_key`` in both cases).
     """
     settings = (run or {}).get("configurable") or {}
     if source == "thread":

@@ -41,13 +41,13 @@ class PoolEvent:
 
     Args:
         kind: ``open``: a session was opened; no sandbox is needed yet. ``create``: a sandbox was created for a session.
-            ``close``: a session was closed or released. ``wait``: a call has waited for a session. ``refuse``: a call
-            got no session.
+            ``close``: a session was closed or released, or this failed. ``wait``: a call has waited for a session and
+            got it. ``refuse``: a call got no session.
         key: The key of the workspace.
         namespace: The namespace of the key.
         duration_s: Seconds that the creation, the closing or the wait took; 0 for ``open``.
-        sandbox_id: The sandbox; None if there is none.
-        sessions: Number of open sessions now.
+        sandbox_id: For ``create`` and ``close``, the sandbox; None if there is none, and for other kinds.
+        sessions: Number of sessions now, open or being closed.
         in_use: Number of sessions in use now.
         error: Why closing failed, or why the call was refused; else None.
     """
@@ -91,7 +91,7 @@ class PoolSessions(Generic[S]):
         self._slots = slots
         self._wait_s = wait_s
         self._on_event = on_event
-        # Slots whose closing has failed: the sandbox could not be deleted, or the files could not be saved.
+        # Slots whose closing has failed or was interrupted: the sandbox may exist, or the files may not be saved.
         self._unclosed: list[Slot[S]] = []
         self._closing: set[asyncio.Task[Any]] = set()
 
@@ -188,7 +188,7 @@ class PoolSessions(Generic[S]):
     # --- release and close ---
 
     def release(self, key: str, *, discard_unpushed: bool) -> None:
-        """Wait, at most ``wait_s``, until no call uses a key's session; then delete its sandbox and close it."""
+        """Wait, at most ``wait_s``, until no call uses a key's session; delete its sandbox and close the session."""
         slot = run_sync(self._reserve(key, wait_blocking))
         failures = []
         for ended in [slot, *self._take_unclosed(slot.namespace)]:
@@ -200,7 +200,7 @@ class PoolSessions(Generic[S]):
         _raise_first(failures)
 
     async def arelease(self, key: str, *, discard_unpushed: bool) -> None:
-        """Delete the sandbox of a key as `release` does. If this call is cancelled, the deletion goes on."""
+        """Delete the sandbox of a key as `release` does. Cancelling this call does not stop a begun deletion."""
         slot = await self._reserve(key, wait_on_loop)
 
         async def work() -> list[WorkspaceError]:

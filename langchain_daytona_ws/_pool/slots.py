@@ -25,7 +25,7 @@ class Slot(Generic[T]):
         leases: Number of callers that use the session now.
         used_at: When the last lease ended, in seconds on the monotonic clock.
         is_closing: Whether the session is being closed, and cannot be leased.
-        closed: A future that is done when the session is closed.
+        closed: A future that is done when the closing of the session has ended, even if the closing failed.
     """
 
     def __init__(self, key: str, namespace: str, value: T) -> None:
@@ -56,11 +56,11 @@ class Step(NamedTuple, Generic[T]):
 
 
 class Slots(Generic[T]):
-    """The slots of a pool, at most ``max_slots``, for callers on any thread and event loop.
+    """The slots of a pool, for callers on any thread and event loop.
 
     Args:
         make: Makes the value of a slot for a key and its namespace.
-        max_slots: Maximum number of slots, including slots that are being closed.
+        max_slots: Maximum number of slots, including slots that are being closed. `reserve` ignores this limit.
         idle_s: Seconds after which an unused slot is closed; None for no limit.
         now: Returns seconds on a monotonic clock.
         is_ended: Returns whether a value can't be used any more.
@@ -230,7 +230,7 @@ class Slots(Generic[T]):
         return self._waiting.index(ticket) if ticket in self._waiting else len(self._waiting)
 
     def _mark_idle_closing(self, *, except_for: str) -> tuple[Slot[T], ...]:
-        """Mark slots that were unused for ``idle_s`` as closing, except that of ``except_for``; return these slots."""
+        """Mark slots that were unused for ``idle_s`` as closing; skip busy slots and the slot of ``except_for``."""
         limit = self._now() - self._idle_s
         idle = takewhile(lambda slot: slot.used_at <= limit, self._unused())
         return self._mark_closing(
@@ -238,7 +238,10 @@ class Slots(Generic[T]):
         )
 
     def _mark_oldest_closing(self, position: int) -> tuple[Slot[T], ...]:
-        """Mark the least recently used slot as closing and return it, unless enough slots are being closed already."""
+        """Mark the least recently used slot as closing and return it; skip slots in use and busy slots.
+
+        Return nothing if slots are being closed already for this caller and for all callers before it.
+        """
         closing = sum(slot.is_closing for slot in self._slots.values())
         if closing > position:
             return ()

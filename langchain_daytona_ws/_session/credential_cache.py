@@ -13,8 +13,8 @@ from langchain_daytona_ws.errors import CredentialsRefused
 
 logger = logging.getLogger("langchain_daytona_ws")
 
-# Credentials that have at least this share of their life left are never renewed: a call that needs them for longer than
-# their whole life would otherwise fetch new credentials each time.
+# Credentials that have at least this share of their life left are not renewed, unless they were refused: a call that
+# needs them for longer than their whole life would otherwise fetch new credentials each time.
 SHARE_OF_LIFE = 0.9
 # If credentials cannot be renewed, they are used until this many seconds before they expire, because a request needs
 # time to arrive.
@@ -63,6 +63,7 @@ class CredentialCache:
 
         Raises:
             CredentialsRefused: No usable credentials could be fetched.
+            WouldDeadlock: A sync call would wait for a fetch on the event loop of its own thread.
         """
         cached = self._flight.value
         if cached is not None:

@@ -83,8 +83,8 @@ class WorkspaceFiles:
             path: The path of the copy in the workspace. If it ends with ``/``, the copy goes into that directory, with
                 the name of ``local``. Default: the copy goes into the workspace directory, with the name of ``local``.
             on_progress: Called with the `TransferProgress` after each piece. Calls never overlap. They come from this
-                thread and, if files are uploaded directly to S3, from other threads too. After its first error, which
-                is logged, it is not called again.
+                thread and, if files are transferred directly to or from S3, from other threads too. After its
+                first error, which is logged, it is not called again.
 
         Returns:
             The uploaded files with their hashes, and the entries that were skipped.
@@ -140,12 +140,13 @@ class WorkspaceFiles:
             max_bytes: Maximum size of all files together, in bytes. Default: no limit.
 
         Returns:
-            The content. With ``local``: the downloaded files with their hashes, and the entries that were skipped
-            (links, special files, and names that this host can't have).
+            The content. With ``local``: the downloaded files with their hashes, and the entries that were skipped, such
+            as links, special files, and names that this host can't have.
 
         Raises:
-            FileMissing: The file does not exist.
-            FileUnsuitable: Without ``local``: the path is a directory, or a file larger than 128 MiB.
+            PathRefused: The path leaves the workspace.
+            FileMissing: The file or directory does not exist.
+            FileUnsuitable: The path is a special file or, without ``local``, a directory or a file larger than 128 MiB.
             FileError: Writing ``local`` failed (codes ``local_…``), or the files are larger than ``max_bytes``.
             WriteConflict: The file changed during each of several attempts.
         """

@@ -23,7 +23,8 @@ class WorkspaceJobs:
     any command, or any file operation in the sandbox. Each of these calls also renews the credentials of an S3
     workspace, and calls ``on_job_done`` for jobs that have ended. `join` sends requests until a job has ended.
 
-    All methods raise `JobError` for an unknown job, and the errors of `WorkspaceSession.run`.
+    Methods with a ``job_id`` raise `JobError` for an unknown job. All methods raise the errors of
+    `WorkspaceSession.run`.
     """
 
     def __init__(self, sync_ops: JobOps, async_ops: JobOps, *, session: object) -> None:
@@ -83,6 +84,9 @@ class WorkspaceJobs:
                 result.
             limit_bytes: Maximum number of bytes to return. Default and maximum: the configuration's
                 ``outputLimitBytes``.
+
+        Raises:
+            CommandRefused: A number is out of range, or ``tail_lines`` and ``offset`` are both given.
         """
         return run_sync(
             self._sync_ops.logs(job_id, tail_lines=tail_lines, offset=offset, limit_bytes=limit_bytes)

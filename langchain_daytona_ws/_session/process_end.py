@@ -1,4 +1,7 @@
-"""Delete ephemeral sandboxes of unclosed sessions: at exit, at SIGTERM, and after the last reference to the session."""
+"""Delete ephemeral sandboxes of unclosed sessions: at exit, after the last reference to the session, and at SIGTERM.
+
+SIGTERM deletes them only after a call of `close_on_sigterm`.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +73,7 @@ def remove(sandbox: OpenSandbox) -> None:
 
 
 def is_owned_here(sandbox: OpenSandbox) -> bool:
-    """Return whether the sandbox still exists, and this process has created it, not its parent process."""
+    """Return whether this process, not its parent process, has recorded the sandbox and has not deleted it."""
     return _open.get(sandbox) == os.getpid()
 
 
@@ -124,9 +127,9 @@ def close_on_sigterm(*, within_s: float = SIGTERM_WITHIN_S) -> None:
     """Delete this process's ephemeral sandboxes at SIGTERM; then run the earlier signal handler.
 
     By default SIGTERM ends a process without running exit handlers: its ephemeral sandboxes stay until their auto-stop.
-    After this call they are deleted in parallel, and all sessions that use them are closed. Then the earlier handler is
-    called. Without an earlier handler, the process is ended by SIGTERM, as its parent expects. During the deletion a
-    second SIGTERM has its earlier effect at once. An ignored SIGTERM stays ignored.
+    After a call of this function, SIGTERM deletes them in parallel and closes the sessions that use them. Then the
+    earlier handler is called. Without an earlier handler, the process is ended by SIGTERM, as its parent expects.
+    During the deletion a second SIGTERM has its earlier effect at once. An ignored SIGTERM stays ignored.
 
     A handler that is installed later replaces this one. A server such as uvicorn installs its own: close the sessions
     in its lifespan instead, which also lets running requests end first.

@@ -29,7 +29,7 @@ from langchain_daytona_ws._session.single_flight import RunOnce, once_blocking, 
 from langchain_daytona_ws._session.state import SessionState
 from langchain_daytona_ws.errors import CommandRefused, OutcomeUnknown
 
-# Imported on first use, since the tools are built without them.
+# Imported on first use: the tools can be made without these modules.
 if TYPE_CHECKING:
     from langchain_daytona_ws._core.files.guest import GuestFiles
     from langchain_daytona_ws._core.files.operations import FileOperations
@@ -164,7 +164,10 @@ class _Runtime:
     async def last_push(
         self, info: SandboxInfo, *, limit_s: float, starts_if_stopped: bool
     ) -> SyncReport | None:
-        """Push the files of a sandbox before the session ends; return None if there is nothing to push.
+        """Push the files of a sandbox before the session ends, and return the report.
+
+        The result is None if there is nothing to push or the sandbox is gone. It is also None if the sandbox did not
+        answer, ``starts_if_stopped`` is False, and no unsaved files are known: then the next session pushes.
 
         Args:
             info: The sandbox.
@@ -255,7 +258,7 @@ class _Runtime:
     async def run_quietly(
         self, command: str, *, idempotency_key: str | None, limit_bytes: int
     ) -> CommandResult:
-        """Run a command for this package itself: no notices, no hint, no default variables for S3 workspaces."""
+        """Run a command for this package itself, without a hint and without default variables for S3 workspaces."""
         return await run_command(
             await self.client(),
             self._state.root,
@@ -321,7 +324,7 @@ class _Runtime:
         """Return the operations on the workspace's files.
 
         Args:
-            conversation: The conversation; it may overwrite only files that it has read.
+            conversation: The conversation, which records the files that it has read and may therefore overwrite.
             limit_bytes: Maximum number of bytes of text in a result. Default: the configuration's.
             suggests_similar: Whether the error for a missing file names similar paths. Default: True.
         """
@@ -345,7 +348,7 @@ class _Runtime:
         """Return the operations on all of the sandbox's files, by their absolute paths.
 
         Args:
-            conversation: The conversation; it may overwrite only files that it has read.
+            conversation: The conversation, which records the files that it has read and may therefore overwrite.
             limit_bytes: Maximum number of bytes of text in a result.
             made: Directories that are created, with sudo if necessary, before a file is written in them.
         """
@@ -404,7 +407,7 @@ class _Runtime:
 
 
 async def _port_for_creation(port: Callable[[], Awaitable[SandboxPort]], s3: S3Access | None) -> SandboxPort:
-    """Fetch credentials and check the S3 store before a sandbox is created; return the Daytona API."""
+    """Fetch credentials and, for a mount, check the S3 store before a sandbox is created; return the Daytona API."""
     if s3 is not None:
         await s3.attachment.prepare()
     return await port()

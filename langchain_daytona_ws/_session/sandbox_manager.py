@@ -26,7 +26,8 @@ from langchain_daytona_ws.errors import SandboxUnavailable, SessionClosed, Unpus
 
 logger = logging.getLogger("langchain_daytona_ws")
 
-# All attempts to delete a sandbox take less, including request time-outs.
+# Maximum number of seconds to wait at the close. All attempts to delete one sandbox together take less time than this,
+# including request time-outs.
 CLOSE_WAITS_S = 120.0
 # Maximum number of times that the hooks run: they run again if the sandbox was stopped or lost meanwhile.
 SET_UPS_MAX = 4
@@ -35,7 +36,7 @@ SET_UPS_MAX = 4
 # requests after the last push.
 END_CREATION_S = 2.0
 END_AFTER_PUSH_S = 3.0
-# Auto-delete interval of a sandbox with unpushed files. Its time to live may be shorter.
+# Auto-delete interval of a sandbox with unpushed files. The sandbox's time to live may be shorter.
 KEEP_MINUTES = 24 * 60
 
 Work = Callable[[], Coroutine[Any, Any, None]]
@@ -76,7 +77,7 @@ class SandboxManager:
         self._flight: SingleFlight[SandboxInfo] = SingleFlight("provisioning the sandbox", "create")
         self._set_up: SingleFlight[int] = SingleFlight("setting up the sandbox", "create")
         self.starts = 0  # known starts of the sandbox
-        self._reached = False  # whether Daytona has ever answered this session
+        self._reached = False  # whether this session has ever got a sandbox from Daytona
         self._last_id = ""  # id of the persistent sandbox that was acquired last
         self._namespace = ""  # set when an ephemeral sandbox is created
         self._creating = ""  # name of the sandbox that is being created
@@ -89,7 +90,8 @@ class SandboxManager:
         self.is_persistent = config.persistent
         self.is_kept = False  # the sandbox has unpushed files, and the caller got `UnpushedFiles`
         self._lock = threading.Lock()
-        self.on_created: Callable[[SandboxInfo, float], object] | None = None  # gets the seconds too
+        # Gets the sandbox and the seconds that its creation took.
+        self.on_created: Callable[[SandboxInfo, float], object] | None = None
         self.clients = DaytonaClients(config, clock)
 
     def set_last_pushes(self, push: LastPush, apush: LastPush) -> None:
@@ -98,12 +100,12 @@ class SandboxManager:
 
     @property
     def info(self) -> SandboxInfo | None:
-        """The sandbox; None before it is provisioned."""
+        """The sandbox; None before it is provisioned, and after it was lost or deleted."""
         return self._flight.value
 
     @property
     def sandbox_id(self) -> str | None:
-        """Id of the sandbox; None before it is provisioned."""
+        """Id of the sandbox; None before it is provisioned, and after it was lost or deleted."""
         info = self._flight.value
         return info.id if info else None
 
@@ -263,7 +265,7 @@ class SandboxManager:
     async def _delete_recorded(
         self, port: SandboxPort, *, within_s: float = lifecycle.DELETE_WITHIN_S
     ) -> None:
-        """Delete recorded sandboxes; failed deletions are repeated when the session closes."""
+        """Delete recorded sandboxes. A failed deletion is repeated after the next creation, and at the close."""
         for id_or_name in list(self._undeleted):
             await lifecycle.discard(port, id_or_name, within_s=within_s)
             with self._lock, suppress(ValueError):  # the other runtime may have removed it
@@ -443,7 +445,7 @@ class SandboxManager:
             delete_s: Seconds for which a failed deletion is repeated.
 
         Returns:
-            The report of the push; None if there was nothing to push.
+            The report of the push; None if `push` is None or returned None, see `_Runtime.last_push`.
 
         Raises:
             UnpushedFiles: Files are not in S3.
@@ -500,7 +502,7 @@ class SandboxManager:
     async def _finish(
         self, port: SandboxPort, work: Coroutine[Any, Any, object], id_or_name: str, within_s: float
     ) -> None:
-        """Run a push or a deletion to its end, even if this call is cancelled."""
+        """Run a push or a deletion to its end, even if this call is cancelled; an async call waits ``within_s``."""
         within_s = max(within_s, 0.0)
         if not await port.finish(work, within_s=within_s):
             raise lifecycle.not_deleted(id_or_name, f"no answer within {within_s:.0f} s")

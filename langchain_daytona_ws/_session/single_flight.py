@@ -17,11 +17,11 @@ T = TypeVar("T")
 
 
 class _MakerCancelled(Exception):
-    """The caller that was creating the value was cancelled; one of the waiting callers creates it instead."""
+    """The caller that was creating the value was cancelled or interrupted; a waiting caller creates it instead."""
 
 
 class WouldDeadlock(SandboxUnavailable):
-    """A blocking caller would block the event loop that is creating the value."""
+    """A sync call would block the event loop of its thread while it waits for work that this loop must do."""
 
     def __init__(self, making: str, op: str) -> None:
         super().__init__(

@@ -168,7 +168,7 @@ class SessionState:
         self._forget_files()
 
     def _forget_files(self) -> None:
-        """Forget which files the threads have read: the next sandbox has other files."""
+        """Forget which files on the sandbox's own disk the threads have read: the next sandbox has other files."""
         for conversation in self.notices.conversations():
             conversation.forget_files(all_of_them=self.storage is None)
 

@@ -30,7 +30,7 @@ from langchain_daytona_ws._guest.ignore import Ignore
 from langchain_daytona_ws._session.credential_cache import CredentialCache
 from langchain_daytona_ws._session.single_flight import RunOnce, SingleFlight, once_blocking, once_on_loop
 
-# Credentials must be valid for this long when a file operation begins. Most operations take milliseconds.
+# Each request of a file operation asks for credentials that are valid for this long. Most requests take milliseconds.
 FILE_LIFE_S = 120.0
 
 

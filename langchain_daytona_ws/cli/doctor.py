@@ -41,7 +41,7 @@ def doctor(
     """Check a configuration: account, snapshot, S3 and its credentials, and the programs in a sandbox.
 
     Creates a sandbox and writes a few small objects below the workspace's prefix, then deletes all of them. Exit code:
-    0 if all checks pass, 1 if a check fails, 2 if the configuration is wrong.
+    0 if no check fails, 1 if a check fails, 2 if the configuration is wrong.
     """
     with cleaning_up():
         findings = list(_with_progress(_findings(config, namespace, with_sandbox=not no_sandbox)))

@@ -25,7 +25,7 @@ def error_exit(message: str, *, code: int = FAILED) -> typer.Exit:
 
     Args:
         message: The failure and every remedy.
-        code: Exit code: 1 for a failure, 2 for wrong arguments or configuration.
+        code: One of the exit codes above. Default: `FAILED`.
     """
     Console(stderr=True, soft_wrap=True).print(
         Text("Error: ", style="bold red").append(message, style="default")
@@ -37,7 +37,7 @@ def error_exit(message: str, *, code: int = FAILED) -> typer.Exit:
 def cleaning_up() -> Iterator[None]:
     """On SIGTERM or SIGHUP, unwind the program as Ctrl-C does, so that sandboxes are deleted.
 
-    A second signal during the clean-up is ignored.
+    A second SIGTERM or SIGHUP during the clean-up is ignored.
     """
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     # A signal that is ignored stays ignored: nohup ignores SIGHUP.

@@ -138,7 +138,7 @@ def logs(
     tail: Annotated[
         int | None, typer.Option(min=1, max=10_000, help="Number of last lines. Default: 100.")
     ] = None,
-    offset: Annotated[int | None, typer.Option(min=0, help="Print the output after this byte.")] = None,
+    offset: Annotated[int | None, typer.Option(min=0, help="Position of the first byte to print.")] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Continue until the job ends.")] = False,
 ) -> None:
     """Print the output of a job; print the offset and the job's state on standard error."""
@@ -156,7 +156,10 @@ def logs(
 
 @contextmanager
 def _session(source: str | None, namespace: str, *, creates: bool = False) -> Iterator[WorkspaceSession]:
-    """Open the session of a persistent workspace. Unless ``creates``, exit with an error if there is no sandbox."""
+    """Open the session of a persistent workspace; exit with an error if the configuration is not persistent.
+
+    Unless ``creates``, also exit with an error if the workspace has no sandbox.
+    """
     from langchain_daytona_ws._session.account import AccountSandboxes, persistent_spec
     from langchain_daytona_ws.session import WorkspaceSession
 

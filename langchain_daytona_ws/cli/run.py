@@ -76,7 +76,7 @@ def _run_command(command: str, source: str | None, namespace: str, timeout_s: in
 
 
 def _for_script(config: SandboxConfig) -> SandboxConfig:
-    """Raise the output limit to its maximum; in an ephemeral sandbox, kill a command at its time-out."""
+    """Raise the output limit to its maximum unless it is set; in an ephemeral sandbox, kill at the time-out."""
     changes: dict[str, object] = {}
     if "output_limit_bytes" not in config.model_fields_set:
         changes["output_limit_bytes"] = OUTPUT_LIMIT_BYTES

@@ -81,7 +81,7 @@ def recover(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Save files that are only on a sandbox's disk in S3 (s3Mode: sync), with the configuration of its session.
+    """Save to S3 the files that are only on a sandbox's disk (s3Mode: sync); needs the configuration of its session.
 
     A stopped sandbox is started. An ephemeral sandbox is deleted if all files are in S3 and no session uses it.
     """

@@ -1,4 +1,4 @@
-"""Run all checks of ``doctor`` in order, first the configuration's, and yield each finding at once."""
+"""Run the checks of ``doctor`` in order, beginning with the configuration, and yield the findings one by one."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class StorageDiagnosis:
 
     @property
     def obstacle(self) -> str:
-        """Why the sandbox must be created without the S3 workspace; ``""`` if nothing prevents it."""
+        """The reason to create the sandbox without the S3 workspace; ``""`` if there is no such reason."""
         if self.credentials is None:
             return "there are no credentials to mount it with"
         return "a mount of this store would lose files that are renamed" if self._is_unsafe else ""
