@@ -154,7 +154,7 @@ class Reply:
         return encodable(self.raw(name, max_length))
 
     def maybe(self, name: str) -> str:
-        """Return a text of at most 4096 characters; ``""`` if the field is missing."""
+        """Return a text; ``""`` if the field is missing. A text of more than 4096 characters is an invalid answer."""
         value = self._answer.get(name)
         return "" if value is None else encodable(self._raw(value, name, 4096))
 

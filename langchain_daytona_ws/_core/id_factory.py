@@ -43,7 +43,7 @@ def first_of(ids: Ids) -> str:
     """Return the next id after checking its form: a short id could occur in the output of a command.
 
     Raises:
-        ValueError: The id is not 32 hexadecimal digits.
+        ValueError: The id is not 32 lower-case hexadecimal digits.
     """
     name = ids()
     if not isinstance(name, str) or re.fullmatch("[0-9a-f]{32}", name) is None:

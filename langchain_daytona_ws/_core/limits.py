@@ -1,4 +1,4 @@
-"""Limits and defaults that the tools' descriptions mention. The tools can import this module without any models."""
+"""Limits and defaults that the tools' descriptions mention. This module imports no other module of the package."""
 
 from __future__ import annotations
 

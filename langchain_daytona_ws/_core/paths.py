@@ -76,6 +76,9 @@ def with_slashes(path: str, root: str) -> str | None:
 
     Return None if there is no backslash, or if the backslashes are not separators: in a path with a quoted name
     (`shown`), and in an absolute path.
+
+    Raises:
+        PathRefused: As `workspace_path` raises.
     """
     if "\\" not in path or path.startswith("/") or unquoted(path) != path:
         return None
@@ -107,7 +110,7 @@ def workspace_pattern(pattern: str, root: str) -> tuple[str, bool]:
 
 
 def candidates(path: str, root: str) -> tuple[str, ...]:
-    """Return the workspace paths that the model may have meant with an outside path: its endings, the longest first."""
+    """Return workspace paths that the model may have meant by an outside path: its 8 longest endings, longest first."""
     parts = _foreign_parts(path, root)
     return tuple("/".join(parts[start:]) for start in range(len(parts)))[:CANDIDATES_MAX]
 

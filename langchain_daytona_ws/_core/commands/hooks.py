@@ -1,4 +1,4 @@
-"""Run the hooks onCreate and onResume in a sandbox before the agent's first command.
+"""Run the hooks onCreate and onResume in a sandbox before the agent's commands.
 
 The sandbox records each completed onCreate command, as it records each call with an idempotency key. The record is not
 in the bucket: otherwise the commands would not run in a new sandbox.
@@ -51,9 +51,10 @@ class Hooks:
             sandbox_id: The sandbox. The idempotency keys of the onCreate commands depend on it.
 
         Raises:
-            HookFailed: A command failed or timed out, or its outcome is unknown. The next call begins with this
-                command again.
+            HookFailed: A command failed or timed out, or its outcome is unknown. The next call runs the hooks again,
+                except for the onCreate commands that have completed.
             OutcomeUnknown: The sandbox is gone, ``code="lost_while_running"``.
+            WorkspaceError: As `run_command` raises.
         """
         try:
             await self._run_all(client, sandbox_id)

@@ -171,14 +171,17 @@ class _Reader:
 
 
 def relevant_exit_codes(value: object, exit_code: int) -> tuple[int, ...]:
-    """Return the exit codes of a pipeline's parts if the command's exit code does not show a failure of a part.
+    """Return the exit codes of a pipeline's parts if a part before the last failed.
+
+    A part that was killed by SIGPIPE counts as failed only if its exit code became the command's (pipefail).
 
     Args:
         value: The sandbox's answer: bash's exit code, then the exit codes of the parts of the last pipeline that ran.
         exit_code: The command's exit code.
 
     Returns:
-        The exit codes; () if the model does not need them, or if ``value`` is invalid.
+        The exit codes; () if the model does not need them, if ``value`` is invalid, or if the pipeline did not
+        determine the command's exit code.
     """
     if not isinstance(value, list) or not 3 <= len(value) <= PARTS_MAX + 1:
         return ()

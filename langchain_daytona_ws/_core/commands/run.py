@@ -45,7 +45,8 @@ class CommandResult:
         log_path: File on the sandbox's own disk with the whole output (up to 64 MiB); None if there is no such file.
         background: Whether a process that the command left behind still has the command's output open.
         pipeline: If a part before the last failed: the exit codes of the command's last pipeline; otherwise empty. 141
-            (SIGPIPE) does not count as failed: the next part had stopped reading (``yes | head -1``).
+            (SIGPIPE) does not count as failed, because the next part had stopped reading (``yes | head -1``), unless
+            ``pipefail`` makes it the exit code of the command.
         job_id: The background job that the command became at its time-out (``onTimeout``). Then ``exit_code`` is 124,
             and ``output`` was printed before the time-out.
         from_record: Whether nothing ran now, because this is the recorded result of an earlier call with the same key.
@@ -102,7 +103,7 @@ def as_shown(result: CommandResult) -> CommandResult:
 
 
 def shown_output(output: str) -> str:
-    r"""Escape control characters as reading a file does; nine or more NULs in a row become one ``\x00 [N times]``."""
+    r"""Escape control characters as in a file's text; nine or more NULs in a row become one ``\x00 [N times]``."""
     return visible(re.sub("\0{9,}", lambda nuls: f"\\x00 [{len(nuls[0]):,} times]", output))
 
 
@@ -128,7 +129,7 @@ async def run_command(
         command: Passed to bash unchanged.
         timeout_s: Seconds after which the command is killed, or becomes a job.
         limit_bytes: Maximum number of bytes of output to return.
-        key: Idempotency key, 1 to 64 letters and digits; None for a random key.
+        key: Idempotency key, 1 to 64 ASCII letters and digits; None for a random key.
         keep: True to keep the record of the call as long as the sandbox; False to keep it for a day.
         defaults: Variables to set where the sandbox has none of that name.
         job: The fields of the job that the command becomes at its time-out (`job_request`); None to kill the command.
@@ -219,7 +220,7 @@ def check_idempotency_key(key: str | None) -> None:
     """Refuse an invalid idempotency key before any request.
 
     Raises:
-        CommandRefused: The key is not 1 to 64 letters and digits.
+        CommandRefused: The key is not 1 to 64 ASCII letters and digits.
     """
     if key is not None and not (isinstance(key, str) and key.isascii() and key.isalnum() and len(key) <= 64):
         raise CommandRefused(
@@ -270,7 +271,7 @@ def _result(
     limit_bytes: int,
     pty: tuple[int, int] | None,
 ) -> CommandResult:
-    """Return the result in an answer, whose fields may have any type."""
+    """Return the result that an answer contains. The fields of the answer may have any type."""
     head, tail = decode_base64(answer.get("head")), decode_base64(answer.get("tail"))
     ended, editors = process_names(answer.get("ended")), process_names(answer.get("editors"))
     if len(head) + len(tail) > limit_bytes:
@@ -335,7 +336,7 @@ def _result(
 
 
 def _promoted(answer: Answer) -> tuple[str | None, str]:
-    """Return the id of the job that a command became; or None, and why it could not become the requested job."""
+    """Return the id of the job that a command became; or None, and why it did not (``""`` if this is not known)."""
     job = answer.get("job")
     if not isinstance(job, dict):
         return None, ""

@@ -1,4 +1,4 @@
-"""Render a terminal's output as text: the screen, and above it all lines that were scrolled out. Pure.
+"""Render a terminal's output as text: the screen, and above it the lines that left the main screen at its top. Pure.
 
 Colours, titles and character sets are ignored. Cursor movements, erasing, scrolling, tabs and the alternate screen are
 applied, so that a progress bar becomes one line. The length of the output and `_BUDGET` limit the work.
@@ -13,7 +13,7 @@ from collections.abc import Callable
 COLUMNS, ROWS = 80, 24
 COLUMNS_RANGE, ROWS_RANGE = range(20, 501), range(5, 201)
 # Maximum number of cells that sequences such as "erase the screen" may change. After that, the control codes in the
-# rest of the output are dropped.
+# rest of the output are dropped, except for line breaks and tabs.
 _BUDGET = 1_000_000
 _NUMBER_MAX = 9999
 
@@ -30,14 +30,14 @@ _Row = list[str]  # a cell is a character with its combining marks; the second c
 
 
 def render(text: str, columns: int = COLUMNS, rows: int = ROWS, *, limit_chars: int) -> str:
-    """Return the text that a terminal of this size shows for an output, including the lines that were scrolled out.
+    """Return the text that a terminal of this size shows for an output, after the lines that were scrolled out.
 
     Args:
         text: The output, with control codes. A sequence at its end may be incomplete.
         columns: Width of the terminal.
         rows: Height of the terminal.
-        limit_chars: Maximum number of characters to return. The text may be longer than the output, because cursor
-            movements become spaces.
+        limit_chars: Maximum number of characters of the text; a notice follows a text that is cut off. The text may be
+            longer than the output, because cursor movements become spaces.
     """
     screen = _Screen(columns, rows)
     screen.feed(text)
@@ -50,7 +50,7 @@ def render(text: str, columns: int = COLUMNS, rows: int = ROWS, *, limit_chars: 
 class _Screen:
     def __init__(self, columns: int, rows: int) -> None:
         self._columns, self._rows = columns, rows
-        self._scrolled: list[str] = []  # the text above the screen; a line that continues has no line break
+        self._scrolled: list[str] = []  # the text above the screen; a wrapped line has no line break
         self._lines: list[_Row] = [[] for _ in range(rows)]
         self._wrapped: list[bool] = [False] * rows  # for each line: whether it continues in the next line
         # The main screen while the alternate screen is shown: lines, their ``_wrapped``, position of the cursor.

@@ -18,11 +18,11 @@ OnOutput = Callable[[str], object]
 """Called with each piece of a command's output."""
 
 STREAM_LIMIT_BYTES = 1024 * 1024
-# A command that ends sooner is not polled: its output comes with its result.
+# A command that ends within this time is not polled: its output comes with its result.
 FIRST_POLL_S = 0.3
-WAIT_S = 5.0  # time for which the sandbox waits for output before it answers a poll
+WAIT_S = 5.0  # maximum time for which the sandbox waits for output before it answers a poll
 # After the first new bytes, the sandbox waits for more before it answers: this time in the first poll, LINGER_MORE_S
-# longer in each further poll.
+# longer in each further poll, but at most LINGER_MAX_S.
 LINGER_S = 0.25
 LINGER_MORE_S = 0.05
 LINGER_MAX_S = 1.0
@@ -63,7 +63,7 @@ class LiveOutput:
     """Stream the output of one call while the call runs.
 
     Polling errors never affect the command. A failed poll is repeated a few times; after that, the rest of the output
-    is passed on when the command has ended. A poll that hangs is abandoned when the command ends.
+    is passed on when the command has ended. A poll that hangs is abandoned one second after the command ends.
 
     Args:
         client: Sends to the sandbox.
@@ -171,7 +171,7 @@ class LiveOutput:
         await self._emit(self._chunks.end())
 
     async def _emit_log(self, end: int) -> bool:
-        """Pass on the log up to an offset; return False if the log could not be read so far."""
+        """Pass on the log up to an offset; return False if the log could not be read up to this offset."""
         while not self._done and self._chunks.size_bytes < end:
             missing = end - self._chunks.size_bytes
             data = await self._read_log()

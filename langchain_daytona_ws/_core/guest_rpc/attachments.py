@@ -1,4 +1,4 @@
-"""The interface of attachments. An attachment adds a part to each request to the guest, such as mount credentials."""
+"""The interface of attachments. An attachment adds a part to calls to the guest, such as mount credentials."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ class GuestRequest:
         fields: The fields of the request.
         life_s: Seconds for which processes of the request need the workspace, and so valid credentials.
         on_progress: Receives lines about long preparations in the sandbox; None to report no progress.
-        secret: Bytes that no other process in the sandbox can read; None if there is no secret.
+        secret: Bytes that are sent outside the environment variables, which other processes of the sandbox's user can
+            read; None if there is no secret.
     """
 
     port: SandboxPort
@@ -50,7 +51,7 @@ Send: TypeAlias = Callable[[GuestRequest], Awaitable[Answer]]
 
 
 class Attachment(Protocol):
-    """Adds a part to each request to the guest, such as the specification of the workspace's mounts."""
+    """Adds a part to calls to the guest, such as the specification of the workspace's mounts. Polls get no part."""
 
     @property
     def margin_s(self) -> float:

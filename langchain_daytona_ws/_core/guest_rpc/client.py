@@ -1,4 +1,4 @@
-"""Send calls to the guest until they are answered, and run each call at most once."""
+"""Send calls to the guest until they are answered, and run each call that has a key at most once."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class GuestClient:
         variables: The environment variables of each request. They replace the variables that the sandbox was created
             with, so another session may use other variables in the same sandbox.
         new_key: Returns random names for calls and answers.
-        attachments: Each adds a part to each call.
+        attachments: Add their parts to each call.
         programs: The programs that sandboxes keep; shared by the clients of a session.
         set_up: Runs the hooks that have not run yet. It is called before each attempt to send a call.
         starts_if_stopped: Whether to start the sandbox again if it is found stopped.
@@ -126,7 +126,7 @@ class GuestClient:
             fields: The fields of the call. With a ``key`` the call runs at most once; without a ``key`` it may run
                 several times.
             timeout_s: Maximum time for the guest, in seconds.
-            life_s: Seconds for which its processes need the workspace, and so valid credentials. Default:
+            life_s: Seconds for which the processes of the call need the workspace, and so valid credentials. Default:
                 ``timeout_s``.
             within_s: Seconds after which the call is not sent again. Default: enough for the guest's time and retries.
             killable: Whether to kill the command in the sandbox when this call is cancelled.
@@ -135,10 +135,13 @@ class GuestClient:
 
         Raises:
             OutcomeUnknown: The call may or may not have run.
-            SandboxUnavailable: The sandbox could not be reached; nothing ran.
+            SandboxUnavailable: The sandbox could not be reached; a call with a ``key`` did not run.
             SandboxError: The sandbox refused the call, or its answer was unreadable.
             ProvisionError: There was no sandbox, and none could be created.
-            CredentialsRefused: No credentials for the S3 workspace could be obtained; nothing ran.
+            CredentialsRefused: No credentials for the S3 workspace could be obtained; a call with a ``key`` did not
+                run.
+            HookFailed: A command of onCreate or onResume failed; a call with a ``key`` did not run.
+            JobError: The call was to start a job, and too many jobs run; or the record of its job is damaged.
         """
         info = await self._acquire()
         attempts = self._new_attempts(min(timeout_s + self._margin_s + RETRY_WITHIN_S, within_s))
@@ -174,7 +177,7 @@ class GuestClient:
         return only
 
     async def poll(self, info: SandboxInfo, entry: str, request: Answer, *, within_s: float) -> Answer:
-        """Send a request that changes nothing, once and without attachments, and return its answer.
+        """Send a request that changes nothing, without retries and attachments, and return its answer.
 
         Raises:
             PortFault, WorkspaceError: The request got no answer or an unreadable answer, or the guest refused it.

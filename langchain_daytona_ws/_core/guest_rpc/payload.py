@@ -1,4 +1,4 @@
-"""Pack a guest program and its request into one line of shell and environment variables.
+"""Pack a guest program and its request into one line of shell and environment variables; a secret follows the line.
 
 A program is a set of guest modules. The first request that needs the program carries its source. The sandbox keeps the
 compiled modules in a file, and its answer contains the digest of this file. Later requests carry only the digest.

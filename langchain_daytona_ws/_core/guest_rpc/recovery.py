@@ -20,7 +20,8 @@ UNREADABLE_MAX = 2
 SANDBOXES_LOST_MAX = 2
 LONG_REQUEST_S = 10.0
 # Within about 10 seconds, the control plane reports that a sandbox has ended (Daytona API). If the answers have been
-# 502 for longer, and the control plane still reports "started", the sandbox's daemon is assumed to be dead.
+# 502 for at least this time, the control plane still reports "started", and a ping is answered with 502 too, the
+# sandbox's daemon is assumed to be dead.
 DEAD_AFTER_S = 10.0
 
 MAYBE_RAN = {FaultKind.DROPPED, FaultKind.UNREADABLE}
@@ -83,7 +84,8 @@ class Attempts:
 
         Raises:
             SandboxError: Daytona refuses the request.
-            SandboxUnavailable: The time or the number of attempts is used up, and nothing ran.
+            SandboxUnavailable: The time is used up or too many sandboxes were lost, and nothing ran or the call is
+                repeatable; or the control plane did not return the sandbox's state.
             OutcomeUnknown: The call cannot be sent again, and may have run.
         """
         self._record(fault)
@@ -133,7 +135,7 @@ class Attempts:
             self._bad_gateway_since = self.port.now()
 
     async def _revived(self, info: SandboxInfo) -> lifecycle.Revival:
-        """Return the sandbox's state after restarting the sandbox if it was stopped or its daemon is dead."""
+        """Restart the sandbox if it is stopped or its daemon is dead, and a restart is allowed; return its state."""
         revival = await lifecycle.revive(self.port, info, starts=self.starts_if_stopped)
         if revival is not lifecycle.Revival.READY or not self._found_only_a_gateway():
             return revival
@@ -144,7 +146,7 @@ class Attempts:
         return lifecycle.Revival.UNUSABLE
 
     def _found_only_a_gateway(self) -> bool:
-        """Return whether all answers have been 502 for `DEAD_AFTER_S`: the sandbox's daemon may be dead."""
+        """Return whether all answers in the last `DEAD_AFTER_S` were 502: the sandbox's daemon may be dead."""
         return (
             self._bad_gateway_since is not None and self.port.now() - self._bad_gateway_since >= DEAD_AFTER_S
         )

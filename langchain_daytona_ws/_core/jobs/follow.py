@@ -11,7 +11,7 @@ from langchain_daytona_ws.errors import JobError
 
 # Maximum time for which one request waits for output.
 WAIT_S = 20.0
-LINE_MAX_BYTES = 65_536  # a longer line is split
+LINE_MAX_BYTES = 65_536  # a line that is longer than this is split
 RESTARTED = "the machine was stopped and has been started again"
 GONE = "the machine is gone"
 _UNKNOWN = Job("", "running")  # stands for the job until the first answer
@@ -24,7 +24,7 @@ class LogFollower:
         ops: The operations on jobs.
         job_id: The job.
         offset: Byte of the output to start at.
-        tail_lines: Number of last lines to start with; only without ``offset``. Default of both: start at byte 0.
+        tail_lines: Number of last lines to start with; only without ``offset``. If both are None, start at byte 0.
     """
 
     def __init__(self, ops: JobOps, job_id: str, *, offset: int | None, tail_lines: int | None) -> None:
@@ -38,9 +38,9 @@ class LogFollower:
         self._ended = False
 
     async def lines(self) -> list[JobLine] | None:
-        """Wait for output and return its new lines; return an empty list after a wait without output.
+        """Wait for output and return the lines that are complete now; the list is empty if no line is complete.
 
-        After the job's end has been returned, return None.
+        The first call does not wait. After the job's end has been returned, return None.
 
         Raises:
             CommandRefused, JobError, WorkspaceError: As `JobOps.logs` raises.

@@ -34,7 +34,7 @@ class JobTracker:
         idle_minutes: The interval while no job runs.
         most_minutes: Upper limit of the interval: the age at which the sandbox is destroyed; None for no limit.
         on_end: Called once for each job that has ended, with the job, and with True if the result of the present call
-            shows the end, so that its thread needs no notice.
+            shows the end, so that the job's thread needs no notice.
         add_notice: Adds a notice to the next result.
     """
 

@@ -30,8 +30,8 @@ class Job:
     Attributes:
         id: The job's name, unique in the sandbox of the workspace.
         state: ``"running"``; ``"finished"``: the command ended by itself; ``"stopped"``: a call stopped it;
-            ``"timed_out"``: it was stopped at its time limit; ``"lost"``: it ended because the sandbox was stopped, or
-            because the process that supervises the job was killed; or its record is damaged.
+            ``"timed_out"``: it was stopped at its time limit; ``"lost"``: it ended because the sandbox was stopped or
+            deleted, or because the process that supervises the job was killed; or its record is damaged.
         command: The first 2,000 characters of the command.
         exit_code: Exit code of the job's shell; None until the shell has ended, and if the job is lost. 124 if the job
             timed out; 130 if it was stopped, or 137 if its supervisor did not react.

@@ -65,7 +65,8 @@ class JobOps:
         defaults: Variables to set for a command where the sandbox has none of that name.
         remarks: Returns notices for the model about a job that has just started.
         starts: Returns the number of known starts of the sandbox.
-        advise: Returns the hint for a command, its output and its exit code (0 while it runs); None for no hint.
+        advise: Returns the hint for a command, its output and its exit code (0 if there is no exit code); None for no
+            hint.
     """
 
     def __init__(
@@ -93,8 +94,10 @@ class JobOps:
         """Start a command as a job.
 
         Raises:
-            CommandRefused: The command is invalid, or bash found a syntax error. Nothing ran.
-            JobError: 10 jobs are running already (``code="jobs_full"``). Nothing ran.
+            CommandRefused: An argument is invalid, bash found a syntax error, or the idempotency key belongs to an
+                earlier call that started no job. Nothing ran now.
+            JobError: 10 jobs are running already (``code="jobs_full"``); or the idempotency key belongs to a call whose
+                job is not recorded any more (``code="no_job"``). Nothing ran now.
             WorkspaceError: As `GuestClient.call` raises.
         """
         max_duration_s = JOB_DEFAULT_S if max_duration_s is None else max_duration_s
@@ -183,6 +186,7 @@ class JobOps:
         Raises:
             CommandRefused: A number is out of range, or both a tail and an offset are given.
             JobError: There is no such job.
+            WorkspaceError: As `GuestClient.call` raises.
         """
         limit_bytes = self._limit_bytes if limit_bytes is None else limit_bytes
         check_range("limit_bytes", limit_bytes, LOG_PIECE_MIN_BYTES, self._limit_bytes, _bad_range)
@@ -199,6 +203,7 @@ class JobOps:
         Raises:
             CommandRefused: A number is out of range, or both a tail and an offset are given.
             JobError: There is no such job.
+            WorkspaceError: As `GuestClient.call` raises.
         """
         _check_start(offset, tail_lines)
         client = await self._client()

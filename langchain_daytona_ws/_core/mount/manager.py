@@ -28,10 +28,11 @@ from langchain_daytona_ws.errors import SandboxError
 # Starting mount-s3 takes about a second; mount-s3 gives up after 30 seconds.
 MOUNT_S = 45.0
 
-# Credentials that are issued for less than this time are too short: AWS issues them for 900 s or more.
+# Credentials that are issued for less than this time do not last long enough: AWS issues them for 900 s or more.
 SHORT_LIFE_S = 300.0
 
-# The mounter moves files that a mount would hide to such a directory; the helper of a snapshot refuses to mount.
+# The mounter moves files that a mount would hide to such a directory. The mount helper of a snapshot does not move such
+# files: it refuses to mount.
 _FOUND = re.compile(r"/tmp/found-under-workspace-[a-z0-9_]{1,20}")  # noqa: S108 - in the sandbox
 
 _MOUNTER_MODULES = ("mount_request", "locks", "mount_credentials", "mount_check", "mounter")
@@ -43,7 +44,7 @@ class MountManager:
     Args:
         workspace: The prefixes and their mount directories.
         credentials: Returns credentials that are valid for at least the given seconds.
-        forget: Removes credentials that S3 has refused from the cache.
+        forget: Removes from the cache the credentials that S3 has refused.
         delivered: Sandbox id → hash of the credentials in this sandbox; shared by the sync and the async runtime.
         add_notice: Adds a notice to the next result.
         caution: Text added to errors if a network setting may block S3 in the sandbox; ``""`` otherwise.

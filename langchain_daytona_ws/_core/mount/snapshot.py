@@ -41,13 +41,13 @@ class Recipe:
         base_image: A Debian or Ubuntu image with bash, Node and Python 3.8 or newer.
         mount_s3_version: A release of Mountpoint for Amazon S3.
         user: The account that runs commands in the sandbox. If the base image does not have the account, it is created.
-            The account can mount workspaces, and can do nothing else as root. If the user is ``root``, commands can
-            read the credentials.
+            The account can mount workspaces and skills, and can do nothing else as root. If the user is ``root``,
+            commands can read the credentials.
         workspace_root: The directory below which the account may mount workspaces. Ignored if the user is ``root``.
         skills_mount_path: The directory where the account may mount skills. Ignored if the user is ``root``.
 
     Raises:
-        ConfigError: A value is not valid in a Dockerfile.
+        ConfigError: A value is invalid, or the two directories overlap.
     """
 
     base_image: str

@@ -17,7 +17,10 @@ SUDOERS = "/etc/sudoers.d/langchain-daytona-ws"
 
 
 def account(user: str) -> str:
-    """Return the RUN instruction that creates the account, and removes it from groups that can become root."""
+    """Return the RUN instruction that creates the account.
+
+    The instruction also removes the account from groups that can become root, and locks root's password.
+    """
     return _ACCOUNT.replace("@user@", user)
 
 

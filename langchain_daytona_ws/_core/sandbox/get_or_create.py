@@ -63,9 +63,10 @@ async def get_or_create(port: SandboxPort, spec: SandboxSpec, *, reached_before:
         reached_before: As in `lifecycle.provision`.
 
     Raises:
-        ProvisionError: Daytona refused the request; or a sandbox of this name was not created by this package for this
-            workspace (``name_taken``), was created with another configuration (``config_changed``), or did not leave
-            its state in time (``stuck``).
+        ProvisionError: Daytona refused a request or could not be reached; the new sandbox did not start
+            (``create_failed``); or a sandbox of this name was not created by this package for this workspace
+            (``name_taken``), was created with another configuration (``config_changed``), or did not leave its state
+            in time (``stuck``).
     """
     search = _Search(port, spec, reached=reached_before)
     while True:
@@ -91,11 +92,13 @@ async def get_or_create(port: SandboxPort, spec: SandboxSpec, *, reached_before:
 
 
 async def find(port: SandboxPort, spec: SandboxSpec) -> SandboxInfo | None:
-    """Return the workspace's sandbox, even if it was created with another configuration; None if there is no sandbox.
+    """Return the workspace's sandbox, even if it was created with another configuration.
+
+    Return None if there is no sandbox, or if the sandbox is being deleted.
 
     Raises:
-        ProvisionError: Daytona refused the request, or the sandbox of this name was not created by this package for
-            this workspace (``name_taken``).
+        ProvisionError: Daytona refused the request or could not be reached, or the sandbox of this name was not created
+            by this package for this workspace (``name_taken``).
     """
     found = await _Search(port, spec).get()
     if found is None or found.state in _DELETING:
@@ -215,10 +218,11 @@ class _Search:
             self.notice = self.notice or RESTARTED_NOTICE
 
     async def repair(self, found: SandboxInfo) -> None:
-        """Recover a failed sandbox if Daytona can; otherwise delete it, so that a new sandbox replaces it.
+        """Recover a failed sandbox once if Daytona can; otherwise delete it, so that a new sandbox replaces it.
 
         Raises:
-            ProvisionError: This search created the failed sandbox, so a new sandbox would probably fail too.
+            ProvisionError: This search created the failed sandbox, so a new sandbox would probably fail too; or Daytona
+                refused the change for good.
         """
         if found.recoverable and not self._again(f"recover {found.id}"):
             if await self._changed(

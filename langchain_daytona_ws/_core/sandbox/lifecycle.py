@@ -1,4 +1,4 @@
-"""Create, check, restart and delete a sandbox. Retries create no second sandbox and leave no sandbox behind."""
+"""Create, check, restart and delete a sandbox. Retries of a create do not create a second sandbox."""
 
 from __future__ import annotations
 
@@ -61,7 +61,8 @@ async def provision(
             seconds only.
 
     Raises:
-        ProvisionError: No sandbox was created; ``code`` names the cause, and the message a remedy.
+        ProvisionError: No sandbox was created or started, or it is in another organization; ``code`` names the cause,
+            and the message a remedy.
     """
     try:
         info = await _create(port, spec, reached=reached_before)
@@ -273,10 +274,10 @@ async def discard(port: SandboxPort, id_or_name: str, *, within_s: float = DELET
     Args:
         port: The API.
         id_or_name: The sandbox.
-        within_s: Seconds for which a failed request is repeated.
+        within_s: Seconds for which a request is repeated after a passing fault.
 
     Raises:
-        SandboxUnavailable: The sandbox could not be deleted in this time.
+        SandboxUnavailable: Daytona refused the deletion, or the sandbox could not be deleted in this time.
     """
     until, pause_s = port.now() + within_s, FIRST_PAUSE_S
     while True:

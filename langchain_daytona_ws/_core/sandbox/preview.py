@@ -79,7 +79,8 @@ async def preview_url(
 
     Raises:
         CommandRefused: An argument is invalid, or there is no sandbox yet (``code="no_server"``).
-        SandboxError: Daytona refused, or the sandbox is gone.
+        SandboxError: Daytona refused or could not be reached, or the sandbox is gone or cannot be used.
+        ProvisionError: As ``acquire`` raises.
     """
     check_preview(port, expires_s)
     if not may_exist:

@@ -71,6 +71,8 @@ def age_s(text: str) -> int | None:
 def prunable(sandboxes: Iterable[SandboxSummary], *, now: float, older_than_s: float) -> list[SandboxSummary]:
     """Return the sandboxes of this package that have not been used for more than ``older_than_s`` seconds.
 
+    A sandbox that is being deleted, or whose last use is not known, is not returned.
+
     A running sandbox is returned only if it has also been unused for longer than its auto-stop interval. A background
     job may still run in it: a job does not count as use, but raises this interval.
     """
@@ -89,7 +91,8 @@ async def remove(port: SandboxPort, sandbox_id: str) -> None:
     """Delete a sandbox, and wait until it is gone.
 
     Raises:
-        SandboxUnavailable: The sandbox could not be deleted, or still exists a minute later.
+        SandboxUnavailable: The sandbox could not be deleted, or Daytona has not confirmed a minute later that it is
+            gone.
     """
     await discard(port, sandbox_id)
     until, last_state = port.now() + DELETE_WITHIN_S, "its state could not be read"

@@ -58,7 +58,7 @@ def remedy_for(fault: PortFault, otherwise: str = "refused") -> tuple[str, str]:
 
 
 def create_error(fault: PortFault, *, nothing_created: bool) -> ProvisionError:
-    """Return the error for a failed create, with its remedy.
+    """Return the error for a failed request while a sandbox is created, found or started, with its remedy.
 
     Args:
         fault: The failure.

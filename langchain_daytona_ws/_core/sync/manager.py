@@ -1,4 +1,6 @@
-"""The `Attachment` to calls that synchronises an S3 workspace with the sandbox's disk before and after each call.
+"""The `Attachment` to calls that synchronises an S3 workspace with the sandbox's disk before and after a call.
+
+Calls of the guest module ``jobs`` are not synchronised.
 
 A process in the sandbox, the *resident*, pulls changed files from S3 before a command and pushes changed files to S3
 after the command. It keeps running between calls, and has one set of credentials for its life. The attachment sends the
@@ -31,8 +33,8 @@ logger = logging.getLogger("langchain_daytona_ws")
 MARGIN_S = 60.0
 JOBS = "jobs"  # the only entry module whose calls do not access the workspace
 PULL_LIMIT_S = 3600.0
-# Maximum time for which one request waits for a pull or a push. A longer one continues in the resident, and the next
-# request waits for it.
+# Maximum time for which one request waits for a pull or a push. A pull or a push that takes longer continues in the
+# resident, and the next request waits for it.
 WAIT_S = 20.0
 PROGRESS_EVERY_S = 3.0
 PAUSE_S = 0.5  # a hostile sandbox may answer at once, without waiting
@@ -56,7 +58,7 @@ class SyncState:
     refused: set[str] = field(default_factory=set)
 
     def take_unsaved(self) -> list[SyncReport]:
-        """Forget all sandboxes, because they are gone; return the reports with files that are not in S3."""
+        """Forget all sandboxes, because they are gone; return the reports with files that were not pushed to S3."""
         reports = list(self.reports.values())
         self.reports.clear()
         self.started.clear()
@@ -64,12 +66,12 @@ class SyncState:
 
 
 class SyncManager:
-    """Add the id of the resident to each request; send the resident itself if the sandbox lacks it.
+    """Add the id of the resident to requests that access the workspace; send the resident if the sandbox lacks it.
 
     Args:
         workspace: The prefixes and their directories.
         credentials: Returns credentials that are valid for at least the given seconds.
-        forget: Removes credentials that S3 has refused from the cache.
+        forget: Removes from the cache the credentials that S3 has refused.
         state: The state of the session's sandboxes.
         now: Returns Unix time in seconds.
     """
@@ -106,7 +108,7 @@ class SyncManager:
 
         If the sandbox reports that no resident runs, the request is sent again with the resident. If S3 refuses the
         resident's credentials, the request is sent once more with new credentials. During a long pull, the request is
-        repeated until the pull has ended; the command has not begun until then.
+        repeated until the pull has ended, for about an hour at most; the command does not begin before the pull ends.
         """
         if request.entry == JOBS:
             return await send(request)

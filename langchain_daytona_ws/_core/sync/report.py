@@ -36,7 +36,9 @@ _FAILURES = {
 
 @dataclass(frozen=True, slots=True)
 class SyncReport:
-    """The result of the synchronisation before and after a call. Lists have at most ten entries.
+    """The result of the synchronisation before and after a call.
+
+    Lists have at most ten entries for each synchronisation; the counts include the entries that are left out.
 
     Attributes:
         pulled: Number of files copied from S3 to the sandbox.
@@ -54,8 +56,9 @@ class SyncReport:
         skipped_count: Number of such files and objects.
         unpushed: Names of files that are not in S3 yet.
         unpushed_count: Number of such files; -1 if the number is unknown.
-        failure: Code of the failure, if not all files were synchronised; otherwise ``""``.
-        detail: The error message of S3, for the engineer.
+        failure: Code of the failure, if not all files were synchronised; ``"pending"`` if the push still continues;
+            otherwise ``""``.
+        detail: The error message of S3 or of the failed call, for the engineer.
         duration_s: Seconds that the synchronisation took in the sandbox.
         round_trip_s: Seconds that the last listing of the prefix took.
         free_bytes: Free space on the workspace's disk.
@@ -88,7 +91,7 @@ class SyncReport:
 
     @property
     def is_saved(self) -> bool:
-        """Whether the sandbox has no files that are not in S3."""
+        """Whether no files remain to be pushed to S3. Skipped files, which cannot be saved to S3, do not count."""
         return self.unpushed_count == 0
 
     @property
@@ -142,7 +145,11 @@ class SyncReport:
         )
 
     def merged(self, later: SyncReport) -> SyncReport:
-        """Return one report for this synchronisation and a later one: numbers are added, conflicts are joined."""
+        """Return one report for this synchronisation and a later one.
+
+        The numbers of files that were pulled, pushed, deleted or removed are added, and so are ``duration_s`` and the
+        conflicts, the restored and the skipped files. All other fields are those of the later report.
+        """
         return replace(
             later,
             pulled=self.pulled + later.pulled,
@@ -195,7 +202,8 @@ def _conflict_notices(conflicts: tuple[tuple[str, str], ...]) -> Iterator[str]:
 def read_report(text: object) -> SyncReport:
     """Return the report in the field ``sync`` of a guest's answer, which may be forged.
 
-    If the field is malformed, the report has the failure ``unreadable``.
+    If the field is not a JSON object, the report has the failure ``unreadable``. An invalid value in the object is
+    replaced by 0 or by an empty value.
     """
     try:
         values = json.loads(text) if isinstance(text, str) else None
