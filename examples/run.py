@@ -44,6 +44,7 @@ def execute(path: Path) -> Any:
 
     Raises:
         NotebookFailed: A cell raised, or wrote to standard error.
+        TimeoutError: A cell ran longer than CELL_TIMEOUT_S.
     """
     notebook = nbformat.read(path, as_version=4)
     # The kernel writes a history, a profile and its sockets here, not into the user's folders. The name is short, since
@@ -76,7 +77,7 @@ def execute(path: Path) -> Any:
 
 
 def _as_committed(path: Path, notebook: Any) -> Any:
-    """Remove data that differs between runs or machines."""
+    """Remove data that differs between runs or machines; refuse output on standard error."""
     notebook.metadata = nbformat.from_dict(_METADATA)
     for cell in notebook.cells:
         cell.metadata = nbformat.from_dict({})

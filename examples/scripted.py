@@ -12,7 +12,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import Runnable
 
-# Ids are unique: a session answers a call with a known id from its record.
+# Ids are unique, because a session answers a repeated id with the recorded result.
 _numbers = itertools.count(1)
 
 
@@ -24,7 +24,10 @@ def turn(text: str = "", /, **calls: dict[str, Any]) -> AIMessage:
 
 
 class ScriptedModel(BaseChatModel):
-    """A chat model that returns the next message of its script for any input, and repeats the last one."""
+    """A chat model that returns the next message of its script, and repeats the last one.
+
+    The number of AI messages in the input decides which message is next; the input has no other effect.
+    """
 
     script: Sequence[AIMessage]
 

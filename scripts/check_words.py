@@ -1,8 +1,8 @@
 """Check prose and names against the word list in ``words.toml``: ``check_words.py [PATH ...]``.
 
 It must run in the root of the checkout. It reads docstrings, comments, messages and names of Python files, comments of
-scripts, Markdown files and notebooks. Without paths it checks all files, and also reports exceptions of the word list
-that no text needs.
+scripts, TOML files and the Makefile, Markdown files and notebooks. Without paths it checks all files, and also reports
+exceptions of the word list that no text needs.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ def _of_docstring(first_line: int, text: str) -> Block:
 
 
 def names_of_python(source: str) -> Iterator[tuple[str, int]]:
-    """Yield each name that is bound, with its line."""
+    """Yield the names that definitions, parameters, assignments and import aliases bind, with their lines."""
     for node in ast.walk(ast.parse(source)):
         match node:
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():

@@ -62,7 +62,7 @@ make_env() {
     fi
 }
 
-# unpack SDIST FOLDER: unpack the tests without the package, so that they import the wheel.
+# unpack SDIST FOLDER: unpack the source distribution without the package, so that its tests import the wheel.
 unpack() {
     mkdir -p "$2"
     tar -xzf "$1" -C "$2" --strip-components=1

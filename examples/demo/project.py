@@ -88,7 +88,7 @@ class TestRun:
 async def set_up(session: WorkspaceSession, package: Package) -> None:
     """Write the package's source into the workspace, and plant the bug."""
     await session.files.awrite(ARCHIVE, package.archive)
-    # Unpacked elsewhere: tar cannot set times and modes in a workspace on S3.
+    # Unpacked elsewhere: tar cannot set times and modes in a mounted workspace.
     unpacked = await session.arun(
         f'd=$(mktemp -d) && tar -xzf {ARCHIVE} -C "$d" --strip-components=1 --exclude=docs --no-same-owner && '
         f'cp -r "$d"/. . && rm -r "$d" {ARCHIVE} && python3 --version',

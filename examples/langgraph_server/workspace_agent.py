@@ -19,7 +19,7 @@ else:
     model = init_chat_model(MODEL)
 
 # The account is read from DAYTONA_API_KEY. A persistent sandbox outlives this process: after a restart, and in any
-# other worker, a thread finds its files again. Without requests it is stopped after 15 minutes.
+# other worker, a thread finds its files again. Without requests the sandbox is stopped after 15 minutes.
 config = SandboxConfig(persistent=True, permission_mode="edit")
 pool = WorkspacePool(config, key="thread", approver=InterruptApprover())
 

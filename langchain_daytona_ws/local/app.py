@@ -31,7 +31,10 @@ logger = logging.getLogger(__name__)
 
 
 class Middleware:
-    """Applied to every request: records the request, injects faults, checks the API key, and answers errors."""
+    """Records a request, injects faults, checks the API key, and answers errors.
+
+    Applied to every request, except one with a method that its path does not have: Starlette answers it with 405.
+    """
 
     def __init__(self, *, api_key: str, journal: Journal, faults: Faults, fleet: Fleet, clock: Clock) -> None:
         self._authorization = f"Bearer {api_key}".encode()

@@ -1,4 +1,4 @@
-"""Errors of the local server, and the bodies in which it reports them. The texts are Daytona's."""
+"""Errors of the local server, and the bodies in which it reports them. The format of the bodies is Daytona's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class S3Unavailable(RuntimeError):
 
 
 class ApiError(Exception):
-    """An error of the control plane, answered as JSON."""
+    """An error that the server itself reports, not the daemon in a sandbox; answered as JSON."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -74,4 +74,4 @@ _CODES = {
 
 
 class DaemonGone(Exception):
-    """The sandbox is in the state `started`, but its daemon does not answer. Reported as a 502 without a body."""
+    """The sandbox is `started`, but its daemon gives no valid answer. Reported as a 502 without a body."""

@@ -23,12 +23,12 @@ FaultKind: TypeAlias = Literal[
     "drop_before",  # read the request, do nothing, close the connection without a byte
     "drop_after",  # carry out the request, then close the connection without a byte
     "status",  # answer `status` with `headers`, do nothing
-    "slow_body",  # carry out the request, send the headers, wait `delay_s`, then send the body
+    "slow_body",  # carry out the request, send the headers, wait `delay_s` before each part of the body
     "truncate",  # carry out the request, send half of the body, close the connection
     "malformed",  # carry out the request, answer 200 with a body that is not JSON
     "pending",  # the state change ends `delay_s` after the answer, by the server's clock
     "stuck",  # the state change never ends: a create stays "creating", a stop "stopping"
-    "fail",  # the state change ends in the state "error"
+    "fail",  # the state change ends in the state "error", the build of a snapshot in "build_failed"
     "lost",  # destroy the sandbox, then process the request
     "act_before",  # call `act` in a thread, then process the request
     "act_after",  # carry out the request, call `act` in a thread, then answer
@@ -49,9 +49,9 @@ class Fault:
             from a generator seeded with `seed`.
         seed: see `probability`; with the same seed the fault applies to the same requests.
         delay_s: the delay of the kinds latency, slow_body and pending, in seconds.
-        status: the HTTP status of the kind status. A 502 has an empty body, as from a proxy.
+        status: the HTTP status of the kind status. A 502 without `body` has an empty body, as from a proxy.
         headers: the headers of the kind status, for example {"Retry-After": "1"}.
-        body: the body of the kind status; None for the usual error body.
+        body: the body of the kind status; None for the usual error body of `status`.
         act: the function that the kinds act_before and act_after call. It may change this server or the client.
     """
 
@@ -127,7 +127,7 @@ class Faults:
 
 
 def first(faults: Iterable[Fault], *kinds: FaultKind) -> Fault | None:
-    """Return the first fault of one of these kinds."""
+    """Return the first fault of one of these kinds; None if there is none."""
     return next((fault for fault in faults if fault.kind in kinds), None)
 
 
@@ -214,7 +214,7 @@ def _delayed(scope: Scope, send: Send, delay_s: float) -> Send:
 
 
 async def _sleep(scope: Scope, seconds: float) -> None:
-    """Sleep, at most until the server stops."""
+    """Sleep, at most until the server stops or is reset."""
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(scope["state"]["closing"].wait(), seconds)
 

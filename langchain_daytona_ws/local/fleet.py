@@ -125,7 +125,7 @@ class Fleet:
         """Destroy the sandbox and its disk; with `force` also during another state change."""
         if not force:
             self._require_settled(record)
-        # Rename the record, so that another sandbox can have the name at once; only once, if destroy is repeated.
+        # Rename the record, so that a new sandbox can have the name at once. A repeated destroy does not rename again.
         if record.desired_state != "destroyed":
             record.name = f"DESTROYED_{record.name}_{secrets.token_hex(4)}"
         end_processes = _end_processes(record)
@@ -148,7 +148,7 @@ class Fleet:
         record.updated_at = self._clock.now()
 
     async def hold(self, record: SandboxRecord, state: str) -> None:
-        """Stop all processes in the sandbox and set a transitional state that does not end by itself."""
+        """Stop all processes in the sandbox and set a transitional state, which only a destroy or `fail` ends."""
         await asyncio.to_thread(_end_processes(record))
         record.state, record.changing = state, True
         record.updated_at = self._clock.now()
@@ -218,14 +218,17 @@ class Fleet:
         action: Callable[[], ProcessTree | None],
         faults: Iterable[Fault],
     ) -> None:
-        """Set the state `interim`, run `action` in a thread, then set the state `final`."""
+        """Set the state `interim`, run `action` in a thread, then set the state `final`; `error` if `action` fails.
+
+        A fault can delay or prevent the end, or make it fail.
+        """
         record.changing = True
         record.state = interim
         record.desired_state = final
         record.updated_at = self._clock.now()
 
         async def finish() -> None:
-            if record.state == interim:  # the sandbox was not destroyed in the meantime
+            if record.state == interim:  # the state was not changed in the meantime, for example by `destroy`
                 await self._finish(record, final, action, failing=first(faults, "fail") is not None)
 
         if first(faults, "stuck"):

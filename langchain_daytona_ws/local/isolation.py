@@ -35,8 +35,9 @@ END_S = 10.0
 DAEMON_FOLDER = "/run/daytona"
 # The process name of Daytona's daemon. `pkill python` in the sandbox must not kill the local daemon.
 DAEMON_NAME = "daytona"
-# With these rights, root in the sandbox can change all its files and processes. It cannot mount, configure the network
-# or trace processes. The rights apply only in the sandbox's user namespace.
+# With these rights, root in the sandbox can change all files of its disk, and signal all its processes. It cannot
+# configure the network or trace the daemon, and it can mount only if `mounts` is set. The rights apply only in the
+# sandbox's user namespace.
 CAPABILITIES = (
     "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_NET_BIND_SERVICE",
     "CAP_SETGID", "CAP_SETUID", "CAP_SYS_CHROOT",
@@ -125,8 +126,8 @@ class Bubblewrap:
     """Sandboxes with their own root folder, processes, hostname and users.
 
     A sandbox runs as an unprivileged uid of the host, which is root (uid 0) in the sandbox. If the server runs as
-    root, each sandbox gets another unprivileged uid, because the host's root could write to /proc/sys. A sandbox uses
-    the network of the host, unless it is started `offline`.
+    root, each sandbox gets a random unprivileged uid of its own, because the host's root could write to /proc/sys. A
+    sandbox uses the network of the host, unless it is started `offline`.
 
     Args:
         root: The server's folder.
@@ -137,6 +138,7 @@ class Bubblewrap:
 
     Raises:
         IsolationUnavailable: sandboxes cannot be isolated on this machine.
+        S3Unavailable: with `mounts`, a dependency is not installed.
     """
 
     home = rootfs.HOME
@@ -343,6 +345,8 @@ def _pidfd(pid: int) -> int | None:
 def _popen_without_keys(argv: list[str], **options: Any) -> subprocess.Popen[bytes]:
     """Start a process with a new session keyring: the server's keyring may hold keys that sandboxes must not read.
 
+    On architectures that `_KEYCTL` does not list, the process keeps the server's keyring.
+
     Keyrings belong to threads, and a child inherits the keyring of the thread that starts it. A separate thread
     joins the new keyring, so that the rest of this process keeps its own.
     """
@@ -447,7 +451,7 @@ def _require_reachable(root: Path) -> None:
 
 
 def _unprivileged_uid() -> int:
-    """Choose a host uid without an account, from the upper quarter of the available uids."""
+    """Choose a random host uid from the upper part of the available uids, where accounts are unusual."""
     with open("/proc/self/uid_map") as file:
         first, _, count = (int(field) for field in file.readline().split())
     highest = min(first + count, 2**31) - 1

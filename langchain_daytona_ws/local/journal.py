@@ -1,4 +1,4 @@
-"""The journal: a record of all requests, in order of arrival."""
+"""The journal: a record of the latest requests, in order of arrival."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Request:
-    """A recorded request. `status` is None while the request is open, or if the connection closed without an answer."""
+    """A recorded request.
+
+    `status` is None while the request is open, or if a fault closed the connection without an answer. It is 400 if the
+    client closed the connection while an endpoint read the body.
+    """
 
     method: str
     path: str

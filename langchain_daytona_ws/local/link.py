@@ -18,7 +18,10 @@ RETRY_S = 0.02
 
 
 class Link:
-    """Calls the daemon of one sandbox. The daemon's answers are not trusted, and are checked before use."""
+    """Calls the daemon of one sandbox.
+
+    The daemon's answers are not trusted: a header must be a JSON object of limited length.
+    """
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
@@ -72,7 +75,7 @@ class Link:
             yield answer, connection
 
     async def _pass_to_daemon(self, daemon_end: socket.socket) -> None:
-        """Send the socket to the daemon. If the daemon does not read, as after SIGSTOP, raise BlockingIOError."""
+        """Send the socket to the daemon. If it does not read for 5 s, as after SIGSTOP, raise BlockingIOError."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + PASS_TIMEOUT_S
         while True:

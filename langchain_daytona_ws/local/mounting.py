@@ -16,8 +16,8 @@ from .scratch import copy_compiled
 HOME = "/opt/aws/mountpoint-s3"
 DEVICE = "/dev/fuse"
 _FUSE_DEVICE_NUMBER = os.makedev(10, 229)
-# Folders on the usual PATH. /usr is bound read-only, so the program is bound to the first of these folders that is
-# empty on the host.
+# Folders on the PATH of Debian's users; `rootfs.SYSTEM_PATH` has only the first. /usr is bound read-only, so the
+# program is bound to the first of these folders that is empty on the host.
 _PATH_FOLDERS = ("/usr/local/sbin", "/usr/local/games")
 # All pure Python, so that any interpreter in the sandbox can import them.
 _LIBRARIES = ("botocore", "dateutil", "jmespath", "mfusepy", "six", "urllib3")
@@ -69,7 +69,7 @@ class MountTools:
 
     @property
     def path_folder(self) -> str | None:
-        """The folder to add to PATH; None if the program is in a folder on the usual PATH."""
+        """The folder to add to PATH; None if the program is bound to one of `_PATH_FOLDERS`."""
         return None if self._path_folder() else f"{HOME}/bin"
 
     def binds(self) -> list[str]:
@@ -151,7 +151,8 @@ def _copy(name: str, library: Path) -> None:
 def _device(folder: Path) -> Path | None:
     """Return a FUSE device that the sandboxes' users can open; None if there is none.
 
-    If only root can open /dev/fuse of the machine, create another device in `folder`; /dev/fuse is not changed.
+    If other users cannot open the machine's /dev/fuse, and the server runs as root, create another device in `folder`;
+    /dev/fuse is not changed.
     """
     with contextlib.suppress(OSError):
         if stat.S_IMODE(os.stat(DEVICE).st_mode) & 0o006 == 0o006:

@@ -1,8 +1,8 @@
 """Previews: pages of servers in the sandboxes, under an address with a token (assumed, from Daytona's documentation).
 
 Daytona serves each preview under its own host name, ``{port}-{token}.{domain}``. This server has one address, so the
-name is the first part of the path instead; a page that links to ``/style.css`` is incomplete here. WebSockets are not
-served.
+name is in the path instead, ``/preview/{port}-{token}/``; a page that links to ``/style.css`` is incomplete here.
+WebSockets are not served.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Previews:
         return json_reply({"sandboxId": record.id, "port": port, "token": token, "url": url})
 
     async def expire(self, request: Request) -> Response:
-        """End a signed link before its time."""
+        """End a signed link before it expires."""
         record, port = self._target(request)
         known = self._signed.get(request.path_params["token"])
         if known is not None and (known.sandbox_id, known.port) == (record.id, port):

@@ -106,7 +106,7 @@ class Proxy:
 
 
 def without_body(handler: Handler) -> Handler:
-    """Return the handler; if the daemon is 0.190, its error answers have no body."""
+    """Return a handler that calls `handler`; if the daemon is 0.190, error answers have no body."""
 
     async def answer(link: Link, request: Request) -> Response:
         try:

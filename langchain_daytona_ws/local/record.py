@@ -21,8 +21,8 @@ def timestamp(seconds: float) -> str:
 class SandboxRecord:
     """The record of a sandbox. Intervals are in minutes, times in seconds since the epoch.
 
-    An auto_stop_interval of 0 disables auto-stop, ttl_minutes of 0 disables the time-to-live. An
-    auto_delete_interval of -1 disables auto-delete; with 0 a stop destroys the sandbox.
+    An auto_stop_interval of 0 disables auto-stop, an auto_archive_interval of 0 disables auto-archive, ttl_minutes of
+    0 disables the time-to-live. An auto_delete_interval of -1 disables auto-delete; with 0 a stop destroys the sandbox.
     """
 
     id: str
@@ -34,7 +34,7 @@ class SandboxRecord:
     updated_at: float
     state: str = "creating"
     desired_state: str = "started"
-    # During a state change, other changes are refused.
+    # True during a state change: requests for another state change are refused.
     changing: bool = False
     error_reason: str | None = None
     snapshot: str | None = "default"

@@ -21,7 +21,7 @@ LOCK = "lock"
 def folder(parent: Path | None) -> Iterator[Path]:
     """Create a folder in `parent`, yield it, and remove it at the end.
 
-    First remove the folders of killed servers: folders in `parent` whose lock is free.
+    First remove the folders of killed servers: this user's server folders in `parent` whose lock is free.
 
     Args:
         parent: Created if it is missing; None for the system's temporary folder.
@@ -51,7 +51,7 @@ def copy_compiled(package: Path, target: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder and its contents, including folders whose permissions forbid it to their owner.
+    """Remove a folder and its contents, including folders whose permissions forbid their owner to change them.
 
     Uses `rm`, because shutil fails on trees deeper than Python's recursion limit and on paths longer than PATH_MAX.
     """

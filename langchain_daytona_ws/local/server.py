@@ -49,14 +49,16 @@ class LocalDaytona:
             /etc/shells lists them, else $SHELL or sh.
         clock: a `ManualClock` for tests of auto-stop and other intervals; None uses the system's time.
         allow_remote: see `host`.
-        root: the folder for sandbox disks, created if missing; None uses a temporary folder, removed at the end.
-            The unprivileged users of the sandboxes must be able to enter it.
+        root: the folder in which the server creates its own folder for sandbox disks, and removes that folder at
+            the end. `root` is created if missing; None uses the system's temporary folder. The unprivileged users
+            of the sandboxes must be able to enter it.
         organization_id: the organization of all sandboxes; None generates a random id.
         disk_bytes: the size of /tmp, and of /mnt, in each sandbox, in bytes; both are then in memory, and empty
             after a stop. None sets no limit. Not for isolation="none".
         daemon: the version of Daytona's daemon to imitate in the sandboxes. "0.190" is the last public version, as
-            measured. "0.226" is a newer version, as the models of SDK 0.226 describe it: all errors have a body and
-            a `source`, files have a `path`, listings accept a `depth`, and the environment can be changed.
+            measured. "0.226" is a newer version, as the models of SDK 0.226 describe it: errors of file operations
+            have a body too, most error bodies have a `source`, files have a `path`, listings accept a `depth`, and
+            the environment can be changed.
         s3: also serve S3 and STS (see `s3`), and install mount-s3 in the sandboxes. Not for isolation="none".
         mount_s3: with `s3`, the path of the original mount-s3 to install instead of the local program.
         s3_store: with `s3`, a store with S3 and STS to use instead of moto, such as MinIO.
@@ -64,6 +66,7 @@ class LocalDaytona:
     Raises:
         IsolationUnavailable: from `start`, if sandboxes cannot be isolated here; the message says what to do.
         S3Unavailable: from `start`, if `s3` is set and a dependency is not installed.
+        OSError: from `start`, if the server cannot listen at `host` and `port`.
         ValueError: if arguments are invalid, or `host` is not loopback and `allow_remote` is not set.
     """
 
@@ -194,7 +197,7 @@ class LocalDaytona:
 
     @property
     def requests(self) -> list[Request]:
-        """The requests since the start or the last clear, in order of arrival; at most the last 100,000."""
+        """The requests since the last `clear_requests` or `reset`, in order of arrival; at most the last 100,000."""
         if self._running is not None:
             # The client may have the answer before the server has recorded it: wait until the server has.
             self._running.run(asyncio.sleep(0))
@@ -226,7 +229,7 @@ class LocalDaytona:
 
     @property
     def s3_endpoint(self) -> str:
-        """The URL of S3 and STS, valid on the host and in sandboxes."""
+        """The URL of S3 and STS, valid on the host and in sandboxes that have a network."""
         return self.s3.endpoint
 
     def make_bucket(self, name: str, region: str = DEFAULT_REGION) -> str:
@@ -263,7 +266,8 @@ class LocalDaytona:
     def hold_sandbox(self, sandbox_id: str, state: str) -> None:
         """Stop all processes in a sandbox and hold it in a transitional state, such as `stopping`.
 
-        The state ends only by the sandbox's time-to-live, `destroy_sandbox`, `fail_sandbox`, `reset` or `stop`.
+        The state ends only by the sandbox's time-to-live, the fault `lost`, `destroy_sandbox`, `fail_sandbox`,
+        `reset` or `stop`.
         """
         self._active.run(self._active.fleet.hold(self._active.fleet.get(sandbox_id), state))
 
@@ -273,7 +277,7 @@ class LocalDaytona:
         Destroys sandboxes, deletes snapshots and faults, ends open requests, and clears the recorded requests.
 
         Raises:
-            TimeoutError: a client keeps sending requests.
+            TimeoutError: requests are still open after 50 seconds, for example because a client keeps sending them.
         """
         self.faults.clear()
         self._active.run(self._active.reset(self._journal))

@@ -32,7 +32,10 @@ logger.setLevel(logging.ERROR)
 
 
 class ServerThread:
-    """Runs the server in a thread with its own event loop. Call its methods from other threads."""
+    """Runs the server in a thread with its own event loop.
+
+    Call its methods from other threads; pass the coroutine `reset` to `run`.
+    """
 
     def __init__(self, server_socket: socket.socket, fleet: Fleet, application: Any, clock: Clock) -> None:
         self.fleet = fleet
@@ -72,7 +75,11 @@ class ServerThread:
         self.run(self._listener.startup([self._server_socket]))
 
     async def reset(self, journal: Journal) -> None:
-        """Destroy all sandboxes and end all open requests, including those that arrive in the meantime."""
+        """Destroy all sandboxes and end all open requests, including requests that arrive in the meantime.
+
+        Raises:
+            TimeoutError: requests are still open after RESET_S.
+        """
         deadline = self._loop.time() + RESET_S
         while self.fleet.all() or journal.open_count:
             if self._loop.time() > deadline:
@@ -134,7 +141,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 class _Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-    """Registers the transport of each open connection, so that a request can close its own."""
+    """Registers the transport of each open connection, so that a fault can close its request's connection."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -151,7 +158,7 @@ class _Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
 
 
 class Listener(uvicorn.Server):
-    """Serves an application on bound sockets. `accepting` is set when connections are accepted."""
+    """Serves an application on bound sockets. `accepting` is set at the first start, and stays set."""
 
     def __init__(self, app: ASGIApp) -> None:
         super().__init__(
@@ -179,12 +186,12 @@ class Listener(uvicorn.Server):
         self.lifespan.state["closing"] = self._closing
 
     def request_exit(self) -> None:
-        """Stop serving when the open requests are answered. Call it on the server's loop."""
+        """Stop serving when the open requests are answered, or after 5 seconds. Call it on the server's loop."""
         self._closing.set()
         self.should_exit = True
 
     async def close_connections(self) -> None:
-        """Close the listening sockets and all connections at once; `startup` opens the sockets again."""
+        """Close the listening sockets and all connections at once; `startup` listens again, on new sockets."""
         servers, self.servers = self.servers, []
         for server in servers:
             server.close()

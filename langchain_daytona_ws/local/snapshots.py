@@ -44,7 +44,7 @@ class Snapshots:
             self._add(name, None, general=True, now=now)
 
     def require(self, name: str, now: float) -> None:
-        """Raise the API's 400 unless an active snapshot has this name."""
+        """Raise the API's 400 unless an active snapshot has this name or id."""
         snapshot = self._find(name, now)
         if snapshot is None:
             raise ApiError(400, f"Snapshot {name} not found. Did you add it through the Daytona Dashboard?")
@@ -58,7 +58,7 @@ class Snapshots:
         return snapshot
 
     def create(self, body: dict[str, Any], now: float, faults: Iterable[Fault] = ()) -> dict[str, Any]:
-        """Add a snapshot. With a Dockerfile its state is `building`; `faults` decide how and when that ends."""
+        """Add a snapshot. With a Dockerfile its state is `building`; `faults` decide how and when the build ends."""
         name = body.get("name")
         if not isinstance(name, str) or not name:
             raise ApiError(400, "name should not be empty")

@@ -34,7 +34,7 @@ def status(error: Exception) -> int:
 
 
 class Bucket:
-    """The keys of a bucket below a prefix. A failure is reported as EIO, never as EACCES, except where documented."""
+    """The keys of a bucket below a prefix. Failures are OSErrors with EIO, even for a 403, except where documented."""
 
     def __init__(self, client: Any, name: str, prefix: str) -> None:
         self._client = client
@@ -86,7 +86,9 @@ class Bucket:
         self._call("delete_object", path, Key=self._key(path))
 
     def rename(self, old: str, new: str, *, overwrite: bool) -> None:
-        """Rename an object in S3, which only directory buckets support; raise ENOSYS if S3 returns 501.
+        """Rename an object in S3, which only directory buckets support.
+
+        Raise ENOSYS if S3 returns 501, ENOENT for 404, EEXIST for 412, and EIO for other failures.
 
         A 200 counts as success, as in the original. Some stores without RenameObject return 200 too, and the file is
         lost.

@@ -61,8 +61,8 @@ def connect(options: argparse.Namespace) -> Any:
     """Return a client that can list the prefix. If no region is configured, the client uses the bucket's region.
 
     Raises:
-        MountFailed: S3 refused.
-        Unreachable: S3 did not answer.
+        MountFailed: the client could not be created, or the listing failed.
+        Unreachable: S3 did not answer the first request.
     """
     configured = options.region or os.environ.get("AWS_REGION")
     region = configured or "us-east-1"

@@ -52,7 +52,7 @@ class FileSystem(Operations):  # type: ignore[misc]
         self._open_files: dict[int, tuple[str, Reader | Writer]] = {}
         self._open_folders: dict[int, str] = {}
         self._lock = threading.Lock()
-        self._can_rename: bool | None = None  # None until S3 has accepted or refused a rename
+        self._can_rename: bool | None = None  # None until S3 has renamed a file or returned 501
 
     def init_with_config(self, conn_info: Any, config_3: Any) -> None:
         """Set up the connection: the kernel caches attributes, and looks up each name again.
@@ -110,7 +110,7 @@ class FileSystem(Operations):  # type: ignore[misc]
         return _relative(path)
 
     def _set(self, path: str | None, fh: int | None = None) -> int:
-        """Ignore attribute changes while a file is being written, and refuse them afterwards."""
+        """Ignore attribute changes of files being written and of local folders, and refuse all others."""
         inner = self._path_of(path, fh)
         if self._tree.writer(inner) is not None or self._tree.is_local(inner):
             return 0
@@ -182,7 +182,7 @@ class FileSystem(Operations):  # type: ignore[misc]
         return 0
 
     def rename(self, old: str, new: str) -> int:
-        """Rename in S3, unless S3 has refused before. A reported success is not checked."""
+        """Rename in S3, unless S3 has returned 501 before any success. A reported success is not checked."""
         if self._can_rename is False:
             raise os_error(errno.ENOSYS)
         entry = self._tree.require(_relative(old))

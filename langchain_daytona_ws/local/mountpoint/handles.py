@@ -31,7 +31,10 @@ class _Chunk(NamedTuple):
 
 
 class Reader:
-    """A file open for reading. If the object is replaced after the opening, reads fail with ESTALE."""
+    """A file open for reading.
+
+    If the object is replaced after the opening, requests for more data fail with ESTALE.
+    """
 
     def __init__(self, bucket: Bucket, path: str, stored: StoredObject) -> None:
         self._bucket = bucket
@@ -170,7 +173,8 @@ class Writer:
             self._parts.append(part)
 
     def _complete(self) -> None:
-        # Always a multipart upload, like the original, which does not know the size in advance.
+        # A multipart upload even for a small file, like the original, which does not know the size in advance. Only an
+        # empty file is written by PutObject.
         if self._buffer:
             self._send_part(len(self._buffer))
         try:

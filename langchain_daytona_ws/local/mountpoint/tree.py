@@ -13,7 +13,8 @@ from .bucket import Bucket, StoredObject
 from .handles import Reader, Writer
 
 FOLDER_CACHE_S = 1.0
-# How long stat still finds a file after its upload failed, or after it was deleted in S3; opening it fails.
+# How long stat still finds a file after its upload failed, or, if another client deletes the object, after the last
+# stat that found it in S3. Opening such a file fails.
 FILE_CACHE_S = 0.1
 
 
@@ -64,7 +65,7 @@ class Tree:
     # --- look-up ---
 
     def lookup(self, path: str) -> Entry | None:
-        """Return the entry for a stat, possibly from the cache: folders are cached for a second."""
+        """Return the entry for a stat, possibly from the cache: folders are cached for a second or more."""
         check_name(path)
         now = time.monotonic()
         if not path or self._folders_until.get(path, 0.0) > now:
@@ -207,7 +208,10 @@ class Tree:
         return writer
 
     def resume(self, path: str, handle: Reader | Writer) -> None:
-        """Use a handle again after a close; raise EBADF if the file has been opened again since."""
+        """Use a handle again after a close.
+
+        Raise EBADF if its upload is complete, or if a later opening of the file has replaced the handle.
+        """
         with self._lock:
             if not handle.is_idle:
                 return

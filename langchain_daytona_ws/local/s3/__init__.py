@@ -26,7 +26,10 @@ DEFAULT_REGION = "us-east-1"
 
 @dataclass(frozen=True)
 class S3Request:
-    """A request to S3 or STS. `service` is "s3" or "sts"; `status` is None while the request is open."""
+    """A request to S3 or STS. `service` is "s3" or "sts".
+
+    `status` is None while the request is open, or if a fault closed the connection.
+    """
 
     method: str
     service: str
@@ -38,7 +41,9 @@ class S3Request:
 
 
 class LocalS3:
-    """S3 and STS, served by moto on a loopback port. Each LocalS3 has its own buckets, and uses the machine's clock.
+    """S3 and STS, served by moto or a store on a loopback port.
+
+    With moto, each LocalS3 has its own buckets. It uses the machine's clock.
 
     Any keys are accepted without a check, except those that AssumeRole of this server has issued: their expiry and
     session policy apply.
@@ -66,7 +71,7 @@ class LocalS3:
     # --- start and stop ---
 
     def start(self) -> Self:
-        """Start the server and return at once; requests wait until moto is loaded.
+        """Start the server and return at once, or, with `head_403`, when moto is loaded. Requests wait until then.
 
         Raises:
             S3Unavailable: a dependency is not installed.
@@ -114,13 +119,14 @@ class LocalS3:
 
     @property
     def endpoint(self) -> str:
-        """The URL of S3 and STS, valid on the host and in sandboxes."""
+        """The URL of S3 and STS, valid on the host and in sandboxes that have a network."""
         return f"http://{HOST}:{self._port}"
 
     def make_bucket(self, name: str, region: str = DEFAULT_REGION) -> str:
         """Create a bucket and return its name. Requests signed for another region are refused.
 
         Raises:
+            RuntimeError: this S3 is not running.
             ValueError: S3 refused to create the bucket.
         """
         body = b""
@@ -179,7 +185,10 @@ class LocalS3:
 
     @property
     def deny(self) -> tuple[str, ...]:
-        """Prefixes of `bucket/key` and `bucket/prefix` for which all requests get AccessDenied."""
+        """Prefixes of `bucket/key`, and in listings of `bucket/prefix`, for which requests get AccessDenied.
+
+        DeleteObjects names its keys in the body, which is not checked.
+        """
         return tuple(self._settings["deny"])
 
     @deny.setter
@@ -227,6 +236,7 @@ class LocalS3:
         """Inject a fault. If several apply to a request, the first added is used.
 
         Raises:
+            RuntimeError: this S3 is not running.
             ValueError: the service is unknown.
         """
         if fault.service not in SERVICES:

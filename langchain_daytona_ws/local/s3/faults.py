@@ -64,7 +64,7 @@ class S3Faults:
             self._active = []
 
     def take(self, service: str, method: str) -> S3Fault | None:
-        """Return the fault that applies to this request, and count the request."""
+        """Return the fault that applies to this request, and count the request; None if no fault applies."""
         with self._lock:
             for active in self._active:
                 fault, remaining = active

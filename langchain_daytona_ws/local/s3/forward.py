@@ -1,8 +1,8 @@
 """Forwards requests to an S3-compatible store with STS, such as MinIO, which is used instead of moto.
 
 A request that is signed with credentials from the store's AssumeRole is forwarded unchanged, so that the store checks
-signature, expiry and session policy. All other requests are signed again with the store's keys, because clients of the
-local S3 may use any keys.
+signature, expiry and session policy. A request with another Authorization header is signed again with the store's keys,
+because clients of the local S3 may use any keys. Presigned and unsigned requests are forwarded unchanged.
 """
 
 from __future__ import annotations

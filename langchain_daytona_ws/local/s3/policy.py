@@ -13,12 +13,14 @@ class Policy:
     """A session policy. A request is allowed if a statement allows it and no statement denies it.
 
     Supports Effect, Action, Resource, and Condition with the operators StringLike, StringEquals, StringNotLike and
-    StringNotEquals for the key s3:prefix. Other conditions are never met.
+    StringNotEquals for the key s3:prefix. Another key counts as missing: only operators that begin with StringNot are
+    met for it. Another operator is not met if the request has the key.
 
     Args:
         text: The policy, as JSON.
 
     Raises:
+        AttributeError: the JSON is not an object.
         ValueError: the text is not JSON.
     """
 

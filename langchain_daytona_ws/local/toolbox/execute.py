@@ -30,7 +30,7 @@ MAX_WAIT_S = 3600.0
 def find_shell(children: Children, forced: str | None, env: Mapping[str, str]) -> str:
     """Return the shell for a script: `forced`, or, without it, a shell chosen by /etc/shells and $SHELL.
 
-    Each call starts a process, as in the original, so that it takes as long.
+    Each call starts a process, as the original does, so that it takes as long as in the original.
     """
     listed = _listed_shells(children, env)
     if forced:
@@ -40,7 +40,7 @@ def find_shell(children: Children, forced: str | None, env: Mapping[str, str]) -
 
 
 def _listed_shells(children: Children, env: Mapping[str, str]) -> str:
-    """Return the lines of /etc/shells; an empty text if the file or `grep` is missing."""
+    """Return the lines of /etc/shells that are not comments; an empty text if there are none, or `grep` fails."""
     output_read, output_write = os.pipe()
     try:
         devnull = subprocess.DEVNULL
@@ -87,9 +87,10 @@ def execute(
 ) -> tuple[int, bytes]:
     """Run `script`, and return its exit code and its whole output, which is held in memory.
 
-    Returns when the script has ended *and* all processes have closed its output. After `timeout_s` the process
-    group is killed and the output discarded. Processes that called setsid survive; the error is raised only when
-    they have closed the output.
+    Returns when the script has ended *and* all processes have closed its output, or earlier, see `drains`. After
+    `timeout_s` the process group is killed and the output discarded. Processes that called setsid survive, and the
+    call waits for their output in the same way before it raises the error. If the shell cannot be started, the exit
+    code is -1 and the output is a message.
 
     Args:
         children: Starts the shell.

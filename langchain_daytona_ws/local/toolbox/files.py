@@ -1,6 +1,7 @@
 """File operations in the sandbox: symlinks are followed in the sandbox's file system.
 
-Relative paths are relative to the daemon's working directory, and results contain them unchanged.
+Relative paths are relative to the daemon's working directory; the paths that `find` and `search` return for them are
+relative too.
 """
 
 from __future__ import annotations
@@ -95,7 +96,10 @@ def move(source: str, destination: str) -> None:
 
 
 def find(path: str, pattern: str) -> list[dict[str, Any]]:
-    """Return all lines below `path` that contain the text `pattern`; binary files are skipped."""
+    """Return the lines of regular files below `path` that contain the text `pattern`.
+
+    Unreadable files are skipped, and so is everything that `_lines` does not yield.
+    """
     needle = pattern.encode("utf-8", "surrogateescape")
     matches: list[dict[str, Any]] = []
     for entry, mode in _walk(path):
@@ -182,7 +186,7 @@ def _describe(path: str, status: os.stat_result, newer: bool) -> dict[str, Any]:
 
 
 def mode_text(mode: int) -> str:
-    """Return a mode in Go's format: letters for the type or a dash, then nine letters for the permissions."""
+    """Return a mode in Go's format: letters for type and special bits, or a dash; then nine for the permissions."""
     letters = ""
     if stat.S_ISDIR(mode):
         letters += "d"

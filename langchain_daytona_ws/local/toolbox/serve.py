@@ -22,7 +22,7 @@ REAP_EVERY_S = 0.01
 
 
 def main() -> None:
-    """Serve until the control socket closes, then end the sandbox.
+    """Serve until the control socket closes, or SIGTERM or SIGINT arrives; then end the sandbox.
 
     Arguments: the descriptor of the control socket, the home directory, the shell. If the server is killed, the
     kernel closes the socket; when process 1 ends, the kernel kills all other processes of the sandbox.

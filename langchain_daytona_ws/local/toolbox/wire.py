@@ -22,6 +22,8 @@ def read_header(connection: socket.socket) -> dict[str, Any]:
 
     Raises:
         EOFError: the connection ended before the header did.
+        OSError: the connection broke.
+        RecursionError: the header is nested too deeply.
         ValueError: the header is malformed or too long.
     """
     (length,) = HEADER_LENGTH.unpack(read_exactly(connection, HEADER_LENGTH.size))
