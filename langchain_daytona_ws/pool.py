@@ -75,7 +75,8 @@ class WorkspacePool:
             closed. Then the call is refused with `SandboxUnavailable`. Default: 60.
         on_event: Called with each `PoolEvent`, in the thread that causes the event. It must not block; its errors are
             logged.
-        clock: The time of the pool and its sessions. Default: this machine's.
+        clock: The time of the pool and its sessions; ``wait_s`` is measured by this machine's clock. Default: this
+            machine's.
 
     Raises:
         ConfigError: The configuration or an argument is invalid.

@@ -71,8 +71,8 @@ def sandbox_of(messages: Sequence[object], tools: Collection[str]) -> str | None
 def first_turn(settings: Mapping[str, Any]) -> str | None:
     """Return the id of the message with the first tool calls of a conversation; None in a later turn.
 
-    The result is also None if the turn is unknown: outside of a graph, in a graph inside another graph, and if the
-    graph's state lacks the message with the calls.
+    A turn is a later turn if the graph's state contains a tool result. The result is also None if the turn is unknown:
+    outside of a graph, in a graph inside another graph, and if the last message of the state has no tool calls.
 
     Args:
         settings: The ``configurable`` of the task's config.

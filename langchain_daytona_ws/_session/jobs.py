@@ -44,7 +44,8 @@ class WorkspaceJobs:
             idempotency_key: As in `WorkspaceSession.run`: a second call with the same key returns the same job.
 
         Raises:
-            CommandRefused: As `WorkspaceSession.run` raises, and for a syntax error. Nothing ran.
+            CommandRefused: As `WorkspaceSession.run` raises, for a syntax error, and for the idempotency key of an
+                earlier call that started no job. Nothing ran.
             JobError: 10 jobs are running already; nothing ran.
         """
         return run_sync(

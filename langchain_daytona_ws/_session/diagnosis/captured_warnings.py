@@ -20,7 +20,7 @@ class _Listener(logging.Handler):
 
 @contextmanager
 def captured_warnings() -> Iterator[list[str]]:
-    """Collect the warnings that are logged inside the ``with`` block."""
+    """Collect this package's log messages of level WARNING and above inside the ``with`` block."""
     listener = _Listener()
     logger.addHandler(listener)
     try:

@@ -101,7 +101,7 @@ class StorageDiagnosis:
         return run_sync(self._store.get(key, max_bytes=1024)).data
 
     def remove(self, key: str) -> Finding | None:
-        """Delete an object below the prefix; return a finding if the deletion failed."""
+        """Delete an object below the prefix; return a finding if the object may still exist."""
         try:
             run_sync(self._store.delete(key))
         except StoreFault as fault:
