@@ -2,7 +2,7 @@
 
 WorkspaceError
 ├── ConfigError              the configuration or a namespace is wrong (also a ValueError)
-├── PermissionDenied         the approver denied the call, or there is no approver
+├── PermissionDenied         the call was not approved: the approver denied it or failed, or there is no approver
 ├── SessionClosed            the session was closed or released
 ├── HookFailed               a command of onCreate or onResume failed; the agent's command did not run
 ├── ProvisionError           no sandbox could be created or started
@@ -13,12 +13,12 @@ WorkspaceError
 │   └── OutcomeUnknown       the call was sent, and it is unknown whether the call took effect
 ├── JobError                 the background job does not exist or is damaged, or too many jobs run
 ├── CommandRefused           the command or an argument is invalid, such as an empty command; nothing ran
-└── FileError                a file operation was refused or failed; nothing was changed
+└── FileError                a file operation was refused or failed; only code write_failed may change the file
     ├── PathRefused          the path leads out of the workspace, or is not a valid path
     ├── FileMissing          the file or directory does not exist
-    ├── FileUnsuitable       the file is binary, too large, a directory, or not a regular file
-    ├── EditRefused          old_string is empty, not found, not unique, or equal to new_string
-    └── WriteConflict        the existing file was not read by this session, or has changed since it was read
+    ├── FileUnsuitable       the file does not suit the operation: it is binary, too large, a directory …
+    ├── EditRefused          old_string is empty, too long, not found, not unique, or equal to new_string
+    └── WriteConflict        the existing file was not read, has changed since it was read, or is being changed
 """
 
 from __future__ import annotations
@@ -75,13 +75,13 @@ def _rebuild(kind: type[WorkspaceError], state: dict[str, object]) -> WorkspaceE
 
 
 class ConfigError(WorkspaceError, ValueError):
-    """The configuration or a namespace is wrong. The message names the JSON path and every remedy."""
+    """The configuration or a namespace is wrong. The message names the JSON path, if there is one, and every remedy."""
 
     default_code = "config"
 
 
 class PermissionDenied(WorkspaceError):
-    """The approver denied the call, or there is no approver."""
+    """The call was not approved: the approver denied it or failed, or there is no approver."""
 
     default_code = "permission_denied"
 
@@ -147,7 +147,10 @@ class CommandRefused(WorkspaceError, ValueError):
 
 
 class FileError(WorkspaceError):
-    """A file operation was refused or failed; nothing was changed."""
+    """A file operation was refused or failed. Only a failure with code ``write_failed`` may have changed the file.
+
+    If a transfer of several files fails, other files may have been transferred.
+    """
 
     default_code = "file"
 
@@ -165,18 +168,18 @@ class FileMissing(FileError):
 
 
 class FileUnsuitable(FileError):
-    """The file is binary, too large, a directory, or not a regular file."""
+    """The file does not suit the operation: it is binary, too large, a directory, not a regular file …"""
 
     default_code = "file_unsuitable"
 
 
 class EditRefused(FileError, ValueError):
-    """``old_string`` is empty, not found in the file, not unique in it, or equal to ``new_string``."""
+    """``old_string`` is empty, too long, not found in the file, not unique in it, or equal to ``new_string``."""
 
     default_code = "edit_refused"
 
 
 class WriteConflict(FileError):
-    """The existing file was not read by this session, or has changed since this session read it."""
+    """The existing file was not read by this session, has changed since it was read, or is being changed now."""
 
     default_code = "write_conflict"

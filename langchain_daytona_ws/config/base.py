@@ -116,7 +116,7 @@ class ConfigModel(BaseModel):
             instance = handler(normalized)
         except ValidationError as error:
             problems += [document.located(problem) for problem in problems_of(error)]
-        # Raise it outside the `except` block: inside, its __context__ would be the error that contains the input.
+        # Raise the new error outside the `except` block: inside, its __context__ would be the error with the input.
         if problems or instance is None:
             raise validation_error(cls.__name__, problems)
         return instance

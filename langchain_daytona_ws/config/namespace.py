@@ -40,8 +40,9 @@ def namespace_of(key: str) -> str:
 
     Two keys never have the same namespace. A key that is a valid namespace is returned unchanged, so that
     ``WorkspaceSession(namespace=key)`` finds the same workspace. For any other key, the result consists of readable
-    characters of the key, ``--``, and 40 hexadecimal digits of the key's SHA-256. A key that has this form itself is
-    converted in the same way. Keys that differ only in upper and lower case have different namespaces.
+    characters of the key (``key`` if there are none), ``--``, and 40 hexadecimal digits of the key's SHA-256. A key
+    that has this form itself is converted in the same way. Keys that differ only in upper and lower case have
+    different namespaces.
 
     Args:
         key: Any string that is not empty.

@@ -60,7 +60,9 @@ def _key(key: str) -> str:
 
 
 def quoted(text: str, limit: int = 60) -> str:
-    """Return a value in quotes for a message: one line of printable characters. A longer value than ``limit`` is cut.
+    """Return a value in quotes for a message: one line of printable characters.
+
+    A value with more than ``limit`` characters is cut.
 
     Do not pass secrets.
     """
@@ -91,7 +93,7 @@ def _text(detail: ErrorDetails) -> str:
     if kind == "literal_error":
         # Do not quote the value: it may be a secret in the wrong place.
         return f"must be {detail['ctx']['expected'].replace(chr(39), chr(34))}"
-    # Of an unknown kind, show only its name: pydantic's message may quote the value.
+    # For an unknown kind of error, show only the name of the kind: pydantic's message may quote the value.
     return _TEXTS.get(kind, f"is not acceptable ({kind})")
 
 

@@ -114,7 +114,7 @@ def api_key(value: SecretStr) -> SecretStr:
 
 
 def variable_name(value: str) -> str:
-    """Accept the name of an environment variable."""
+    """Accept the name of an environment variable that is not reserved."""
     if not re.fullmatch(_VARIABLE, value):
         raise refusal(
             "is not a valid name of an environment variable; use letters, digits and _, not starting with a digit"
@@ -125,7 +125,7 @@ def variable_name(value: str) -> str:
 
 
 def variable_value(value: SecretStr) -> SecretStr:
-    """Accept a value that is valid in a process environment."""
+    """Accept a value that is valid in a process environment; refuse the mask of a secret."""
     text = value.get_secret_value()
     if "\0" in text or _has_lone_surrogate(text):
         raise refusal(
@@ -152,7 +152,7 @@ def variables(value: dict[str, SecretStr]) -> dict[str, SecretStr]:
 
 
 def directory(value: str) -> str:
-    """Accept an absolute POSIX directory other than ``/``, and return it normalised."""
+    """Accept an absolute POSIX directory, but not ``/``, ``/proc``, ``/sys`` or ``/dev``; return it normalised."""
     if not value.isprintable():
         raise refusal("contains a control character; use a path such as /mnt/workspaces")
     if not value.startswith("/"):

@@ -40,8 +40,9 @@ class PermissionDecision:
         message: The answer in place of the tool's result.
 
     Raises:
-        ValueError: The fields contradict each other. If it is raised in the approver, the call is denied.
-        TypeError: The reason or the message is not a string. If it is raised in the approver, the call is denied.
+        ValueError: A field is invalid, or the fields contradict each other.
+        TypeError: The reason or the message is not a string. If one of these is raised in the approver, the call is
+            denied.
     """
 
     kind: Kind
@@ -113,7 +114,7 @@ class PermissionDecision:
         a thread id, it is kept for the session.
 
         Args:
-            scope: ``"command"``: this exact command (for the file tool: this exact call). ``"prefix"``, for bash only:
+            scope: ``"command"``: this exact command (for another tool: this exact call). ``"prefix"``, for bash only:
                 commands in which every part (between ``&&``, ``|`` …) starts with a remembered prefix. Further words
                 must not be known to run another program, as in ``make test --eval=…``. ``"tool"``: every call of this
                 tool.
@@ -121,7 +122,8 @@ class PermissionDecision:
                 are empty, the call is allowed once.
 
         Raises:
-            ValueError: The scope is unknown, or the prefix is not the beginning of one literal command.
+            ValueError: The scope is unknown, or the prefix is not the beginning of one literal command, or belongs to
+                another scope.
         """
         return cls("allow_always", scope=scope, prefix=prefix)
 

@@ -26,7 +26,8 @@ _MAX_LINES_COMPARED = 1000
 _FROM_ARGUMENTS = "(from the call's arguments, not the file)"
 
 
-# Characters of a path that is displayed without quotes. Summaries and diffs put other characters after a path.
+# A path of these characters, ASCII letters and digits is displayed without quotes. In summaries and diffs, other
+# characters follow a path.
 _BARE = frozenset("_-./+=@%")
 
 

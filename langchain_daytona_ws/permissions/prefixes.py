@@ -44,8 +44,8 @@ def suggested_prefixes(command: str) -> tuple[str, ...]:
     """Return one prefix for each simple command in ``command``. Together the prefixes cover ``command``.
 
     Returns:
-        Distinct prefixes in written order. Empty if a part of ``command`` is not a literal simple command, or if its
-        prefix would allow anything (``sudo``, ``npx``, ``docker run``, ``git -c …``).
+        Distinct prefixes in written order. Empty if a part of ``command`` is not a literal simple command, or has no
+        suitable prefix, because it would allow too much (``git``, ``sudo``, ``npx``, ``docker run``, ``git -c …``).
     """
     found: dict[str, None] = {}
     for words in simple_commands(command) or ():
@@ -130,7 +130,10 @@ def _matches(word: str, pattern: str) -> bool:
 
 
 def _levels(words: Words) -> list[int] | None:
-    """Return the index at which each nested command starts (``uv run …`` has one); None if there are too many."""
+    """Return the index at which the command and each nested command start: ``[0, 2]`` for ``uv run pytest``.
+
+    Return None if there are too many nested commands.
+    """
     levels = [0]
     while _tool(words[levels[-1] : levels[-1] + 2]) in known_tools.RUNNERS:
         start = levels[-1] + 2

@@ -93,7 +93,7 @@ class PermissionRequest:
         arguments: The arguments of the tool call; a read-only deep copy is stored.
         summary: One line of at most 400 characters; a longer text is cut in the middle.
         namespace: Name of the workspace.
-        diff: Unified diff of a write or an edit, of at most 200 lines; it contains a notice if lines are omitted.
+        diff: Unified diff of a write or an edit. If it has more than about 200 lines, a notice replaces its middle.
         diff_is_from_arguments: Whether the diff is built from the arguments only. The file is not read, because a
             request for approval creates no sandbox. The write itself checks the content of the file.
         tool_call_id: The model's id of the call, if there is one.
@@ -171,8 +171,8 @@ class PermissionRequest:
                 and any other argument.
             namespace: Name of the workspace.
             tool_call_id: The model's id of the call. Default: none.
-            diff: A diff against the real file. Default: a diff that is built from the arguments; its header states
-                that.
+            diff: A diff against the real file. Default: for a write or an edit, a diff that is built from the
+                arguments, with a header that states this; otherwise none.
             label: The first words of the summary. Default: ``"workspace_file"`` and the action.
         """
         path, content, old, new = (
@@ -268,7 +268,7 @@ class PermissionRequest:
         return () if self.command is None else prefixes.suggested_prefixes(self.command)
 
     def to_dict(self) -> dict[str, object]:
-        """Return all fields except ``called`` as plain dicts, lists and strings, for JSON or an interrupt's value."""
+        """Return all fields except ``called`` as plain values (dicts, lists …), for JSON or an interrupt's value."""
         return {
             "tool": self.tool,
             "action": self.action,

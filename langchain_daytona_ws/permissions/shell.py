@@ -34,7 +34,7 @@ def _token() -> re.Pattern[str]:
 _ESCAPE_IN_DOUBLE_QUOTES = r'\\([$`"\\])'
 
 
-# Reserved words at the start of a command. They are refused even in quotes: no program has such a name.
+# Reserved words at the start of a command. They are refused even in quotes, because the check does not see quotes.
 _RESERVED = frozenset({
     "if", "then", "elif", "else", "fi", "for", "in", "until", "while", "do", "done", "case", "esac", "coproc",
     "select", "function", "time", "{", "}", "!", "[[", "]]",
@@ -58,7 +58,8 @@ def simple_commands(command: str) -> tuple[Words, ...] | None:
         command: A command for non-interactive bash.
 
     Returns:
-        One tuple of words for each simple command; None if ``command`` contains anything else, or a syntax error.
+        One tuple of words for each simple command; None if ``command`` contains anything else, a syntax error, or no
+            command.
     """
     if not _is_readable(command):
         return None

@@ -34,7 +34,7 @@ class Finding:
         status: The status.
         found: The result in words. If it is the message of an error, it contains the remedies.
         remedy: The remedy; ``""`` if none is needed, or if ``found`` contains it.
-        code: Code of the error, if an error was raised.
+        code: Code of the failure; ``""`` if there is none.
     """
 
     check: str

@@ -1,6 +1,6 @@
 """Checks of a sandbox's programs, user and clock, by the output of one short script.
 
-The script runs in the daemon's shell and does not use the programs that it checks. Its output is untrusted.
+The script runs in the daemon's shell, and works if the programs that it checks are missing. Its output is untrusted.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Check a configuration as a whole, and report all problems; a session reports only the first."""
+"""Check namespace, API key and S3 settings, and report each failed check; a session reports only the first."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from langchain_daytona_ws.errors import ConfigError
 
 
 def judge_settings(config: SandboxConfig, namespace: str) -> list[Finding]:
-    """Return a finding for each problem, or one finding of status ok."""
+    """Return a finding for each failed check, or one finding of status ok."""
     checks: tuple[Callable[[], object], ...] = (
         lambda: validate_namespace(namespace),
         config.require_api_key,

@@ -73,7 +73,7 @@ def file_message(error: WorkspaceError, *, shell: str, path: str = "") -> str | 
         path: The path as the model knows it. Default: the path in the request.
 
     Returns:
-        None if the error is not from `file_error`: its context has no ``path``.
+        None if the error is not from `file_error`.
     """
     refusal = REFUSALS.get(error.code)
     if refusal is None or "path" not in error.context:
@@ -255,7 +255,7 @@ def _reason(facts: Facts) -> str:
 
 
 def _line(text: str) -> str:
-    """Replace unprintable characters in a text from the sandbox, and cut it to 1,000 characters."""
+    """Replace unprintable characters, except line feeds, in a text from the sandbox; cut it to 1,000 characters."""
     return "".join(char if char.isprintable() or char == "\n" else "?" for char in text)[:1000]
 
 

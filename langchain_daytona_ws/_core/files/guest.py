@@ -23,7 +23,8 @@ from langchain_daytona_ws._guest.omitted import NAMED, REASONS
 from langchain_daytona_ws.errors import FileUnsuitable, WorkspaceError, WriteConflict
 
 CALL_TIMEOUT_S = 30.0
-INLINE_BYTES = 256 << 10  # maximum of content inside a request or answer
+# Maximum size of all content inside a request, and of the content of one file inside an answer.
+INLINE_BYTES = 256 << 10
 FETCH_TRIES = 3
 BATCH_FILES = 64  # maximum number of files in one request
 BATCH_INLINE_BYTES = 4 << 20  # maximum of all content in the answer to a batch
@@ -39,7 +40,8 @@ class GuestFiles:
         base: The directory that paths are relative to. Default: ``root``.
         made: Directories that are created, with sudo if necessary, before a file is written below them.
         staging_dir: Directory in the sandbox for uploads of large content; the guest deletes them after use.
-        is_provisioned: Returns whether the session has a sandbox. If not, `exists` returns no paths; it creates none.
+        is_provisioned: Returns whether the session has a sandbox. If not, `exists` returns no paths, and creates no
+            sandbox.
         on_report: Receives the report of the synchronisation with S3 after a change.
         may_exist: Returns whether a sandbox of this or an earlier session may exist. If not, no command has a log.
     """
@@ -176,7 +178,7 @@ class GuestFiles:
     async def _write_fields(
         self, queries: Sequence[models.WriteQuery], inline_bytes: int
     ) -> list[dict[str, Any]]:
-        """Upload the content over ``inline_bytes`` in total, in one request; return the fields for each write."""
+        """Upload, in one request, the contents that exceed ``inline_bytes`` together; return each write's fields."""
         found: list[dict[str, Any]] = []
         large: list[tuple[dict[str, Any], bytes]] = []
         for query in queries:

@@ -54,7 +54,7 @@ def media_of(data: bytes) -> Media | None:
 
 
 def _png(data: bytes) -> _Size | None:
-    """Return the size in the header, the first chunk; None if the last chunk is missing."""
+    """Return the size in the header, the first chunk; None if the first or the last chunk is missing."""
     if data[12:16] != b"IHDR" or b"IEND\xaeB`\x82" not in data[-1024:]:
         return None
     width, height = struct.unpack_from(">II", data, 16)
@@ -84,7 +84,7 @@ def _webp(data: bytes) -> _Size | None:
 
 
 def _jpeg(data: bytes) -> _Size | None:
-    """Return the size in the frame header, searched segment by segment; None if the end marker is missing."""
+    """Return the size in the frame header, searched segment by segment; None if the header or end marker is missing."""
     if b"\xff\xd9" not in data[-1024:]:
         return None
     at = 2

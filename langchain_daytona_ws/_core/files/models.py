@@ -26,7 +26,7 @@ class FileText:
     lines: int
     cut_lines: int  # number of lines that are shown in part
     lossy: bool  # some bytes are not UTF-8, and are shown as \xNN
-    newline: str  # lf, crlf, mixed
+    newline: str  # lf (also without line ends), crlf, mixed
     bom: bool  # the file begins with a byte order mark
     size_bytes: int
     mtime_ns: int
@@ -100,10 +100,10 @@ class FileEdited:
     size_bytes: int
     sha256: str
     from_record: bool = False
-    differences: tuple[Difference, ...] = ()  # if the text only looked alike: the first ones
+    differences: tuple[Difference, ...] = ()  # the first positions, if the text only looked alike
     mixed: bool = False  # UTF-8 was written into a file of another encoding
     verbatim: bool = False  # \xNN was written as four characters into a file that has bytes shown as \xNN
-    before_sha256: str = ""  # of the content before the edit
+    before_sha256: str = ""  # of the content before the edit; invalid if ``lines`` is empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ class FileDeleted:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An entry of a listing, or of a glob result, where ``name`` is the path from the workspace root.
+    """An entry of a listing or of a glob result. In a glob result, ``name`` is the path from the workspace root.
 
     Names that are not UTF-8 contain lone surrogates: display them with ``paths.shown``.
     """
@@ -126,7 +126,7 @@ class Entry:
     kind: str  # file, dir, link, other
     size_bytes: int
     mtime_ns: int
-    target: str | None = None  # the target of a link, "" if it is outside the workspace
+    target: str | None = None  # the target of a link; "" for an absolute path outside the workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +213,7 @@ class GrepResult:
     timed_out: bool
     skipped: tuple[str, ...]
     omitted: tuple[Omitted, ...] = ()
-    hint: str = ""  # if nothing was found: a hint to a mistake in the pattern
+    hint: str = ""  # if nothing was found: a hint to a mistake in the pattern or the glob
 
 
 class NeedsSandbox(Exception):
@@ -300,8 +300,8 @@ class FileBackend(Protocol):
     """File operations. Paths are relative to the workspace, and normalised; ``"."`` is the workspace itself.
 
     The ``path`` of a file that was read, written or edited is the path that the symlinks of the requested path lead to.
-    Repeated calls with the same ``key`` apply a change once. All methods raise errors of this package; the error for a
-    refused operation is made by `_core.files.errors.file_error`.
+    Repeated calls with the same ``key`` apply a change once. The methods raise errors of this package, most of them
+    from `_core.files.errors.file_error`; `grep` also raises `NeedsSandbox`.
     """
 
     async def read(

@@ -44,7 +44,7 @@ EDIT_BYTES = 512 << 10
 MAX_ROWS = 5000
 MAX_CONTEXT = 100
 SEARCH_TIMEOUT_S = 20
-LARGEST_BYTES = 128 << 20  # largest file that `fetch` reads
+LARGEST_BYTES = 128 << 20  # largest file that `fetch` reads by default
 
 
 class FileOperations:
@@ -59,7 +59,7 @@ class FileOperations:
         read_hashes: The hashes of read content, if several objects share them: path → SHA-256.
         new_key: Returns the idempotency key of a change whose caller passes no key.
         suggests_similar: Whether the error for a missing path names similar paths; this costs one more request.
-        batches: Reads and writes several of the same files in one request; None if that is not possible.
+        batches: Reads and writes several of the workspace's files in one request; None if ``files`` cannot do that.
     """
 
     def __init__(
@@ -136,7 +136,8 @@ class FileOperations:
         """Read a whole file.
 
         Raises:
-            FileError: The path is not a file, or the file is over ``max_bytes``, or changed in each of three attempts.
+            FileError: The path is refused or is not a file, or the file is over ``max_bytes``, or the file changed in
+                each of three attempts.
         """
         location, files = await self._readable(path)
         async with self._suggesting_similar(location):
@@ -199,8 +200,8 @@ class FileOperations:
 
         An existing file is replaced only with ``overwrite``, or if its content is still what this session last read or
         wrote. If ``content`` is a string, the byte order mark of the old text is kept; its CRLF line ends are kept if
-        ``content`` has line feeds only. Bytes are written unchanged. Repeated calls of this or another method
-        with the same ``key`` make one change.
+        ``content`` has line feeds only. Bytes are written unchanged. Repeated calls with the
+        same ``key`` make one change.
         """
         location = await self._writable(path)
         is_text = isinstance(content, str)
@@ -274,7 +275,10 @@ class FileOperations:
             return await self._files.list(location, limit=limit, limit_bytes=self._limit_bytes)
 
     async def glob(self, pattern: str, *, path: str = ".", limit: int = GLOB_LIMIT) -> models.GlobResult:
-        """Find files below ``path``, newest first; the returned paths are relative to the workspace root."""
+        """Find files below ``path``, newest first; with a ``pattern`` that ends in ``/``, find directories.
+
+        The returned paths are relative to the workspace root.
+        """
         check_range("limit", limit, 1, MAX_ROWS, _bad_argument)
         location = await self._resolve(path)
         relative, absolute = workspace_pattern(pattern, self._root)
@@ -357,8 +361,9 @@ class FileOperations:
             edit: The texts to find and to insert; None if the change is not an edit.
 
         Raises:
-            PathRefused: The path is outside the workspace, or not a path.
+            PathRefused: The path is outside the workspace or not a path, or ends like a directory if ``is_file``.
             EditRefused: The text to find is empty, or the two texts are identical, or too large together.
+            FileError: A text is not valid Unicode.
         """
         location = await self._resolve(path)
         if is_file:

@@ -1,6 +1,6 @@
-r"""Hints for a search without result whose pattern may have another meaning. Pure.
+r"""Hints for a search that found nothing, or whose regular expression was refused. Pure.
 
-A hint is given only if the pattern or the glob has a known mistake.
+There is a hint only if the pattern or the glob may have a known mistake.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _slashes(pattern: str) -> str:
 
 
 def _line_end(pattern: str) -> str:
-    r"""Return a hint for a pattern that ends in ``$``, unless it allows for the CR: ``\r?$``, ``\s*$``."""
+    r"""Return a hint for a pattern with an alternative that ends in ``$``, unless it allows for the CR: ``\r?$``."""
     bare = _SET.sub("", pattern)
     if not _LINE_END.search(bare) or re.search(r"\\[rs]\W?\$", bare):
         return ""

@@ -30,7 +30,8 @@ class ErrorLine:
         program: The program's name without its directory; "shell" for any shell, "python" or "node" for an exception.
             Known messages that git, pip, SQLite and others print without their name count as theirs.
         message: The rest of the line.
-        frames: The Python traceback above the line, innermost frame last.
+        frames: The Python traceback above the line, innermost frame last; from pytest, only a frame with the failed
+            source line.
         is_last: Whether it is the last line of the output.
     """
 
@@ -88,7 +89,7 @@ _TRACEBACK = "Traceback (most recent call last):"
 
 
 def error_lines(output: str) -> Iterator[ErrorLine]:
-    """Yield the last 40 error lines in the last 16 KiB of an output, in the order printed."""
+    """Yield up to 40 error lines from the last 16,384 characters of an output, in the order printed."""
     lines = output[-READ_CHARS:].rstrip().split("\n")
     if len(output) > READ_CHARS:
         lines = lines[1:]  # the beginning of this line is cut off

@@ -75,7 +75,7 @@ def guidance(
         file_access: ``"s3"`` if workspace_file accesses S3 directly, ``"sandbox"`` if it uses the mount. Ignored
             without a mount.
         deep_agent_in: If the agent has Deep Agents' tools, which require absolute paths: the workspace directory, or
-            ``""`` if each run has another. None if the agent has this package's tools.
+            ``""`` if each run has a different directory. None if the agent has this package's tools.
     """
     tools = _OWN_TOOLS if deep_agent_in is None else _DEEP_AGENTS_TOOLS
     lines = [_RELATIVE if deep_agent_in is None else _ABSOLUTE if deep_agent_in else _ABSOLUTE_ANYWHERE]

@@ -16,10 +16,10 @@ def hint(command: str, output: str, exit_code: int, *, root: str = "") -> str | 
     """Return the working alternative if a command failed in a way that is known for S3 workspaces.
 
     Args:
-        command: The command for bash; the first 16 KiB are read.
-        output: Its output, of any size; the last 16 KiB are read.
-        exit_code: Its exit code. ``a; b`` hides the code of ``a``: with 0, an error counts if the command names its
-            program or, for an error of the shell, its file.
+        command: The command for bash; the first 16,384 characters are read.
+        output: Its output, of any size; the last 16,384 characters are read.
+        exit_code: Its exit code. ``a; b`` hides the code of ``a``: with 0, an error counts only if the command names
+            its program or, for an error of the shell, its file.
         root: The workspace directory.
 
     Returns:

@@ -67,8 +67,8 @@ class Rule:
         programs: Names of the programs that print the message; () for any program.
         message: Pattern of the message.
         advice: The working alternative, up to 200 characters.
-        when: A further condition, if the message alone is ambiguous. It examines only the program that failed: the same
-            words may occur elsewhere in the command.
+        when: A further condition, if the message alone is ambiguous. Most conditions examine only the program that
+            failed, because the same words may occur elsewhere in the command.
         fill: Returns the advice with words of the command filled in; None if ``advice`` is to be used.
     """
 

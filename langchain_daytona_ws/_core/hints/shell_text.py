@@ -84,7 +84,7 @@ class Simple:
 
     @property
     def code(self) -> str:
-        """The program text that the command passes: after ``-c`` or ``-e``, or as a here-document."""
+        """The program text that the command passes: after ``-c`` or ``-e``, or as a here-document or here-string."""
         for option, text in zip(self.arguments, self.arguments[1:], strict=False):
             if re.fullmatch(r"-\w{0,5}[ce]", option):
                 return text
@@ -92,7 +92,7 @@ class Simple:
 
 
 def simples(command: str) -> list[Simple]:
-    """Return the simple commands of a script in their order, including nested commands."""
+    """Return the simple commands in the first 16,384 characters of a script, including nested commands."""
     return list(_all(command[:CHARS], _TEXTS))
 
 
@@ -192,7 +192,7 @@ class _Reader:
             self._at = plain.end() if plain else at + 1
 
     def _read_at_a_word_start(self) -> bool:
-        """Read comments and conditions, which start only at the start of a word; and redirections, which end a word."""
+        """Read redirections, which end a word; and comments, arithmetic and conditions, which start only a new word."""
         text, at = self._text, self._at
         found = _REDIRECT.match(text, at)
         if found and (self._word is None or not found[0][0].isdigit()):

@@ -68,7 +68,7 @@ _IN_SET = re.compile(
 
 
 class NeedsRipgrepError(ValueError):
-    """The pattern may have another meaning in RE2 than in ripgrep, or could take too long here."""
+    """The pattern may have another meaning in RE2, may take too long here, or needs RE2, which is not installed."""
 
 
 class Expression:
@@ -79,7 +79,7 @@ class Expression:
         ignore_case: Whether to ignore case.
 
     Raises:
-        NeedsRipgrepError: Only ripgrep supports the pattern, or it has an operator and RE2 is not installed.
+        NeedsRipgrepError: Only ripgrep supports the pattern, or the pattern needs RE2, which is not installed.
     """
 
     def __init__(self, pattern: str, *, ignore_case: bool) -> None:

@@ -87,8 +87,8 @@ class S3Delay:
 class S3Files:
     """The `FileBackend` of a workspace on S3.
 
-    Repeated calls with the same key apply a change once. ``answers`` records the results. The metadata of the object
-    records the calls, where other processes find them.
+    Repeated calls with the same key apply a change once. ``answers`` records the latest results. The metadata of a
+    written or edited object records the calls, where other processes find them; deletions leave no such record.
 
     Args:
         port: The bucket, below the workspace's prefix.

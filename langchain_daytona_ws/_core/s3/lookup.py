@@ -3,7 +3,7 @@
 Python sorts strings by code point. S3 lists keys by their UTF-8 bytes, which is the same order.
 
 S3 answers 403 to HEAD and GET of a missing key if listing is allowed for the prefix only. If keys exist below a key
-(``a`` and ``a/b``), its path is a directory, as in a mount.
+(``a`` and ``a/b``), its path is a directory, as in a mount; reads by key (`load`, `receive`) do not check this.
 """
 
 from __future__ import annotations

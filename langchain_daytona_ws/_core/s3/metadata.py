@@ -4,9 +4,9 @@ The attributes have the format of AWS's file services (S3 Files, Storage Gateway
 octal ``st_mode``, such as ``0100755``; ``file-mtime`` is in nanoseconds, such as ``1764471600000000000ns``. An object
 with the permissions of a symlink has the target as its content.
 
-A mark records a call that changed the object: ``<16 hex digits><action>``. If a repeated call finds its mark, it was
-applied before. One metadata entry has the marks of the latest 16 calls, newest first, separated by commas. Changes by
-this package keep the entry.
+A mark records a call that changed the object: ``<16 hex digits><action>``. If a repeated call finds its mark, the
+call was applied before. One metadata entry has the marks of the latest 16 calls, newest first, separated by commas.
+Direct writes to S3 by this package keep the entry; a push of a synchronised copy removes it.
 
 Other programs may write any value: malformed values are ignored.
 """
@@ -97,7 +97,7 @@ def new_mark(call_key: str, action: str) -> Mark:
 
 
 def mark_of(metadata: Mapping[str, str], call_key: str) -> Mark | None:
-    """Return the mark of a call; None if it left no mark."""
+    """Return the mark of a call; None if the call left no mark."""
     call = _short_hash(call_key)
     return next((mark for mark in marks_in(metadata) if mark.call == call), None)
 
@@ -114,8 +114,9 @@ def with_mark(metadata: Mapping[str, str], latest: Mark) -> dict[str, str]:
 def proves_not_applied(before: Mapping[str, str], now: Mapping[str, str], call_key: str) -> bool:
     """Return whether the metadata of two reads proves that a call was not applied between them.
 
-    Changes by this package keep the marks of earlier changes, and changes by other programs remove them. So if the
-    second read still has a mark of the first, but no mark of the call, the call was not applied.
+    Direct writes by this package keep the marks of earlier writes. Other changes (by other programs, or by a push of
+    a synchronised copy) remove the marks. So if the second read still has a mark of the first, but no mark of the
+    call, the call was not applied.
     """
     known, present = {mark.call for mark in marks_in(before)}, {mark.call for mark in marks_in(now)}
     return _short_hash(call_key) not in present and not known.isdisjoint(present)
@@ -126,7 +127,7 @@ def _short_hash(call_key: str) -> str:
 
 
 def marks_in(metadata: Mapping[str, str]) -> tuple[Mark, ...]:
-    """Return the valid marks in an object's metadata, newest first."""
+    """Return the valid marks in an object's metadata, newest first; none if the entry is too long."""
     value = metadata.get(MARKS_ENTRY, "")
     if len(value) > _MAX_LENGTH:
         return ()

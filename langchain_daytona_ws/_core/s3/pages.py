@@ -38,7 +38,7 @@ class _Part:
         return len(self.pages) < KEPT_PAGES and not self.is_complete
 
     def within(self, names: list[str]) -> list[str]:
-        """Return the names after ``start`` up to ``end``; ``names`` must be sorted."""
+        """Return the names after ``start`` and before ``end``; ``names`` must be sorted."""
         last = len(names) if self.end is None else bisect_left(names, self.end)
         return names[bisect_right(names, self.start) : last]
 
@@ -91,7 +91,10 @@ class Pages:
         return KeyPage(page.objects, page.prefixes, "more" if self._parts else None)
 
     async def _request(self) -> None:
-        """Request the next page of each part. If the request for a later part fails, it is sent again later."""
+        """Request the next page of each part that wants a page.
+
+        A failed request for the first part is raised; a failed request for another part is sent again later.
+        """
         above = self._unlisted()
         if not above:
             self._divide()
@@ -133,7 +136,7 @@ class Pages:
         self._directories = sorted(found)
 
     def _skip(self, key: str) -> None:
-        """Forget the keys up to ``key``."""
+        """Forget the parts that end at or before ``key``. If no part has pages, continue after ``key``."""
         while len(self._parts) > 1 and (self._parts[0].end or "") <= key:
             del self._parts[0]
         if not any(part.pages for part in self._parts):

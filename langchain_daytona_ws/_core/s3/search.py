@@ -1,7 +1,7 @@
 """Search the contents of objects within limits.
 
-A search needs ripgrep in the sandbox if there are too many or too large files, or if only ripgrep supports the
-expression.
+A search needs ripgrep in the sandbox if there are too many or too large files, if the search takes too long, or if only
+ripgrep supports the expression.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ async def grep(
     """Search the contents of objects.
 
     Raises:
-        RefusedError: A code of the guest's search.
+        RefusedError: With a code of the guest's search.
         NeedsSandbox: The search must run in the sandbox.
         StoreFault: S3 failed.
     """
@@ -274,7 +274,7 @@ def _batches(files: Sequence[ObjectInfo]) -> Iterator[list[ObjectInfo]]:
 
 
 def _loaded(got: StoredObject | StoreFault | None) -> StoredObject | None:
-    """Return a file's content; None if the file was deleted."""
+    """Return a file's content; None if the file was deleted or is a symlink."""
     if got is None:
         raise models.NeedsSandbox("the search takes too long")
     if isinstance(got, StoreFault):

@@ -117,7 +117,7 @@ class StoreFaultKind(enum.Enum):
 
 
 class StoreFault(Exception):
-    """A failed S3 request. Raised by the adapters only, and translated by the core.
+    """A failed S3 request. The core translates it to an error of this package.
 
     Args:
         kind: The kind, which decides the reaction.
@@ -169,10 +169,11 @@ class ObjectSink(Protocol):
 
 
 class ObjectStorePort(Protocol):
-    """The bucket below the workspace's prefix. All methods raise only StoreFault.
+    """The bucket below the workspace's prefix. The methods raise StoreFault, and the errors of passed functions.
 
     Keys are relative to the prefix. The adapter retries reads. It sends each change only once: if the answer is lost,
-    the core finds out whether the change was applied. `SyncedObjects` also raises SymlinkFound.
+    the core finds out whether the change was applied. `SyncedObjects` also raises SymlinkFound, and RefusedError
+    for a symlink without a usable target.
     """
 
     async def list_page(

@@ -172,6 +172,8 @@ class SyncedObjects:
 class SyncedFiles:
     """The `FileBackend` of a synchronised workspace. It follows symlinks in the workspace, and refuses ignored paths.
 
+    `similar` and `exists` do neither.
+
     Args:
         files: The operations on the objects; they raise `SymlinkFound` for a symlink.
         port: The objects.
@@ -342,7 +344,7 @@ class Links:
         """Replace a symlink in ``path`` (the last part or a directory) by its target; return the new path.
 
         Raises:
-            RefusedError: ``outside``, ``loop`` or ``not_a_directory``.
+            RefusedError: ``outside``, ``loop``, ``missing``, ``not_a_directory`` or ``not_regular``.
             StoreFault: S3 failed.
         """
         self._count += 1

@@ -22,7 +22,7 @@ from langchain_daytona_ws._core.transfers.models import (
 from langchain_daytona_ws.errors import FileMissing, FileUnsuitable, PathRefused
 
 GROUP = 64  # number of transfers that are started together
-NO_LIMIT = 1 << 62  # not needed: the adapter stops at the length that S3 announces
+NO_LIMIT = 1 << 62  # no limit is needed: the adapter stops at the length that S3 announces
 
 
 class Objects(Protocol):
@@ -74,7 +74,7 @@ class S3Transfers:
             if not file.name:
                 raise
             into.skip(file.name, "gone")
-        except (FileUnsuitable, PathRefused):  # a symlink to a directory, or out of the workspace
+        except (FileUnsuitable, PathRefused):  # such as a symlink to a directory
             if not file.name:
                 raise
             into.skip(file.name, "link")

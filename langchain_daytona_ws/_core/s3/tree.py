@@ -43,7 +43,8 @@ class Visitor(Protocol[S]):
 class Walk(Generic[S]):
     """One walk.
 
-    ``is_incomplete`` if it ended before the last key: at the limit of entries, or at the deadline (``timed_out``).
+    ``is_incomplete`` is true if the walk ended before the last key: at the limit of entries, or at the deadline
+    (``timed_out``).
 
     Args:
         port: The bucket.

@@ -74,8 +74,8 @@ def s3_workspace(config: SandboxConfig, namespace: str) -> S3Workspace | None:
     """Return the S3 workspace of a configuration; None if the workspace is not on S3.
 
     Raises:
-        ConfigError: The bucket, the region or the source of credentials is missing, the skills are in the bucket of
-            the workspaces, or the namespace is invalid. The message has every remedy.
+        ConfigError: The bucket, the region or the source of credentials is missing, a key in envVars is malformed,
+            the skills are in the bucket of the workspaces, or the namespace is invalid.
     """
     options = config.options
     if not options.mount_aws_s3_buckets:

@@ -1,4 +1,4 @@
-"""Apply a change of one object only once. If the answer is lost, read the object to see whether it was applied.
+"""Apply a change of one object only once. If the answer is lost, read the object to check this.
 
 The port sends each attempt once. If the connection breaks, the object shows whether the change was applied: a write
 leaves a mark in the metadata, and a deleted object is gone. A put that arrives late changes nothing: its condition
@@ -140,7 +140,7 @@ class ConditionalWriter:
         """Delete an object.
 
         Raises:
-            OutcomeUnknown: The object may have been deleted, and a new object exists now.
+            OutcomeUnknown: The object may have been deleted.
             StoreFault: The object was not deleted.
         """
         await self._apply(partial(self._delete, info))
@@ -165,7 +165,10 @@ class ConditionalWriter:
                 raise outcome_unknown("delete", "another file exists there now")
 
     async def _apply(self, change: Callable[[_Tries], Awaitable[T]]) -> T:
-        """Make the attempts of a change; replace any error by OutcomeUnknown if an attempt may have been applied."""
+        """Make the attempts of a change. If an attempt may have been applied, raise OutcomeUnknown for another error.
+
+        `Conflict` is raised unchanged: it means that no attempt was applied.
+        """
         tries = _Tries(self._port.now() + WITHIN_S)
         try:
             return await change(tries)
@@ -182,7 +185,7 @@ class ConditionalWriter:
         await self._port.sleep(tries.pause_s())
 
     async def _current(self, key: str, tries: _Tries) -> StoredObject | None:
-        """Return the current object without its content; None if it is missing."""
+        """Return the current object without its content; None if it is missing, or if the path is a directory now."""
         while True:
             try:
                 return await self._lookup.load_unless_free(key, max_bytes=0)

@@ -5,6 +5,8 @@ pack), which Daytona's daemon serves. Large files are downloaded one by one.
 
 Uploads: the daemon writes the files of one request to the sandbox's own disk. A second request, to the guest, renames
 them to their final names, or copies them to a mount.
+
+Content of at most `INLINE_BYTES` is inside the guest's answer or request instead.
 """
 
 from __future__ import annotations
@@ -40,11 +42,11 @@ INLINE_BYTES = 256 << 10  # maximum content inside a request or an answer
 INLINE_ROWS = 2000  # maximum number of files whose listing is inside an answer
 LISTING_BYTES = 256 << 20  # maximum size of a listing: 1.3 KB for each of `MAX_FILES` files
 PACKED_FILE_BYTES = 256 << 10  # a larger file is downloaded by itself
-PACK_BYTES = 8 << 20  # maximum size of a pack, which the host keeps in memory
+PACK_BYTES = 8 << 20  # maximum size of a pack of several files; the host keeps a pack in memory
 PACK_FILES = 500  # maximum number of files in a pack
-GROUP_BYTES = 64 << 20  # uploaded in one request
-GROUP_FILES = 250  # uploaded in one request
-TRIES = 3  # if a large file changes during its download
+GROUP_BYTES = 64 << 20  # maximum size of one upload request with several files
+GROUP_FILES = 250  # maximum number of files in one upload request
+TRIES = 3  # maximum number of downloads of a large file that changes meanwhile
 CALL_S = 60.0
 ANSWER_S = 30.0  # time for the answer, after the guest's own limit of CALL_S
 COPIED_BYTES_A_SECOND = 1 << 20  # assumed speed of a slow mount
@@ -152,7 +154,7 @@ class GuestTransfers:
             # The file may have grown since it was listed. Up to this size, it is downloaded whole.
             await into.store(file, fill, max_bytes=2 * file.size_bytes + PACK_BYTES)
         except SandboxError as error:
-            if error.code != "daytona_not_found":  # it means the file, because the sandbox exists
+            if error.code != "daytona_not_found":  # the file is not found: the sandbox exists
                 raise
             if not found.is_directory:
                 raise file_error(path, "download", "missing", {}) from None
@@ -304,7 +306,7 @@ class GuestTransfers:
 
 
 def _is_packed(file: FoundFile) -> bool:
-    """Return whether a file is downloaded in a pack: it is small, or its name cannot be sent to the daemon."""
+    """Return whether a file is downloaded in a pack: it is a small file of a directory, or its name is not UTF-8."""
     try:
         file.name.encode()
     except UnicodeEncodeError:
@@ -364,9 +366,9 @@ class _Listing(Reply):
 
 
 class _Packed(Reply):
-    """The guest's results for the files of a pack: for each file its size, or the code of a refusal.
+    """The guest's results for the files of a pack.
 
-    With the size comes whether the file is executable.
+    For each file: its size and whether it is executable, or ``later`` (not in this pack), or the code of a refusal.
     """
 
     def files(self, count: int) -> list[tuple[int | str, bool]]:

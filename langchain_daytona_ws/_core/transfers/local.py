@@ -104,7 +104,7 @@ class LocalTree:
         is_directory: Whether it is a directory.
         files: Name and source of each file. In a directory, the name is the path relative to it, with slashes. A single
             file has the name ``""``.
-        empty_directories: The directories without entries.
+        empty_directories: The directories below it that have no entries.
         skipped: The entries that cannot be uploaded.
     """
 
@@ -119,7 +119,8 @@ def scan(local: str) -> LocalTree:
     """Return the files to upload. The path, or a directory above it, may be a symbolic link.
 
     Raises:
-        FileError: The path does not exist, is neither a file nor a directory, or has too many entries.
+        FileError: The path does not exist, cannot be accessed, is neither a file nor a directory, or has too many
+            entries.
     """
     with _local_errors(local):
         root = os.path.realpath(local)
@@ -209,7 +210,7 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 
 
 class NameRefused(Exception):
-    """The host's file system cannot store a file under this name, so the file is skipped.
+    """A file cannot be stored safely under this name on the host, so the file is skipped.
 
     Args:
         reason: The reason, for the list of skipped entries.
@@ -389,7 +390,8 @@ class LocalSink:
         """Set the file's mode, and rename the complete file to its final name.
 
         Raises:
-            NameRefused: This download has already written a file of the same name, see `LocalTarget.replace`.
+            NameRefused: The host's file system refuses the name, or does not distinguish it from an earlier name.
+            FileError: The host's file system failed.
         """
         with self._opened() as fd:
             with _name_errors():

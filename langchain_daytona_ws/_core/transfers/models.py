@@ -76,7 +76,7 @@ class TransferProgress:
     Args:
         name: The path in the workspace of the file that is transferred.
         done_bytes: Number of bytes of all files that have been transferred so far. If a file is transferred again from
-            its start after a lost connection, this number falls.
+            its start, this number falls.
         total_bytes: The size of all files together.
     """
 
@@ -92,7 +92,8 @@ OnProgress = Callable[[TransferProgress], object]
 class Progress:
     """Reports progress to a callback.
 
-    Calls of the callback never overlap. After its first error, which is logged, it is not called again.
+    Calls of the callback never overlap. After the callback's first error, which is logged, the callback is
+    not called again.
 
     Args:
         on_progress: The callback; None to report no progress.
@@ -191,7 +192,7 @@ class Survey:
         files: The file itself, or all files below the directory.
         empty_directories: The directories below it that have no entries; paths relative to it.
         skipped: Entries that cannot be downloaded.
-        content: The content, if it is one small file; otherwise None.
+        content: The content, if the backend has read it already, because it is one small file; otherwise None.
     """
 
     path: str
@@ -254,7 +255,7 @@ class TransferBackend(Protocol):
     """Transfers of the workspace's files. All methods raise the errors of this package."""
 
     async def survey(self, path: str) -> Survey:
-        """Return the file or directory at a path; if it is one small file, with its content."""
+        """Return the file or directory at a path; one small file may be returned with its content."""
         ...
 
     async def receive(
