@@ -3,8 +3,8 @@
 "Guest" as in virtual machines: the host is the process that uses this package; the guest runs in the sandbox. Nothing
 is installed in the sandbox. The first request for a set of modules carries their source. The sandbox keeps the compiled
 modules in a file, and later requests carry only the digest of this file (``_core/guest_rpc/payload.py``). ``python3 -I
--S`` executes the modules. ``boot.run`` calls ``main(request)`` of the requested module, the entry module, and prints
-its answer as one line of JSON after a nonce. ``mounter`` and ``guard`` are separate programs, which root executes.
+-S`` executes the modules. ``boot.run`` calls ``main`` of the requested module, the entry module, and prints its
+answer as one line of JSON after a nonce. ``mounter`` and ``guard`` are separate programs, which root executes.
 
 The time of an import is added to each call: prefer ``os`` and the built-in C modules, and import other modules in the
 function that needs them. A test names the modules that usual calls must not import. Importing ``os`` takes 1 ms: the

@@ -1,4 +1,4 @@
-"""Look-alike and invisible characters. Pure; used by host and guest."""
+"""Look-alike spaces, quotes and dashes, and invisible characters. Pure; used by host and guest."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PLAIN = {
 
 
 def plain(text: str) -> str:
-    """Return the text in Unicode's NFC form, with ASCII for look-alike characters and without invisible characters."""
+    """Return the text in Unicode's NFC form, with ASCII for look-alikes and without invisible characters."""
     import unicodedata  # imported late: needed only if something was not found
 
     return unicodedata.normalize("NFC", text.translate(_PLAIN))
@@ -38,7 +38,9 @@ def forms(text: str) -> list[str]:
 
 
 def same_name(name: str) -> str:
-    """Return a key to compare names. Names that differ only in these have the same key: look-alike and invisible
-    characters, case, backslashes, and quotes or spaces around the name.
+    """Return a key to compare names.
+
+    Two names have the same key if they differ only in look-alike or invisible characters, Unicode form, case,
+    backslashes, or quotes and spaces around the name.
     """
     return plain(plain(name).replace("\\", "").strip(" \"'").casefold())

@@ -29,7 +29,7 @@ def run(entry: str, request: Request, nonce: str, program: str = "") -> None:
         request: The fields of the request.
         nonce: The first word of the line.
         program: If this call brought the source of its modules: the digest of the file that now contains them.
-            Otherwise "".
+            Otherwise, or if the file could not be written, "".
     """
     _restore_ctype()
     if "job" in request:

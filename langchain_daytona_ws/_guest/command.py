@@ -150,6 +150,7 @@ def spawn(
 ) -> int:
     """Start bash in its own session, with its input from ``path`` and its output to ``writer``; return its pid.
 
+    If this Python cannot start a session, bash gets only its own process group.
     If ``path`` is a terminal, it becomes bash's controlling terminal, as the first terminal that the session opens.
     """
     script, tail = -1, [b"-c", b"--", command]  # a command may begin with a hyphen
@@ -260,12 +261,12 @@ class Run:
         env[b"BASH_ENV"] = path
 
     def pipeline_codes(self) -> list[int]:
-        """Return the exit codes of bash and of its last pipeline; empty if bash did not report them."""
+        """Return the exit codes of bash and of its last pipeline; empty if they are unknown or too many."""
         if self._pipeline_file < 0 or self.timed_out or self.cancelled:
             return []
         codes = posix.pread(self._pipeline_file, 1024, 0).split()
         if len(codes) > PIPELINE_MAX + 1 or not all(len(code) <= 3 and code.isdigit() for code in codes):
-            return []  # bash was killed, or the command itself wrote to the file
+            return []  # too many codes, bash was killed or replaced (exec), or the command wrote to the file
         return [int(code) for code in codes]
 
     def _on_cancel(self, *_: object) -> None:
@@ -275,7 +276,7 @@ class Run:
         """Wait for the command's end, and read its output.
 
         At the time-out call ``promote``, which turns the command into a job. If ``promote`` is None or returns False,
-        kill the command.
+        kill the command. Also kill the command when the call is cancelled.
         """
         import binascii  # noqa: F401 - `_base64` needs it; loaded here, while bash starts
 
@@ -332,7 +333,9 @@ class Run:
         return len(chunk)
 
     def kill(self) -> None:
-        """Send SIGTERM, wait TERM_GRACE_S, then send SIGKILL until no process of the tree is left."""
+        """Send SIGTERM, and wait at most TERM_GRACE_S. Then send SIGKILL until no process of the tree is left, for at
+        most KILL_WITHIN_S.
+        """
         found = processes.tree(self.pid, self.key)
         processes.send(found, signal.SIGTERM)
         grace = time.monotonic() + TERM_GRACE_S

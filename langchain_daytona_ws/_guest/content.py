@@ -85,8 +85,8 @@ _OPS: dict[str, Callable[[Request], Answer]] = {"view": view, "fetch": fetch}
 
 
 class Window:
-    r"""Some lines of a file as text. Carriage returns and the byte order mark are removed; bytes that are not text are
-    written as ``\xNN``.
+    r"""Some lines of a file as text. Carriage returns at line ends and the byte order mark are removed; NUL, ESC and
+    bytes that are not UTF-8 are written as ``\xNN``.
     """
 
     __slots__ = ("body", "cut", "first", "last", "lines", "more")

@@ -75,7 +75,9 @@ def _make(root: str) -> None:
 
 
 def run_quietly(argv: list[str]) -> int:
-    """Run a program without input or output; return its exit code, or 127 if it cannot be started."""
+    """Run a program without input or output; return its exit code, 127 if it cannot be started, or 128 plus the number
+    of the signal that ended it.
+    """
     import os
 
     pid = posix.fork()

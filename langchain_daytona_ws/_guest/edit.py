@@ -64,10 +64,12 @@ def apply_edit(
     r"""Replace ``old`` by ``new``, and keep every other byte.
 
     A line end in ``old`` matches ``\n`` and ``\r\n``, and the new text gets the line ends of the replaced text: a text
-    that was read without ``\r`` can be edited. A byte that is not text matches its escape, such as ``\xe9``.
+    that was read without ``\r`` can be edited. But if ``old`` and ``new`` differ only in line ends, line ends match
+    exactly. A byte that is not text matches its escape, such as ``\xe9``.
 
     If ``old`` does not occur, but exactly one text differs from it only in look-alike or invisible characters, this
-    text is replaced. With ``exact`` it is not.
+    text is replaced. This text is not replaced with ``exact``, if ``old`` has no letter or digit or is too long to be
+    compared, or if the edit changes only such characters or line ends.
 
     Raises:
         EditError: The edit is impossible. Its code is ``empty``, ``identical``, ``not_found``, ``not_unique``,
@@ -325,7 +327,9 @@ def _line_ends(region: bytes) -> list[bytes]:
 
 
 def _line_end_near(data: bytes, start: int, end: int) -> bytes:
-    """Return the line end of the line that contains ``end``; if this line has none, that of the line before."""
+    """Return the line end of the line that contains ``end``; if this line has none, the line end before ``start``; if
+    there is none either, a line feed.
+    """
     at = data.find(b"\n", end)
     if at < 0:
         at = data.rfind(b"\n", 0, start)
@@ -351,7 +355,7 @@ def _near_miss(data: bytes, old: str) -> dict[str, Any]:
     """Return why ``old`` was probably not found.
 
     The hint ``line_numbers``: each line of ``old`` begins with a line number. ``whitespace``: the text at ``line``
-    differs from ``old`` only in whitespace. ``""``: the reason is unknown.
+    differs from ``old`` only in whitespace, and perhaps in look-alikes. ``""``: the reason is unknown.
     """
     lines = [line for line in old.split("\n") if line]
     if lines and all("\t" in line and line.split("\t")[0].strip().isdigit() for line in lines):

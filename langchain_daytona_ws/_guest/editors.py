@@ -82,8 +82,8 @@ def waiting_editors(names: tuple[bytes, ...], waits: Callable[[str], bool]) -> d
 def _has_no_input(pid: str) -> bool:
     """Return whether the standard input of a process can only be written to.
 
-    At the end of its standard input vim replaces it by its standard error. If this is a pipe, to which vim can only
-    write, such as the pipe of the command's output, vim waits for ever.
+    At the end of its standard input, vim replaces its standard input by its standard error. If its standard error is a
+    pipe to which vim can only write, such as the pipe of the command's output, vim waits for ever.
     """
     with open("/proc/%s/fdinfo/0" % pid, "rb") as file:
         flags = file.read().partition(b"flags:")[2].split()[0]

@@ -31,7 +31,8 @@ grep    pattern, glob (null), mode, before (0),         engine, rows, more, time
         after (0), ignore_case (false), limit,          omitted, reading
         limit_bytes, timeout_s, tool_path (PATH)
 delete                                                  path, kind, bytes
-batch   requests: [request]; also in ``content``        answers: [answer]
+batch   requests: [request]; also in ``content``,       answers: [answer]
+        ``transfer``
 ======  ==============================================  ===================================================
 
 ``kind`` is ``file``, ``dir``, ``link`` or ``other``. ``rows`` of grep: ``[path]`` in mode
@@ -220,7 +221,9 @@ def _written(source: Source, created: bool = False, unchanged: bool = False) -> 
 
 
 def _present(location: Location, new_size: int, request: Request) -> Content:
-    """Load the file to replace, which may be very large, unless its size shows already that the hash is not needed."""
+    """Load the file to replace. The bytes of a file of more than ``max_bytes`` bytes are not kept; such a file is not
+    even read if its hash is not needed: its size differs from the new size, and no hash is expected.
+    """
     status = need_file(location.status())
     max_bytes = request.get("max_bytes", MAX_BYTES)
     if status.st_size != new_size and request.get("expected_sha256") is None:

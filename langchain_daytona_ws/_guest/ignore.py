@@ -107,7 +107,7 @@ def _expressions(rules: list[_Rule]) -> tuple[re.Pattern[bytes] | None, re.Patte
 
 
 class _Groups:
-    """Build the expressions of one alternation, in which each named group has another number."""
+    """Build the expressions of one alternation, in which each named group has its own number."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -115,7 +115,8 @@ class _Groups:
     def expression(self, tokens: list[bytes]) -> bytes:
         """Join the tokens to an expression in which each wildcard except the last keeps its shortest match.
 
-        The shortest match leaves the most text for later wildcards: if it leads to no match, no longer one does.
+        The shortest match leaves the most text for later wildcards: if the rest of the pattern does not match after the
+        shortest match, it does not match after a longer match either.
         """
         deep = [at for at, token in enumerate(tokens) if token in (_DEEP, _DEEPER)]
         bounds = [0, *deep, len(tokens)]

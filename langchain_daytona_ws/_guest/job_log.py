@@ -99,7 +99,7 @@ def tail(directory: int, lines: int, limit_bytes: int) -> tuple[int, bytes, int]
 
 
 def size(directory: int) -> int:
-    """Return the size of the whole output: the offset after the last byte in the log."""
+    """Return the offset after the last byte in the log: the size of the whole output, unless its end is missing."""
     return max([start + length for start, length in _segments(directory)], default=0)
 
 

@@ -99,6 +99,7 @@ class Job:
 
     Raises:
         JobLimit: The limit of running jobs is reached.
+        SetupError: The directory of jobs cannot be used, or another call locks the list of jobs for too long.
         OSError: The record cannot be written.
     """
 
@@ -131,8 +132,8 @@ class Job:
         self._lock = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self._directory)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         self.log = job_log.JobLog(self._directory)
-        # Reserve disk space for later records: a full disk is then detected before the command runs, and cannot prevent
-        # the record of the command's end.
+        # Reserve disk space for later records: a full disk is then detected before the command becomes a job, and
+        # cannot prevent the record of the command's end.
         job_store.save(self._directory, "about", {**self._record(0, 0), "room": "." * ABOUT_ROOM})
         job_store.save(self._directory, "ending", {"room": "." * END_ROOM})
         self._minutes = job_store.keep_alive(self._jobs, self._spec["awake_minutes"])
@@ -167,7 +168,7 @@ class Job:
         _supervised.append(self)
 
     def discard(self) -> None:
-        """Remove the job: its command did not start, or was killed."""
+        """Remove a job that was not published: its command did not start, or is killed by the caller."""
         if self._name:
             job_store.remove(self._jobs, "new-" + self._name)
         self._release()
@@ -219,7 +220,8 @@ def begin(run: command.Run, request: Request, start: Callable[[], None]) -> Answ
 
     Raises:
         SetupError: ``jobs_full`` (``detail`` has the ids of the running jobs), ``state`` (the job's record cannot be
-            written) or ``processes`` (no process can be started).
+            written, or another call locks the list of jobs), ``processes`` (no process can be started) or ``pty``.
+        OSError: The job's record cannot be written after the command was started. The command was killed.
     """
     try:
         job = Job(run, request)

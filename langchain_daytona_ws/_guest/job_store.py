@@ -97,7 +97,7 @@ def has_supervisor(jobs: int, name: str) -> bool:
 
 def load(job: int, name: str) -> Row:
     """Return a record of a job; an empty one if it is missing or damaged."""
-    # Takes 3 ms. This module is also loaded for a command that becomes a job only if it reaches its time-out.
+    # This import takes 3 ms. Many commands load this module only because they become a job at their time-out.
     import json
 
     try:
@@ -118,7 +118,7 @@ def load(job: int, name: str) -> Row:
 
 def save(job: int, name: str, record: Row) -> None:
     """Write a record to disk, into the existing file or a new file. An existing file keeps its reserved space."""
-    # Takes 3 ms. This module is also loaded for a command that becomes a job only if it reaches its time-out.
+    # This import takes 3 ms. Many commands load this module only because they become a job at their time-out.
     import json
 
     fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600, dir_fd=job)
@@ -142,8 +142,8 @@ def save_end(
 ) -> None:
     """Record the end of a job atomically.
 
-    The file was created with reserved space when the job began, so a full disk cannot prevent this record,
-    except of a job without a supervisor, whose record may be missing.
+    The file was created with reserved space when the job began, so that a full disk cannot prevent this record.
+    If the file is missing, because a job without a supervisor is damaged, a full disk can prevent the record.
     """
     end = {
         "state": state,

@@ -63,7 +63,7 @@ def _job(jobs: int, request: Row) -> Row:
 
 
 def _row(jobs: int, name: str) -> Row:
-    """Return a job's state. If the job is lost, first record this, and kill its remaining processes."""
+    """Return a job's state. If the job is lost, first record the loss, and kill the job's remaining processes."""
     # Check the lock before the end is read: a supervisor records the end before it releases the lock.
     has_supervisor = job_store.has_supervisor(jobs, name)
     job = job_store.open_job(jobs, name)
@@ -99,7 +99,9 @@ def _row(jobs: int, name: str) -> Row:
 
 
 def _mark_lost(jobs: int, job: int, name: str, about: Row) -> Row:
-    """Record that a job's supervisor is gone, and kill its remaining processes."""
+    """Record that a job is lost, and return this record; before, kill the job's remaining processes, unless the
+    sandbox was restarted.
+    """
     lock = job_store.lock_list(jobs)
     try:
         end = job_store.load(job, "end")
@@ -159,8 +161,11 @@ def _logs(jobs: int, request: Row) -> Row:
 def _stop(jobs: int, name: str) -> bool:
     """Stop a job, and return whether it was running.
 
-    Ask the supervisor to kill the job's processes. If it has not done so after STOP_WAIT_S, kill the supervisor and
-    these processes here.
+    Ask the supervisor to kill the job's processes and to end. If the supervisor has not ended after STOP_WAIT_S, kill
+    the supervisor and these processes here.
+
+    Raises:
+        SetupError: ``job_damaged``: the job's record does not name the supervisor.
     """
     if not job_store.has_supervisor(jobs, name):
         return False
@@ -190,12 +195,13 @@ def keep_alive(request: Row) -> Row:
     """Return the state of the sandbox's auto-stop interval, which is raised while jobs run.
 
     Args:
-        request: ``restored``: if True, the host has restored the interval; then remove the record of the raised one.
-            ``watched``: ids of the jobs that were running when the session last knew.
+        request: ``restored``: if True, the host has restored the interval; then, if no job runs, remove the record of
+            the raised interval. ``watched``: ids of the jobs that were running when the session last knew.
 
     Returns:
-        ``minutes``: the raised interval, 0 if it is not raised. ``over``: whether no job runs, so that the host should
-        restore the interval. ``ended``: the watched jobs that have ended. Empty if the state cannot be read.
+        ``minutes``: the raised interval, 0 if it is not raised. ``over``: True if the interval is raised and no job
+        runs, so that the host should restore the interval. ``ended``: the watched jobs that have ended and were not
+        removed. An empty answer if the state cannot be read.
     """
     try:
         jobs = job_store.directory()

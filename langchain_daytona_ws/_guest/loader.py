@@ -25,7 +25,8 @@ MAX_BYTES = 1 << 20
 def digest_of(data: bytes) -> str:
     """Return the digest of a file's content.
 
-    Importing ``hashlib`` takes 3 ms. BLAKE2 can be imported without it; the module of SHA-256 depends on the version.
+    Importing ``hashlib`` takes 3 ms. BLAKE2 can be imported without ``hashlib``; the built-in module of SHA-256
+    has another name in other versions of Python.
     """
     try:
         from _blake2 import blake2b
@@ -58,7 +59,9 @@ def head() -> bytes:
 
 
 def load(call: Call, directory: str, digest: str) -> None:
-    """Run a call with the modules in a file. If the file is missing or changed, run nothing, and ask for the source."""
+    """Run a call with the modules in a file. If the file is missing or changed, or was compiled by another version of
+    Python, run nothing, and ask for the source.
+    """
     take(b"PROGRAM", 1)
     data = read(directory % posix.getuid(), digest)
     if data.startswith(head()):

@@ -1,7 +1,8 @@
 """Wait for the lock of a file, and serialise changes of the workspace's files.
 
 A change may truncate and rewrite a file, because the workspace may be an S3 mount, which has no rename. Without the
-lock, a concurrent edit, read or download could read a half-written file. Commands do not use the lock.
+lock, a concurrent edit, read or download could read a half-written file. Commands, lists and searches do not use the
+lock.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import time
 def lock_files(state_dir: str, is_change: bool, wait_s: float) -> bool:
     """Lock the workspace's files until this process ends; return False if they cannot be locked in ``wait_s`` seconds.
 
-    A change excludes all other operations; operations that change nothing exclude only changes.
+    Of the operations that use the lock, a change excludes all others; operations that change nothing exclude only
+    changes.
     """
     fd = posix.open(state_dir + "/files.lock", posix.O_RDWR | posix.O_CREAT | posix.O_NOFOLLOW, 0o600)
     return lock_within(fd, wait_s, fcntl.LOCK_EX if is_change else fcntl.LOCK_SH)

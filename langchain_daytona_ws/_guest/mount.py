@@ -105,7 +105,7 @@ def _examine(wanted: Request) -> None:
 
 
 def _is_healthy(wanted: Request) -> bool:
-    """Return whether all mounts exist and are alive.
+    """Return whether all mounts exist and are alive, and the stored credentials suffice for this call.
 
     Raises:
         SetupError: S3 refuses requests through a mount. The host must send other credentials.
@@ -136,7 +136,9 @@ def answers(wanted: Request) -> bool:
 
 
 def _has_credentials(wanted: Request) -> bool:
-    """Return whether the stored credentials are for these mounts, and valid long enough for this call."""
+    """Return whether the stored credentials are for these mounts, and are the credentials that the host sent last, or
+    valid long enough for this call.
+    """
     try:
         with open(STATUS % wanted["id"]) as file:
             spec, serial, expires = file.read().split()
@@ -164,7 +166,8 @@ class Mounter:
         secret: New credentials; empty to use the stored credentials.
 
     Raises:
-        SetupError: ``mount_program`` if the source of the mounter must be sent.
+        SetupError: ``mount_program`` if the source of the mounter must be sent; ``processes`` if no process can be
+            started.
     """
 
     def __init__(self, wanted: Request, secret: bytes) -> None:

@@ -1,8 +1,8 @@
 """Check whether a mount is alive and S3 accepts its requests, in a child process that can be abandoned.
 
-While a FUSE daemon hangs, every process that accesses its mount blocks until it is killed (SIGKILL). ``stat`` of the
-mount's root proves nothing: the kernel caches the root's attributes for ever (mount-s3), so ``stat`` succeeds on a dead
-mount. ``statvfs`` always reaches the daemon, and the lookup of a new name always reaches S3.
+While a FUSE daemon hangs, a process that accesses its mount blocks until this process is killed (SIGKILL). ``stat`` of
+the mount's root proves nothing: the kernel caches the root's attributes for ever (mount-s3), so ``stat`` succeeds on a
+dead mount. ``statvfs`` always reaches the daemon, and the lookup of a new name always reaches S3.
 """
 
 from __future__ import annotations

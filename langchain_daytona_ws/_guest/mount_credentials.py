@@ -1,8 +1,8 @@
 """The credentials of the mounts, in a directory that only root may enter.
 
 mount-s3 reads them through ``credential_process``, a command that it runs again before the credentials expire (mount-s3
-CONFIGURATION). So new credentials need no new mount: only a file is replaced. Each specification of mounts has its own
-file: no other mount can read it, not even a detached mount that is still open.
+CONFIGURATION). So credentials that expire are renewed without a new mount: only a file is replaced. Each specification
+of mounts has its own file, which no other mount reads, not even a detached mount that is still open.
 """
 
 from __future__ import annotations

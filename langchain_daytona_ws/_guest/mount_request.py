@@ -1,7 +1,7 @@
 """Read and check the request to the mounter, without trusting it.
 
 In a snapshot the mounter is an installed helper, to which the agent can send its own requests. So this module checks
-the mounts, and computes their id from their content instead of reading the id from the request.
+the mounts, and computes their id from the workspace's directory instead of reading the id from the request.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Mount the workspace's prefixes with mount-s3. A separate program, which runs as root.
 
-Its source is sent with a request and run through sudo; or it is installed as a helper that root owns, in the snapshot
-that ``s3-snapshot`` builds. ``_core/mount/manager.py`` joins this module with the modules that it imports. The first
-line of standard input is a JSON object; a second line contains the credentials, if there are new ones. The program
-prints one JSON object. The helper mounts only at fixed directories.
+Its source is sent with a request and run by root or through sudo; or it is installed as a helper that root owns, in the
+snapshot that ``s3-snapshot`` builds. ``_core/mount/manager.py`` joins this module with the modules that it imports. The
+first line of standard input is a JSON object; a second line contains the credentials, if there are new ones. The
+program prints one JSON object. The helper mounts only at fixed directories.
 
 Imports and compilation take most of the time before mount-s3 starts, so modules that only a repair needs are imported
 late.
@@ -227,7 +227,7 @@ class Mount:
         return moved
 
     def start(self, store: CredentialStore) -> int:
-        """Start mount-s3; return the pid of a process that ends when the mount is ready."""
+        """Start mount-s3; return the pid of a process that ends when the mount is ready or has failed."""
         program = next(
             (path for path in (at + "/mount-s3" for at in PROGRAM_PATHS) if os.access(path, os.X_OK)), ""
         )

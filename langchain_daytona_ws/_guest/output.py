@@ -8,8 +8,8 @@ import posix
 class Output:
     """The output of a command.
 
-    Up to ``limit_bytes`` bytes are kept in memory. Of more output, the head and the tail are kept, each half as large,
-    and all output is written to a log, up to ``log_limit_bytes`` bytes.
+    Up to ``limit_bytes`` bytes are kept in memory. Of more output, the head and the tail are kept, each of half this
+    size, and all output is written to a log, up to ``log_limit_bytes`` bytes.
     """
 
     def __init__(self, limit_bytes: int, log_path: str, log_limit_bytes: int) -> None:

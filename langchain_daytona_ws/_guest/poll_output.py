@@ -22,6 +22,8 @@ POLL_S = 0.02
 def main(request: dict[str, Any]) -> dict[str, Any]:
     """Wait for output after an offset, or for the command's end; return the output and whether the command has ended.
 
+    If the command has ended and ``wait_s`` is not 0, no output is returned.
+
     Args:
         request: ``key``: the key of the command's call. ``offset`` and ``limit_bytes``: which output to return.
             ``wait_s``: the longest wait in seconds; 0 to read the log of an ended command. ``linger_s``: how long to

@@ -12,9 +12,10 @@ MARKER = b"LANGCHAIN_DAYTONA_WS_CALL"
 
 
 def tree(leader: int, key: str) -> dict[int, str]:
-    """Find the descendants of ``leader``, and the processes that have the marker of this call in their environment.
+    """Find ``leader`` and its descendants, and the processes that have the marker of this call in their environment.
 
-    A process that was adopted by init and has cleared its environment is not found.
+    A process that was adopted by init is not found if it has cleared its environment, or belongs to another user. This
+    process itself is left out.
 
     Returns:
         pid → start time in clock ticks, which shows whether the pid was reused.
