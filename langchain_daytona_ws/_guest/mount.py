@@ -136,8 +136,8 @@ def answers(wanted: Request) -> bool:
 
 
 def _has_credentials(wanted: Request) -> bool:
-    """Return whether the stored credentials are for these mounts, and are the credentials that the host sent last, or
-    valid long enough for this call.
+    """Return whether the stored credentials are for these mounts, and are the host's current credentials or valid long
+    enough for this call.
     """
     try:
         with open(STATUS % wanted["id"]) as file:

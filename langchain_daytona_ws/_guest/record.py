@@ -57,7 +57,7 @@ class Record:
         state, _, body = data.partition(b"\n")
         if not data:
             return NEW, b""
-        # An unreadable record means that the call began: never run it again.
+        # An unreadable record means that the call began: never run the call again.
         return (state.decode() if state in (b"cancelled", b"done") else STARTED), body
 
     def write(self, state: str, body: bytes = b"") -> None:
@@ -85,7 +85,9 @@ class Record:
 def run_once(call: Record, wait_s: float, work: Callable[[], Answer], clear: Callable[[], None]) -> Answer:
     """Run ``work`` at most once, however often the call is sent, and return its answer.
 
-    A repeated call waits for the end of the first, and returns the recorded answer.
+    A repeated call waits for the end of the first, and returns the recorded answer. Without a recorded answer, the
+    field ``outcome`` is ``running`` (still running after ``wait_s``), ``cancelled``, or ``unknown`` (the process that
+    ran the call died, or the record is damaged).
 
     Args:
         call: The record of this call.

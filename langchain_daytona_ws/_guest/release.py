@@ -15,10 +15,12 @@ own_children: set[int] = set()
 
 
 def release(nonce: str) -> None:
-    """Close the output, and kill each other process that keeps it open; print their names after the nonce.
+    """Close the output if it is a pipe, and kill the other processes that keep it open; print their names after the
+    nonce. Ancestors of this process, ``own_children`` and processes of other users are not killed.
 
     The output of commands is another pipe. A process has this output open if a start-up file of the calling shell
-    started the process, or if the process opened the output through /proc. The daemon would wait for its end.
+    started the process, or if the process opened the output through /proc. The daemon would wait until the process
+    ends.
     """
     try:
         status = posix.fstat(1)
@@ -59,7 +61,7 @@ def _has_other_writers(reader: int) -> bool:
 
 
 def _holders(pipe: str) -> dict[int, str]:
-    """Return the other processes that can write to the pipe, except our ancestors and children: pid → name."""
+    """Return the other processes that can write to the pipe, except ancestors and ``own_children``: pid → name."""
     pid, excluded = posix.getpid(), set(own_children)
     while pid > 0 and pid not in excluded:
         excluded.add(pid)

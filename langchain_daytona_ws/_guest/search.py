@@ -149,7 +149,7 @@ class _Files:
 
     @property
     def has_matched(self) -> bool:
-        """Whether the glob has matched at least one file."""
+        """Whether the glob has matched at least one file. Also True if a directory could not be read."""
         return bool(self._found) or any(self.omitted.values())
 
     def _select(self, path: str, kind: str, size: int) -> None:
@@ -324,7 +324,7 @@ class _Search:
         return os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
 
     def _find_in_long_lines(self) -> None:
-        """Add excerpts of the matches in long lines whose position the program did not print."""
+        """Add excerpts of long lines in which the program did not print the position of the match."""
         self.rows.lost = False
         for path in self.rows.cut:
             with open(path, "rb", buffering=0, opener=self._open) as file:
@@ -425,7 +425,7 @@ def _no_perl(stderr: bytes) -> bool:
 
 
 def _posix(pattern: str) -> str:
-    r"""Replace ``\d`` and ``\D``, which grep -E lacks, by classes."""
+    r"""Replace ``\d`` and ``\D``, which grep -E lacks, by classes; ``\D`` within a class stays."""
     out = []
     at = 0
     in_class = False

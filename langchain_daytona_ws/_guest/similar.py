@@ -1,8 +1,9 @@
 r"""Find the text that ``old_string`` refers to if it does not occur byte for byte. Pure; used by host and guest.
 
-Two kinds of differences are accepted. NUL, ESC and bytes that are not UTF-8 may be written as `text.as_shown` shows
-them, such as ``\xe9``; `text_of` maps each byte that is not UTF-8 to one lone surrogate. With ``loose``, characters may
-be replaced by look-alikes, and there may be invisible characters.
+Three kinds of differences are accepted. A line feed also matches ``\r\n``. NUL, ESC and bytes that are not UTF-8 may be
+written as `text.as_shown` shows them, such as ``\xe9``; `text_of` maps each byte that is not UTF-8 to one lone
+surrogate. With ``loose``, characters may be replaced by look-alikes or by another Unicode form, and there may be
+invisible characters.
 
 The functions import ``re`` themselves: it takes 5 ms, and most edits find their text byte for byte.
 """
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_LOOSE_CHARS = 4_000  # maximum length of a text that is searched with ``loose``
-MAX_SKIPPING = 20_000_000  # maximum of characters of the content times units to find; takes up to a second
+MAX_SKIPPING = 20_000_000  # maximum of content characters × units to find; takes up to a second
 MAX_COMPARED = 4_000_000  # maximum number of pairs of equal characters; takes up to two seconds
 
 _SHOWN_BYTE = r"\\x(?:00|1b|[89a-f][0-9a-f])"

@@ -1,9 +1,10 @@
 """Read whole files, and replace them.
 
-An upload is a file on the sandbox's own disk, to which the host has sent the content. It is renamed to the path of the
-file; other content is written into the existing file. An S3 mount supports no rename, append or chmod: an upload is
-then copied, by plain open, truncate, write and close. Such a write may fail after the old content is gone. So the old
-content is kept in memory and written back, and the answer reports what the file contains then.
+An upload is a file on the sandbox's own disk, to which the host has sent the content. Where possible, the upload is
+moved to the path of the file. Other content is written into the file itself, and so is an upload that cannot be moved:
+an S3 mount supports no rename, append or chmod, only plain open, truncate, write and close. Such a write may fail after
+the old content is gone. So the old content, up to a limit, is kept in memory and written back, and the answer reports
+what the file contains then.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ class Source:
             if old.st_nlink != 1 or (old.st_uid, old.st_gid) != (upload.st_uid, upload.st_gid):
                 return False
             mode = stat.S_IMODE(old.st_mode)
-            if not mode & stat.S_IWUSR:  # the caller then writes into the file, which is refused
+            if not mode & stat.S_IWUSR:  # the caller then opens the file; only root may write
                 return False
             if self.executable:
                 mode = _executable_mode(mode)
@@ -121,7 +122,7 @@ class Source:
         return 0o777 if self.executable else 0o666
 
     def make_executable(self, location: Location) -> None:
-        """Make a file executable if the source is executable. If an S3 mount refuses this, do nothing."""
+        """Make a file executable if the source is executable. If this fails, as on an S3 mount, do nothing."""
         if not self.executable:
             return
         try:
@@ -320,7 +321,10 @@ def _chunks(fd: int) -> Iterator[bytes]:
 
 
 def _wait_or_raise(error: OSError, wait_s: float | None) -> None:
-    """If the error means that the file is being changed (measured on S3 mounts), wait; otherwise raise the error."""
+    """If the error means that the file is being changed (measured on S3 mounts), wait ``wait_s`` seconds.
+
+    Otherwise, or if ``wait_s`` is None, raise the error.
+    """
     if error.errno == errno.ELOOP:  # a symlink replaced the file after the check
         raise RefusedError("busy") from None
     if error.errno not in (errno.ESTALE, errno.EPERM) or wait_s is None:

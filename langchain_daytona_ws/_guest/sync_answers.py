@@ -114,7 +114,7 @@ def text_of(document: bytes, name: str) -> str:
 
 @functools.lru_cache(maxsize=64)  # many answers of one second have the same date
 def unix_time(date: str | None) -> float:
-    """Return the time of a ``Date`` or ``Last-Modified`` header in Unix seconds; 0 if there is none."""
+    """Return the time of a ``Date`` or ``Last-Modified`` header in Unix seconds; 0 if it is missing or malformed."""
     try:
         return parsedate_to_datetime(date or "").timestamp()
     except (TypeError, ValueError, IndexError, OverflowError):

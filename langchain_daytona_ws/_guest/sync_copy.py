@@ -4,7 +4,7 @@ A working copy is a directory on the sandbox's disk that is synchronised with an
 object's key is the prefix and the path; its content is the content of the file; its user metadata contain the mode and
 the time of the file in the form of AWS's own file services (`file-permissions`, `file-mtime`). The object of a symbolic
 link contains the target of the link. An empty directory is an empty object whose key ends in ``/``; other directories
-have no object.
+need no object.
 
 A conflict copy is a renamed file: if a file was changed here and in S3, both versions are kept.
 """
@@ -91,7 +91,7 @@ class WorkingCopy:
     Args:
         spec: ``root``, ``state`` (a directory next to the root, for the index, temporary files and the trash),
             ``bucket``, ``prefix``, ``region``, ``endpoint``, ``label`` (part of the names of conflict copies),
-            ``ignored``, ``read_only``.
+            ``ignored``, ``read_only``, ``limit_bytes`` (for a pull; None for half of the free disk space).
         credentials: The credentials for S3.
     """
 
@@ -128,9 +128,9 @@ class WorkingCopy:
         return self.index.binding[0] == self.tree.identity()
 
     def bind(self) -> None:
-        """Begin a new index if the workspace's directory was replaced.
+        """Begin a new index if the workspace's directory was replaced; create the directory if it is missing.
 
-        Otherwise the objects of files that are missing in the new directory would be deleted in S3.
+        With the old index, the objects of files that are missing in the new directory would be deleted in S3.
         """
         self._make_state()
         if self.is_bound and self.index.binding[0] is not None:
@@ -262,7 +262,7 @@ class WorkingCopy:
 
         Raises:
             FileChanged: The file has changed, or another file is at the path.
-            S3Error, LocalError, OSError: The file is unchanged.
+            S3Error, LocalError, OSError: The file is unchanged, or was renamed to a conflict copy.
         """
         new = "%s/%d" % (self._temporary, next(self._numbers))
         is_installed = False
@@ -310,6 +310,9 @@ class WorkingCopy:
         """If a file equals its object, record it in the index and return its status.
 
         Otherwise rename the file to a conflict copy, and return None.
+
+        Raises:
+            FileChanged: The file has changed since ``status``.
         """
         read_at_ns = time.time_ns()
         if _has_content(self.tree.path(path), status, fd, found.mode, content):
@@ -341,7 +344,7 @@ class WorkingCopy:
         self.index.set(path, entry)
 
     def _download_parts(self, path: str, size: int, etag: str, fd: int) -> ObjectProperties:
-        """Read a large object in parallel parts, all of the object with this ETag."""
+        """Read a large object in parallel parts. All parts must belong to the object with this ETag."""
 
         def part(start: int) -> ObjectProperties:
             at = start
@@ -405,14 +408,14 @@ class WorkingCopy:
                 try:
                     os.link(at, self.trash.new_path(path, now))
                 except OSError:
-                    pass  # another user's file, or a disk without hard links: later writes to it are lost
+                    pass  # another user's file, or a disk without hard links: later writes to the old file are lost
             os.rename(new, at)
         status = os.lstat(at)
         entry = Entry(found.etag, status, digest=content)
         entry.put_at = unix_time(found.modified)
         if not found.mode:
             entry.mode = PLAIN_MODE  # the next push stores the mode, so that other copies have it too
-        # If this time is older, any later write gives the file another modification time.
+        # If the modification time is more than RACY_NS ago, any later write gives the file another modification time.
         entry.is_racy = status.st_mtime_ns > time.time_ns() - RACY_NS
         self.index.set(path, entry)
 
@@ -427,7 +430,7 @@ class WorkingCopy:
             condition: The header ``if-match`` or ``if-none-match`` of the request.
 
         Raises:
-            S3Error: ``changed`` or ``missing`` if the condition does not hold.
+            S3Error: The upload failed; with ``changed`` or ``missing``, because the condition does not hold.
             LocalError, OSError: The file cannot be read.
         """
         for _ in range(2):  # a file that changed while it was read is read again
@@ -509,7 +512,7 @@ class WorkingCopy:
         return etag, put_at, ""
 
     def _check_condition(self, key: str, condition: dict[str, str]) -> None:
-        """Check the condition by a separate request: some stores ignore it when they complete an upload in parts."""
+        """Check ``if-match`` by a separate request: some stores ignore it when they complete an upload in parts."""
         etag = condition.get("if-match")
         if etag is not None:
             found = self.bucket.head(key)
@@ -560,7 +563,7 @@ def _move_new(new: str, at: str) -> None:
     """Move a file to a path at which no file may be.
 
     Raises:
-        FileChanged: There is a file at the path.
+        FileChanged: There is a file at the path. On a file system without hard links, this file is replaced instead.
     """
     try:
         os.link(new, at, follow_symlinks=False)

@@ -226,7 +226,7 @@ class Pull:
             copy.report.conflicts.append([path, copy.rename_to_copy(path)])
 
     def _update_path(self, path: str) -> Exception | None:
-        """Make one file equal to its object; return the error if this is impossible."""
+        """Make one file equal to its object, unless the object is archived; return the error if this is impossible."""
         try:
             for _ in range(TRIES):
                 try:

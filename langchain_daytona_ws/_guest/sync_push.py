@@ -31,7 +31,8 @@ class Push:
         """Store all local changes in S3. Git references are stored after Git objects; deletions come last.
 
         Raises:
-            S3Error: At least one file could not be stored or deleted; ``unpushed`` names the files.
+            S3Error: At least one file could not be stored or deleted; ``unpushed`` names the files that are known.
+            OSError: The working copy cannot be accessed.
         """
         copy = self._copy
         copy.bind()
@@ -133,7 +134,10 @@ class Push:
         return copy.upload(path, status, {"if-none-match": "*"})
 
     def _resolve(self, path: str, status: os.stat_result) -> None:
-        """Keep both versions if another writer has changed the object: the file here becomes a conflict copy."""
+        """Keep both versions if another writer has changed the object.
+
+        The file here becomes a conflict copy, unless it equals the object. If the object was deleted, store it again.
+        """
         copy = self._copy
         found = copy.bucket.head(copy.prefix + path)
         entry = copy.index.entries.get(path)
@@ -152,7 +156,10 @@ class Push:
         self._is_to_scan = True
 
     def _delete(self, path: str) -> S3Error | None:
-        """Delete the object of a deleted file; return the error of S3, if any."""
+        """Delete the object of a deleted file, or restore the file if another writer has changed the object.
+
+        Return the error of S3, if any.
+        """
         copy = self._copy
         entry = copy.index.entries.get(path)
         status = copy.tree.status(path)

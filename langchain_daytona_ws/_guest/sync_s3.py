@@ -281,7 +281,9 @@ class Bucket:
         *,
         write: Callable[[bytes], object] | None = None,
     ) -> tuple[http.client.HTTPMessage, bytes]:
-        """Send until S3 answers; return the headers, and the content unless ``write`` received it."""
+        """Send until S3 answers, in up to ``len(PAUSES_S)`` attempts; return the headers, and the content unless
+        ``write`` received it.
+        """
         path = quote("%s/%s" % (self._base, key), safe="/~")
         pairs = sorted((query or {}).items())
         text = "&".join("%s=%s" % (name, quote(value, safe="")) for name, value in pairs)
@@ -406,7 +408,7 @@ class Bucket:
     def _signed(self, method: str, path: str, query: str, headers: Headers) -> Headers:
         """Add the headers of Signature Version 4 (S3 API) to a copy of the headers, and return it.
 
-        The body is not signed: TLS protects it.
+        The body is not signed: TLS protects it if the endpoint uses https.
         """
         headers = dict(headers)
         at = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(time.time() + self._skew_s))

@@ -1,4 +1,4 @@
-"""The trash of a working copy: files that a pull has removed or replaced, kept for a day.
+"""The trash of a working copy: files that a pull has removed or replaced, kept for up to a day.
 
 So no data is lost if a listing of S3 was wrong, or if a program still writes such a file.
 """

@@ -48,8 +48,8 @@ class Entry:
     """The state of a file, symbolic link or empty directory, and of its object, when both were equal.
 
     ``modified`` is the time of the object in the listing. After an upload only ``put_at`` is known, the time in S3's
-    answer in Unix seconds. ``digest`` is the MD5 of the content, "" if the ETag is this MD5. For ``is_racy`` see
-    RACY_NS.
+    answer in Unix seconds. ``digest`` is the MD5 of the content, "" if the ETag is this MD5, or if the MD5 is unknown
+    (a transfer in parts). For ``is_racy`` see RACY_NS.
     """
 
     __slots__ = (*SAVED, "seen_in_scan")
@@ -82,7 +82,7 @@ class Entry:
         return self.digest or self.etag
 
     def is_unchanged(self, status: os.stat_result) -> bool:
-        """Return whether the file has not changed, without reading it."""
+        """Return whether it is certain that the file has not changed, without reading the file."""
         if self.mode != status.st_mode:
             return False
         return stat.S_ISDIR(self.mode) or (
@@ -208,7 +208,7 @@ class Index:
             pass
 
     def save(self) -> None:
-        """Write the index file if the index has changed. The first line describes the index; each other is an entry."""
+        """Write the index file if the index has changed: one line about the index, and one line for each entry."""
         if self.is_saved:
             return
         about = {

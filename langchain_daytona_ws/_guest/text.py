@@ -51,8 +51,8 @@ def binary_kind(data: bytes) -> str:
     """Return the kind of binary content, or ``""`` for text. Read, edit and grep all use this rule.
 
     Only the first ``SNIFF_BYTES`` are checked, so a file need not be read completely. Text may have one oddity: single
-    NULs (a log after a crash), many control characters, or bytes of an old encoding. Content with two oddities, or with
-    two NULs in a row, is binary.
+    NULs (a log after a crash), many control characters, or bytes of an old encoding. Content with two oddities, with
+    two NULs in a row, or with a UTF-16 byte order mark at its beginning is binary.
     """
     head = data[:SNIFF_BYTES]
     if head.startswith(UTF16_BOMS):
@@ -85,8 +85,8 @@ def page(
 ) -> Page:
     """Return up to ``limit`` numbered lines from line ``offset`` (from 1) on, in at most ``limit_bytes`` bytes.
 
-    If the first line is too long, it is shown cut. If ``offset`` is past the end, the page has no lines. ``newlines``
-    is the number of line feeds, if it is known.
+    Each line is cut to LINE_CHARS characters, and the first line also to the byte limit. If ``offset`` is past the end,
+    the page has no lines. ``newlines`` is the number of line feeds, if it is known.
     """
     result = Page(data, newlines)
     budget = max(limit_bytes - FOOTER_BYTES, 64)
@@ -145,7 +145,7 @@ def as_shown(line: bytes, first: bool) -> tuple[str, bool]:
 
 
 def visible(text: str) -> str:
-    """Escape terminal control characters, and characters that databases and model APIs refuse (Postgres: NUL)."""
+    """Escape ESC, which controls terminals, and NUL, which databases (Postgres) and model APIs refuse."""
     return text.replace("\0", "\\x00").replace("\x1b", "\\x1b")
 
 
