@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Row = dict[str, Any]
 
 COMMAND_MAX = 2000  # maximum length of a command in an answer, in characters
-STOP_WAIT_S = 10.0  # longer than a supervisor takes to kill its processes
+STOP_WAIT_S = 10.0  # longer than a supervisor takes to kill its processes; its last push may take longer
 CANCEL = signal.SIGUSR2
 
 
@@ -99,8 +99,9 @@ def _row(jobs: int, name: str) -> Row:
 
 
 def _mark_lost(jobs: int, job: int, name: str, about: Row) -> Row:
-    """Record that a job is lost, and return this record; before, kill the job's remaining processes, unless the
-    sandbox was restarted.
+    """Kill the remaining processes of a lost job, unless the sandbox was restarted; record that the job is lost.
+
+    Return the record of the job's end, which another call may have written first.
     """
     lock = job_store.lock_list(jobs)
     try:

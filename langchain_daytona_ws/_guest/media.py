@@ -1,4 +1,4 @@
-"""Recognise images and PDF documents by their content. Pure; used by host and guest."""
+"""Recognise PNG, JPEG, GIF and WebP images and PDF documents by their content. Pure; used by host and guest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MIME_TYPES = {
 
 
 def media_kind(head: bytes) -> str:
-    """Return the kind of an image or PDF document by its first bytes; ``""`` for any other content."""
+    """Return the kind of content by its first bytes: one of MIME_TYPES, or ``""`` for any other content."""
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return PNG
     if head.startswith(b"\xff\xd8\xff"):

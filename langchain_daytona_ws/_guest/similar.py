@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_LOOSE_CHARS = 4_000  # maximum length of a text that is searched with ``loose``
-MAX_SKIPPING = 20_000_000  # maximum of content characters × units to find; takes up to a second
+MAX_SKIPPING = 20_000_000  # maximum of content characters times units to find; takes up to a second
 MAX_COMPARED = 4_000_000  # maximum number of pairs of equal characters; takes up to two seconds
 
 _SHOWN_BYTE = r"\\x(?:00|1b|[89a-f][0-9a-f])"
