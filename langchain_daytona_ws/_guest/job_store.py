@@ -97,7 +97,7 @@ def has_supervisor(jobs: int, name: str) -> bool:
 
 def load(job: int, name: str) -> Row:
     """Return a record of a job; an empty one if it is missing or damaged."""
-    # This import takes 3 ms. Many commands load this module only because they become a job at their time-out.
+    # This import takes 3 ms. This module is also loaded for commands that do not become a job.
     import json
 
     try:
@@ -118,7 +118,7 @@ def load(job: int, name: str) -> Row:
 
 def save(job: int, name: str, record: Row) -> None:
     """Write a record to disk, into the existing file or a new file. An existing file keeps its reserved space."""
-    # This import takes 3 ms. Many commands load this module only because they become a job at their time-out.
+    # This import takes 3 ms. This module is also loaded for commands that do not become a job.
     import json
 
     fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600, dir_fd=job)
