@@ -18,7 +18,7 @@ class Clock(Protocol):
     """
 
     def time(self) -> float:
-        """Return the Unix time in seconds, with which the ends of credentials and jobs are compared."""
+        """Return the Unix time in seconds. The ends of credentials and jobs are compared with this time."""
         ...
 
     def monotonic(self) -> float:

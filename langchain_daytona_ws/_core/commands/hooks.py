@@ -29,7 +29,7 @@ class Hooks:
         root: The workspace directory, in which the commands start.
         on_create: Commands for a new sandbox. After a command has succeeded once, no session runs it again there.
         on_resume: Commands that run when a session first uses the sandbox, and after each restart of the sandbox.
-        defaults: Variables to set where the sandbox has none of that name.
+        defaults: Environment variables to set if the sandbox has no variable of the same name.
     """
 
     def __init__(

@@ -94,7 +94,7 @@ class CommandResult:
 
 
 def as_shown(result: CommandResult) -> CommandResult:
-    """Return a result whose output is as the model sees it: control characters are escaped.
+    """Return a result whose output is as the model sees it: NUL and ESC characters are escaped.
 
     If the command had a pseudo-terminal, the terminal's screen becomes the output.
     """
@@ -103,7 +103,7 @@ def as_shown(result: CommandResult) -> CommandResult:
 
 
 def shown_output(output: str) -> str:
-    r"""Escape control characters as in a file's text; nine or more NULs in a row become one ``\x00 [N times]``."""
+    r"""Escape NUL and ESC as in a file's text; nine or more NULs in a row become one ``\x00 [N times]``."""
     return visible(re.sub("\0{9,}", lambda nuls: f"\\x00 [{len(nuls[0]):,} times]", output))
 
 
@@ -131,7 +131,7 @@ async def run_command(
         limit_bytes: Maximum number of bytes of output to return.
         key: Idempotency key, 1 to 64 ASCII letters and digits; None for a random key.
         keep: True to keep the record of the call as long as the sandbox; False to keep it for a day.
-        defaults: Variables to set where the sandbox has none of that name.
+        defaults: Environment variables to set if the sandbox has no variable of the same name.
         job: The fields of the job that the command becomes at its time-out (`job_request`); None to kill the command.
         on_output: Receives the output while the command runs, see `LiveOutput`.
         pty: True for a pseudo-terminal of 80 columns and 24 rows, (columns, rows) for another size, False for no

@@ -63,7 +63,7 @@ class JobTracker:
         self._ended: set[str] = set()  # ids of the jobs whose end was reported
 
     async def send(self, send: Send, request: GuestRequest) -> Answer:
-        """Send a request that also asks which known jobs have ended; set the auto-stop interval by the answer."""
+        """Send a request that also asks which known jobs have ended; set the auto-stop interval that jobs need now."""
         sandbox_id = request.sandbox_id
         for gone in [known for known in list(self._running) if known != sandbox_id]:
             for job in list(self._running.pop(gone, {}).values()):
@@ -155,7 +155,7 @@ class JobTracker:
         return False
 
     def error(self, code: str, detail: str) -> None:
-        """Return None: no failed set-up is of this attachment."""
+        """Return None: this attachment has no set-up that can fail."""
 
     def record(self, job: Job, *, is_shown: bool = True) -> None:
         """Record the present state of a job; if a running job has ended, call ``on_end``.

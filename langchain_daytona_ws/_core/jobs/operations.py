@@ -62,7 +62,7 @@ class JobOps:
         tracker: The jobs that the session knows.
         root: The workspace directory.
         limit_bytes: Maximum number of bytes of a log to return at once.
-        defaults: Variables to set for a command where the sandbox has none of that name.
+        defaults: Environment variables to set for a command if the sandbox has no variable of the same name.
         remarks: Returns notices for the model about a job that has just started.
         starts: Returns the number of known starts of the sandbox.
         advise: Returns the hint for a command, its output and its exit code (0 if there is no exit code); None for no
@@ -144,7 +144,7 @@ class JobOps:
     async def join(self, job_id: str, *, timeout_s: float | None) -> Job:
         """Wait for a job's end, at most ``timeout_s`` seconds (None: no limit), and return its state.
 
-        Each request while waiting also renews the workspace's credentials.
+        In a mounted S3 workspace, each request while waiting also renews credentials that end soon.
         """
         client = await self._client()
         until = None if timeout_s is None else client.now() + timeout_s

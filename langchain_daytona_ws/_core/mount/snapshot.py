@@ -43,8 +43,9 @@ class Recipe:
         user: The account that runs commands in the sandbox. If the base image does not have the account, it is created.
             The account can mount workspaces and skills, and can do nothing else as root. If the user is ``root``,
             commands can read the credentials.
-        workspace_root: The directory below which the account may mount workspaces. Ignored if the user is ``root``.
-        skills_mount_path: The directory where the account may mount skills. Ignored if the user is ``root``.
+        workspace_root: The directory below which the account may mount workspaces. Not used if the user is
+            ``root``.
+        skills_mount_path: The directory where the account may mount skills. Not used if the user is ``root``.
 
     Raises:
         ConfigError: A value is invalid, or the two directories overlap.

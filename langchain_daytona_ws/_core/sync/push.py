@@ -43,7 +43,8 @@ async def finish_push(
         limit_s: Maximum number of seconds to wait.
 
     Returns:
-        The report of the call, merged with the later reports.
+        The report of the call, merged with the later reports. If the push has not ended after ``limit_s``, its failure
+        is ``"pending"``.
     """
     until, may_repeat = client.now() + limit_s, True
     while client.now() < until:
