@@ -23,7 +23,7 @@ PIECE_BYTES = 1 << 20
 
 
 def limit_answers(api: Any) -> None:
-    """Limit a sync client's responses to 32 MiB and to the request's time-out.
+    """Limit a sync client's responses to 32 MiB and, if the request has a time-out, to this time.
 
     Args:
         api: An ``ApiClient`` of the SDK's generated clients, which have no public hook for reading responses.

@@ -34,7 +34,8 @@ LIFE_S = 3600
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 10
 ATTEMPTS = 3
-# Above this, a warning: AWS limits the size of the policy together with the session's tags, which may become longer.
+# Above this percentage, a warning is logged: AWS limits the size of the policy together with the session's tags, which
+# may become longer.
 PACKED_WARNING_PERCENT = 90
 LONGEST_FIELD = 16 * 1024  # maximum number of characters of a key or token
 # Later expiry dates are cut to the year 5138: the mounter accepts no later date, and Python formats none after 9999.
@@ -54,7 +55,7 @@ class GivenKeys:
 class AssumedRole:
     """A role's short-lived credentials: the CredentialsPort of the sync runtime.
 
-    The role is assumed with this machine's own credentials, as boto3 finds them. These are sent to STS only.
+    The role is assumed with this machine's own credentials, as boto3 finds them. They are used for nothing else.
 
     Args:
         workspace: The workspace, which has a role.
@@ -76,7 +77,8 @@ class AssumedRole:
         """Assume the role, and return its credentials. This blocks.
 
         Raises:
-            CredentialsRefused: The role was not assumed. The message has the request, the response and every remedy.
+            CredentialsRefused: This machine has no usable credentials, or the role was not assumed, or its credentials
+                are unusable. The message names the remedies.
         """
         outcome = self._outcome()
         if isinstance(outcome, CredentialsRefused):
@@ -192,7 +194,10 @@ def _host_credentials_work(session: Session) -> bool:
 
 
 def _reason(error: Exception, session: Session, failures: tuple[type[Exception], ...]) -> str:
-    """Return the service's message, or ``""`` if it quotes this machine's keys, as for a wrong signature."""
+    """Return the service's message, or ``""`` if it quotes this machine's secrets, as for a wrong signature.
+
+    Also return ``""`` if these secrets cannot be read, because then the message cannot be checked.
+    """
     text = str(getattr(error, "response", {}).get("Error", {}).get("Message", ""))
     try:
         host = session.get_credentials()

@@ -15,7 +15,8 @@ from langchain_daytona_ws._core.run_sync import run_sync
 T = TypeVar("T")
 Work = Callable[[BackgroundTask], Coroutine[Any, Any, None]]
 
-GRACE_S = 1.0  # how long `end` waits for an abandonable request, most of which end within this time
+# Seconds that `end` waits before it gives up an abandonable request; most of these requests end within this time.
+GRACE_S = 1.0
 
 
 class _StopWork(BaseException):
@@ -25,8 +26,8 @@ class _StopWork(BaseException):
 class ThreadTask:
     """A thread that runs a coroutine which never suspends, in a copy of the caller's context.
 
-    A thread cannot be interrupted, so a request that hangs is abandoned: `end` does not wait for it. The request ends
-    by its own time-out, and then the thread ends without further work.
+    A thread cannot be interrupted, so a request that hangs is abandoned: `end` waits for it for one second only. The
+    request ends by its own time-out, and then the thread ends without further work.
     """
 
     def __init__(self, work: Work) -> None:

@@ -64,7 +64,7 @@ def boto_call(*, changes: bool = False) -> Callable[[Callable[P, T]], Callable[P
     records.
 
     Args:
-        changes: Whether the request is a change. If so, the fault for a missing or unreadable response is UNKNOWN.
+        changes: Whether the request is a change. If it may have been applied, the kind of the fault is UNKNOWN.
     """
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
@@ -125,7 +125,7 @@ def without_debug_log(work: Callable[[], T]) -> T:
     finally:
         _thread.suppresses_debug = before
         # If the work has made the first client of this process, it has imported botocore's modules with their loggers.
-        # The call around it sends a request next.
+        # The enclosing guarded call sends a request next.
         _filter_loggers()
 
 

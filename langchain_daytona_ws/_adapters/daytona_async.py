@@ -75,7 +75,7 @@ class AsyncDaytonaPort:
         return current
 
     async def _joined_until_the_loop_ends(self) -> AsyncGenerator[None]:
-        """Leave the shared client when this generator is closed: a loop closes its generators before it ends.
+        """Leave the shared client when this generator is closed: `asyncio.run` closes all generators of its loop.
 
         Otherwise each ``asyncio.run(session.arun(...))`` would leave its connections open.
         """
@@ -87,7 +87,7 @@ class AsyncDaytonaPort:
             await _leave_client(self._account)
 
     def _drop_dead_loops(self) -> None:
-        """Forget loops that were closed without closing their generators. Their sockets were closed with the loops."""
+        """Forget loops that were closed without closing their generators. Garbage collection closes their sockets."""
         for loop in list(self._loops):  # a copy, since other threads add and remove loops
             if loop.is_closed():
                 self._loops.pop(loop, None)
@@ -219,7 +219,7 @@ class AsyncDaytonaPort:
         return True
 
     async def aclose(self) -> None:
-        """Leave this loop's client when the tasks of `finish` are done; do not wait for these tasks."""
+        """Leave this loop's client when the tasks of `finish` are done. Only a second call waits for these tasks."""
         loop = asyncio.get_running_loop()
         if loop in self._leaving:
             await asyncio.shield(self._leaving[loop])
@@ -246,11 +246,11 @@ class AsyncDaytonaPort:
 
 def _log_failure(task: asyncio.Task[object]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
-        logger.warning("after its call was cancelled: %s", error)
+        logger.warning("clean-up failed after its call was cancelled or timed out: %s", error)
 
 
 class _Client(AsyncDaytona):
-    """The SDK's client, with limits for answers; it ignores .env files (see `tracing_is_wanted`)."""
+    """The SDK's client, with limits for answers. .env files cannot enable its tracing (see `tracing_is_wanted`)."""
 
     def __init__(self, config: DaytonaConfig) -> None:
         super().__init__(config)
@@ -273,7 +273,7 @@ _shared: dict[tuple[asyncio.AbstractEventLoop, Account], _SharedClient] = {}
 
 
 async def _join_client(account: Account) -> AsyncDaytona:
-    """Return this loop's client, shared by all sessions of an account; each caller must call `_leave_client`.
+    """Return this loop's client, shared by all sessions of an account. After success, the caller must call `_leave_client`.
 
     Each client reads the system's certificates twice: 60 ms and 1.7 MB (measured), too much for hundreds of sessions.
     """

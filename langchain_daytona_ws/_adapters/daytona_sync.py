@@ -210,8 +210,8 @@ def _shared_clients() -> _SharedClients:
 class _SharedClient:
     """One client for all sessions of an account in this process; the SDK's sync client is thread-safe.
 
-    Each client reads the system's certificates twice, and has its own connections. They are closed when no session
-    refers to the client any more, also if a session was never closed.
+    Each client reads the system's certificates twice, and has its own connections. The connections are closed when no
+    session refers to the client any more, also if a session was never closed.
     """
 
     def __init__(self, account: Account) -> None:
@@ -229,14 +229,15 @@ def _close(client: Client, made_in: int) -> None:
         client._http_client.close()
 
 
-# The core repeats unanswered requests, since it knows whether they may have run. Here only reads on a stale connection
-# are repeated. The SDK's own retries would repeat a POST (its RemoteDisconnectedRetry), repeat after a refused
-# certificate or port, and wait for the time of Retry-After, up to six hours (urllib3).
+# The core repeats unanswered requests, since it knows whether they may have run. Here urllib3 repeats only
+# those whose HTTP method allows it (such as GET, PUT and DELETE). The SDK's own retries would repeat a POST (its
+# RemoteDisconnectedRetry), repeat after a refused certificate or port, and wait for the time of Retry-After, up to six
+# hours (urllib3).
 _RETRIES = Retry(total=3, connect=0, other=0, respect_retry_after_header=False)
 
 
 class Client(Daytona):
-    """The SDK's client, with limits for answers and fewer retries; it ignores .env files (see `tracing_is_wanted`)."""
+    """The SDK's client, with limits for answers and fewer retries. .env files cannot enable its tracing."""
 
     def __init__(self, config: DaytonaConfig) -> None:
         super().__init__(config)

@@ -56,7 +56,7 @@ class Inventory:
                 return None
 
     def key(self) -> KeyInfo | None:
-        """Return the API key's description, None if this control plane does not support the request."""
+        """Return the API key's description; None if the control plane does not support or allow the request."""
         with translated():
             try:
                 found = self._current_key()

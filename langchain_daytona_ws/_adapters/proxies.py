@@ -1,7 +1,7 @@
-"""Apply the environment's proxies to the SDK's sync client, by the same rules as in its async client.
+"""Apply the environment's proxies to the SDK's sync client, by the rules of its async client with two exceptions.
 
-The SDK's async client (aiohttp) and file transfers (httpx) read HTTP_PROXY, HTTPS_PROXY and NO_PROXY; its generated
-sync client (urllib3) does not.
+The exceptions: requests to this machine use no proxy, and SOCKS proxies can be used. The SDK's async client (aiohttp)
+and file transfers (httpx) read HTTP_PROXY, HTTPS_PROXY and NO_PROXY; its generated sync client (urllib3) does not.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://[^/]", re.ASCII | re.IGNORECASE)
 
 
 def check_proxies() -> None:
-    """Refuse proxy addresses without a scheme, or a usable host and port: aiohttp would retry for minutes.
+    """Refuse proxy addresses that have no scheme, or no usable host and port: aiohttp would retry for minutes.
 
     httpx reads ``host:port`` as http://, aiohttp reads ``host:`` as a scheme.
 
@@ -69,7 +69,7 @@ def environment_proxies() -> dict[str, str]:
 
 
 class ProxiedPools(urllib3.PoolManager):
-    """A pool manager that uses the environment's proxies, except for the hosts in NO_PROXY.
+    """A pool manager that uses proxies, except for this machine and the hosts in NO_PROXY.
 
     Args:
         direct: The pool manager whose settings all connections copy.

@@ -38,7 +38,7 @@ class S3Store(ABC):
     Args:
         bucket: The bucket.
         current: Returns the current credentials.
-        expired: Called with credentials that S3 refuses as expired; then `current` is called again.
+        expired: Called with credentials that S3 refuses as expired or invalid; then `current` is called again.
     """
 
     def __init__(self, bucket: Bucket, current: Current, expired: Expired) -> None:
@@ -131,7 +131,10 @@ class S3Store(ABC):
 
     @abstractmethod
     def _reporting(self, on_bytes: OnBytes | None) -> contextlib.AbstractContextManager[OnBytes]:
-        """Return a function for the thread of a request. It calls ``on_bytes`` in the caller's thread or event loop."""
+        """Return a context manager that yields a function for the thread of a request.
+
+        The function calls ``on_bytes`` in the caller's thread or event loop.
+        """
 
     @abstractmethod
     async def gather(self, works: Sequence[Callable[[], Awaitable[T]]]) -> list[T]: ...
@@ -144,7 +147,7 @@ class S3Store(ABC):
         await self._request(lambda credentials: self._bucket.rename(credentials, source, target))
 
     async def _request(self, work: Callable[[Credentials], T]) -> T:
-        """Send a request; if S3 refuses the credentials as expired, send it once more with fresh ones."""
+        """Send a request; if S3 refuses the credentials as expired, send it once more if `current` returns other ones."""
         credentials = await self._current()
         try:
             return await self.offload(lambda: work(credentials))

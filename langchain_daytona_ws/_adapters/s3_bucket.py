@@ -69,7 +69,7 @@ class Clients:
 
 
 class _Opened:
-    """The clients of one process. After a fork, parent and child would read each other's answers on a connection."""
+    """The clients of one process: if parent and child shared a connection, each could read the other's answers."""
 
     def __init__(self) -> None:
         self.made_in = os.getpid()
@@ -234,7 +234,7 @@ def _threads(count: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(min(AT_A_TIME, max(count, 1)), "langchain-daytona-ws-s3")
 
 
-# --- answers: malformed answers raise ValueError, which `boto_call` translates ---
+# --- answers: malformed answers raise errors such as ValueError, which `boto_call` translates ---
 
 
 def _page(answer: Mapping[str, Any], prefix: str, workspace_prefix: str) -> KeyPage:
@@ -280,6 +280,7 @@ def _with_content(stored: StoredObject, body: Any) -> StoredObject:
 
     Raises:
         StoreFault: The content has another size than ``stored`` describes.
+        Exception: botocore or urllib3 could not read the content.
     """
     size = stored.info.size_bytes
     digest, pieces, count, newlines = hashlib.sha256(), list[bytes](), 0, 0
@@ -356,7 +357,7 @@ def descriptions() -> Loader:
 
 
 def _forget_parent() -> None:
-    """Replace the lock and the session, which a thread of the parent process may have held at the fork."""
+    """Replace the lock and the session: a thread of the parent process may have used them at the fork."""
     global _creating  # noqa: PLW0603
     _creating = threading.Lock()
     _session.cache_clear()
@@ -390,7 +391,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def read_date(text: str) -> datetime:
-    """Return a date of a response. botocore's own parser is slow, so it only reads what Python's parsers cannot."""
+    """Return a date of a response. botocore's parser is slow: it reads only dates that Python's parsers do not read."""
     for read in (datetime.fromisoformat, parsedate_to_datetime):
         try:
             date = read(text)
@@ -412,7 +413,7 @@ def _without_redirect(context: dict[str, Any], **_: object) -> None:
 
 
 def _masking(credentials: Credentials) -> Callable[..., None]:
-    """Return a handler that masks the credentials in errors: a gateway may quote the request."""
+    """Return a handler that masks the secret key and the token in errors: a gateway may quote the request."""
     secrets = [secret for secret in (credentials.secret_access_key, credentials.session_token) if secret]
 
     def masked(value: object) -> object:

@@ -60,8 +60,8 @@ class S3Probe:
         """Request an object below the prefix by HEAD, as mount-s3 does.
 
         Raises:
-            StoreFault: MISSING if S3 answers that the object does not exist; DENIED if S3 refuses, which it also does
-                for a missing object without s3:ListBucket.
+            StoreFault: The request failed. MISSING if S3 answers that the object does not exist; DENIED if S3 refuses,
+                which it also does for a missing object without s3:ListBucket.
         """
         location = self._workspace.workspace
         reads = self._bucket.clients(credentials).reads
@@ -104,7 +104,11 @@ class S3Probe:
 
     @boto_call()
     def read_skills(self, credentials: Credentials) -> int:
-        """List the skills bucket and read the first byte of an object; return the number of keys on the first page."""
+        """List the first page of the skills bucket, and read the first byte of one object that is not empty, if any.
+
+        Returns:
+            The number of keys on the page.
+        """
         if self._workspace.skills is None:
             raise ValueError("this workspace has no skills")
         bucket, reads = self._workspace.skills.bucket, self._bucket.clients(credentials).reads

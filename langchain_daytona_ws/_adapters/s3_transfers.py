@@ -26,13 +26,14 @@ from langchain_daytona_ws._core.transfers.models import content_of, read_exactly
 ATTEMPTS = 3
 PAUSE_S = 0.2
 PIECE_BYTES = 1 << 20
-# A larger content is uploaded in parts of at least this size. S3 accepts at most 10,000 parts (S3 API).
+# A larger content is uploaded in parts of at least this size; only the last part may be smaller. S3 accepts at most
+# 10,000 parts (S3 API).
 PART_BYTES = 16 << 20
 MAX_PARTS = 10_000
 
 
 class _Lost(Exception):
-    """The connection was closed before the end of the content."""
+    """The content could not be read to its end, or does not have the announced length."""
 
     def __init__(self, fault: StoreFault) -> None:
         super().__init__(fault.message)
@@ -40,9 +41,9 @@ class _Lost(Exception):
 
 
 class ObjectTransfer:
-    """The transfer of one object. The methods block, and raise only StoreFault and errors of the host's files.
+    """The transfer of one object. The methods block. They raise only StoreFault, and errors of their arguments' calls.
 
-    ``on_bytes`` is called with the size of each piece, and before an error with minus the size of all pieces.
+    ``on_bytes`` is called with the size of each piece, and before an error with minus the size of all these pieces.
 
     Args:
         clients: The clients.

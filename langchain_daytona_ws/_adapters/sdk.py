@@ -73,7 +73,7 @@ def client_config(account: Account) -> DaytonaConfig:
 
 @contextlib.contextmanager
 def making_a_client() -> Iterator[None]:
-    """Raise failures of the block, which creates a client, as errors of this machine's settings: nothing is sent yet.
+    """Raise ConfigError for each failure of the block, which creates a client: it sends nothing, so settings are wrong.
 
     The SDK's deprecation warning for polling is suppressed, since this package polls on purpose.
 
@@ -151,5 +151,5 @@ def describe(sandbox: Sandbox | AsyncSandbox) -> SandboxInfo:
 
 
 def version_of(found: FileInfo | AsyncFileInfo) -> str:
-    """Return a text that differs after each change of a file's content."""
+    """Return a file's size and time of modification as a text, by which a change of the file is detected."""
     return f"{found.size} {found.mod_time}"

@@ -108,7 +108,8 @@ class Snapshots:
             name: An unused name.
             dockerfile: The Dockerfile of its image, which must not copy local files.
             resources: CPUs, GiB of memory and GiB of disk of each sandbox; None for Daytona's defaults.
-            on_log: Called in this thread with each part of the build log.
+            on_log: Called in this thread with each part of the build log, and with remarks on the build. If the SDK's log
+                thread fails, the remark about this failure comes from that thread.
             timeout_s: Seconds to wait. The build continues after a time-out.
         """
         cpu, memory, disk = resources
@@ -185,8 +186,8 @@ def _watched(
 ) -> T:
     """Run `work` in a daemon thread, and pass its log lines to `on_log` in this thread.
 
-    The SDK has no time-out for these requests. It also starts a thread that would survive an interrupt and block the
-    program's exit; if a daemon thread starts it, it is a daemon thread too.
+    The SDK has no time-out for these requests. The SDK also starts a thread that would survive an interrupt and block
+    the program's exit; if a daemon thread starts that thread, that thread is a daemon thread too.
     """
     lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     outcome: Future[T] = Future()

@@ -3,7 +3,8 @@
 Downloads use the daemon's endpoint for one file: its answer is the content alone. In the answer for several files,
 daemon 0.190 separates them by a fixed text, which a file can contain.
 
-A transfer has no total time limit. It ends with an error if too few bytes move, see `Pace`.
+A transfer has no total time limit. It ends with an error if too few bytes move: see `Pace`; in a sync upload, if no
+bytes move for 60 seconds. After an upload, the answer may take 600 seconds.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ Write = Callable[[bytes], object]
 
 
 class Pace:
-    """The time limit of a transfer: in each 60 seconds, 64 KiB must be transferred, or the transfer must end."""
+    """The time limit of a transfer: 60 seconds, renewed each time when 64 KiB have been transferred."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -111,7 +112,7 @@ class Upload:
 
 
 def _head(boundary: str, number: int, path: str) -> bytes:
-    """Return the part with a path, and the head of the part with its file. The path is new, and has no quotes."""
+    """Return the part with a path, and the head of the part with its file. The path must not have quotes."""
     return (
         f'--{boundary}\r\nContent-Disposition: form-data; name="files[{number}].path"\r\n\r\n{path}\r\n'
         f'--{boundary}\r\nContent-Disposition: form-data; name="files[{number}].file"; filename="{path}"\r\n'
@@ -234,7 +235,7 @@ def _answer(fs: Any, path: str) -> Iterator[urllib3.BaseHTTPResponse]:
 
 
 async def adownload(fs: Any, path: str, write: Write, on_bytes: OnBytes | None = None) -> None:
-    """Pass the pieces of a file to ``write``, as `download` does; ``write`` is called in a thread for large pieces."""
+    """Pass the pieces of a file to ``write``, as `download` does; ``write`` gets joined pieces, in a thread."""
     method, url, headers, *_ = fs._api_client._download_file_serialize(path, None, None, None, None)
     session = http_session_of(fs._api_client.api_client)
     limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
