@@ -147,7 +147,7 @@ class S3Store(ABC):
         await self._request(lambda credentials: self._bucket.rename(credentials, source, target))
 
     async def _request(self, work: Callable[[Credentials], T]) -> T:
-        """Send a request; if S3 refuses the credentials as expired, send it once more if `current` returns other ones."""
+        """Send a request; if S3 refuses the credentials as expired, repeat it once if `current` returns other credentials."""
         credentials = await self._current()
         try:
             return await self.offload(lambda: work(credentials))

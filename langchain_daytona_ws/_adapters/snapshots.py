@@ -108,8 +108,8 @@ class Snapshots:
             name: An unused name.
             dockerfile: The Dockerfile of its image, which must not copy local files.
             resources: CPUs, GiB of memory and GiB of disk of each sandbox; None for Daytona's defaults.
-            on_log: Called in this thread with each part of the build log, and with remarks on the build. If the SDK's log
-                thread fails, the remark about this failure comes from that thread.
+            on_log: Called in this thread with each part of the build log, and with remarks on the build. If the SDK's
+                log thread fails, the remark about this failure comes from that thread.
             timeout_s: Seconds to wait. The build continues after a time-out.
         """
         cpu, memory, disk = resources
