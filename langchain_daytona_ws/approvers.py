@@ -38,13 +38,13 @@ class InterruptApprover:
     The interrupt's value is a LangChain ``HITLRequest`` with one action; its description is the request's summary and
     diff. Resume with a ``HITLResponse`` of one decision, ``Command(resume={"decisions": [{"type": "approve"}]})``. If
     several interrupts are open, use ``Command(resume={interrupt.id: …})``. A `PermissionDecision` is accepted too,
-    except ``allow_edited``, which LangGraph can't save. Any other answer denies the call, and a warning in the log
-    gives the reason.
+    except ``allow_edited``, which LangGraph can't save, and ``allow_always`` (see below). Any other answer denies the
+    call, and a warning in the log gives the reason.
 
-    The graph needs a checkpointer. A resumed node runs again from its start: finished calls return their recorded
-    results and run nothing. Each answer applies only to the call that the interrupt was about, also if several calls
-    run in parallel. ``allow_always`` is refused: when the node runs again, it could allow a call that was denied or
-    edited before.
+    The graph needs a checkpointer. A resumed node runs again from its start: finished commands and changes return
+    their recorded results and do not run again; reads are repeated. Each answer applies only to the call that the
+    interrupt was about, also if several calls run in parallel. ``allow_always`` is refused: when the node runs again,
+    it could allow a call that was denied or edited before.
     """
 
     def __call__(self, request: PermissionRequest, /) -> PermissionDecision:
@@ -52,7 +52,8 @@ class InterruptApprover:
 
         Raises:
             GraphInterrupt: There is no answer yet.
-            AnswerUnusable: The answer is malformed, or the graph cannot be interrupted here.
+            AnswerUnusable: The answer is malformed or can't be matched to a call, the graph can't be interrupted here,
+                or the checkpoint can't be read or written.
         """
         return _decision(answer_to(request, lambda: hitl_request(request), _serializable), request)
 
@@ -92,7 +93,7 @@ class MiddlewareApprover:
 
         Args:
             mode: ``"ask"``, ``"edit"`` or ``"bypass"``; the mapping for ``"bypass"`` is empty.
-            namespace: Returns the name of the current run's workspace, for the descriptions.
+            namespace: Returns the name of the current run's workspace, for the requests.
         """
 
         def needs(call: Mapping[str, Any]) -> bool:
@@ -273,7 +274,7 @@ def _hidden_arguments(request: PermissionRequest) -> dict[str, object]:
 
 
 def _serializable(answer: object) -> object:
-    """Convert a `PermissionDecision` to plain data that a checkpoint can hold."""
+    """Convert a `PermissionDecision` to plain data that a checkpoint can hold; return other answers unchanged."""
     if not isinstance(answer, PermissionDecision):
         return answer
     decision: dict[str, object]

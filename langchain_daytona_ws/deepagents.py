@@ -53,9 +53,9 @@ class WorkspaceBackend(SandboxBackendProtocol):
     ``/conversation_history`` and ``/blobs``; these directories are created when first needed, with sudo if necessary.
 
     The session's approver is asked before a command, write, edit, deletion or upload, as with this package's tools.
-    Files that Deep Agents itself stores need no approval. A request to change a file outside of the workspace has the
-    tool name ``sandbox_file`` and needs approval in mode ``edit`` too. Denials and failures are returned as results for
-    the model; a graph's interrupts and cancellation are raised.
+    In the three directories above only a deletion needs approval. A request to change a file outside of the workspace
+    has the tool name ``sandbox_file`` and needs approval in mode ``edit`` too. Denials and failures are returned as
+    results for the model; a graph's interrupts and cancellation are raised.
 
     In a graph, the methods behave as Deep Agents describes them to the model: ``write`` replaces a file, unless it has
     changed since this thread read it, and ``glob`` returns absolute paths of files. Outside of a graph, they behave as
@@ -63,8 +63,8 @@ class WorkspaceBackend(SandboxBackendProtocol):
     directories, relative to the searched directory.
 
     Deep Agents does not pass a backend the id of the model's call, so an approver gets the id of LangGraph's task. Add
-    ``middleware=[backend.run_once]`` to the agent to pass the model's id. If a graph then repeats a tool call after a
-    crash of its process, the call does not run twice.
+    ``middleware=[backend.run_once]`` to the agent to pass the model's id. If a graph then repeats a command or change
+    after a crash of its process, it does not run twice.
 
     Args:
         session: The session of the workspace, or a `WorkspacePool` that has the session of each run. The key of a run
@@ -73,7 +73,7 @@ class WorkspaceBackend(SandboxBackendProtocol):
             `CompositeBackend`. Default: ``"/"``.
 
     Raises:
-        ConfigError: ``artifacts_root`` is not an absolute path.
+        ConfigError: ``artifacts_root`` is not an absolute path, or contains ``..``.
     """
 
     def __init__(self, session: WorkspaceSession | WorkspacePool, *, artifacts_root: str = "/") -> None:
@@ -112,10 +112,10 @@ class WorkspaceBackend(SandboxBackendProtocol):
 
         Pass the result to ``create_deep_agent(interrupt_on=…)``. Pass ``middleware=[backend.run_once]`` too, because an
         approval applies to the id of a call. The session needs ``approver=MiddlewareApprover()``. In mode ``bypass``
-        the result is empty. Calls for files of other backends of a `CompositeBackend` are asked about too.
+        the result is empty. The middleware also asks about calls for other backends of a `CompositeBackend`.
 
         Raises:
-            ConfigError: The session has another approver, or none.
+            ConfigError: The mode is not ``bypass``, and the session has another approver, or none.
         """
         example = example_of(self.session)
         mode = example.config.permission_mode
@@ -172,8 +172,8 @@ class WorkspaceBackend(SandboxBackendProtocol):
                 background job; at most 600. 0 means 600. Default: the configuration's ``timeout``.
 
         Returns:
-            The output, up to 1 MiB, and the exit code: 126 if the command did not run, None if it still runs as a job
-            or if it is unknown whether it ran.
+            The output, up to 1 MiB, and the exit code: 126 if the command did not run, None if it still runs as a job,
+            if it is unknown whether it ran, or if the approver answered in place of the command.
         """
         with self._leased() as session:
             return run_sync(Writer(session).execute(command, timeout))
@@ -184,7 +184,7 @@ class WorkspaceBackend(SandboxBackendProtocol):
             return await Writer(session).execute(command, timeout)
 
     def ls(self, path: str) -> LsResult:
-        """List a directory with absolute paths; a directory of more than 5000 entries is an error."""
+        """List a directory with absolute paths; more than 5000 entries, or 1 MiB of names, are an error."""
         with self._leased() as session:
             return run_sync(Reader(session).ls(path))
 
@@ -251,7 +251,7 @@ class WorkspaceBackend(SandboxBackendProtocol):
             path: File or directory to search. Default: the workspace.
             glob: Search only matching files. A glob without ``/`` matches names; a glob with ``/`` matches paths
                 relative to the searched directory. Default: all files.
-            max_count: Maximum number of matches, at most 4999. Lines are cut to 500 characters.
+            max_count: Maximum number of matches, at most 4999. Lines are cut to 500 characters. Default: 4999.
         """
         with self._leased() as session:
             return run_sync(Reader(session).grep(pattern, path, glob, max_count))

@@ -147,7 +147,7 @@ class S3Store(ABC):
         await self._request(lambda credentials: self._bucket.rename(credentials, source, target))
 
     async def _request(self, work: Callable[[Credentials], T]) -> T:
-        """Send a request; if S3 refuses the credentials as expired, repeat it once if `current` returns other credentials."""
+        """Send a request; if S3 refuses the credentials as expired, repeat it once with other credentials, if any."""
         credentials = await self._current()
         try:
             return await self.offload(lambda: work(credentials))

@@ -28,7 +28,7 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 def is_control_flow(error: BaseException) -> bool:
-    """Return whether an exception, not a group, is control flow.
+    """Return whether an exception is control flow. The exception must not be a group.
 
     LangGraph's interrupts are subclasses of Exception, recognised by class name because LangGraph is optional.
     """

@@ -37,7 +37,8 @@ _POLL_INTERVAL_S = 0.01
 
 _ANSWER_BY_ID = "answer by the interrupt's id instead: Command(resume={interrupt.id: answer})"
 
-# The hash of a LangGraph thread selects its lock. Calls of one thread share answers; other threads run in parallel.
+# The hash of a LangGraph thread selects its lock: calls of one LangGraph thread share answers, so they read them one
+# after another. Few LangGraph threads share a lock.
 _locks = tuple(threading.Lock() for _ in range(64))
 _discarded: deque[tuple[str, object]] = deque(maxlen=256)
 
@@ -56,7 +57,8 @@ def answer_to(
 
     Raises:
         GraphInterrupt: There is no answer yet.
-        AnswerUnusable: The graph can't be interrupted here, or the answer can't be matched to a call.
+        AnswerUnusable: The graph can't be interrupted here, the answer can't be matched to a call, or the checkpoint
+            can't be read or written.
     """
     task = _Task.current()
     if request.tool_call_id is None:
@@ -198,7 +200,8 @@ class _Task:
     def discard_plain_answer(self) -> None:
         """Remove the answer without an id from the checkpoint, so that it can't answer the next interrupt.
 
-        LangGraph leaves ``Command(resume=value)`` in the checkpoint, where ``invoke(None)`` would find it.
+        LangGraph leaves ``Command(resume=value)`` in the checkpoint, where ``invoke(None)`` would find it. With
+        ``durability="exit"`` nothing is removed.
         """
         plain = self._scratchpad.get_null_resume(False)
         if plain is None or self._saves_at_exit:

@@ -31,7 +31,8 @@ class Approval(NamedTuple, Generic[T]):
     """An approved call.
 
     Args:
-        arguments: The arguments to run with, read-only: the arguments of the request, or the edited arguments.
+        arguments: The arguments to run with: the arguments of the request (read-only), or a new dict of the edited
+            arguments that are not None.
         edited: Whether the approver edited the arguments; then ``validated`` and ``note`` are set.
         validated: The edited arguments, converted by the caller's ``validate``.
         note: Text for the model that lists the changed arguments.
@@ -71,13 +72,14 @@ def apply_outcome(
     Args:
         request: The request that the approver was asked about.
         outcome: Result of the call of the approver.
-        validate: Converts edited arguments to the tool's arguments, or raises an error. Of an `AnswerUnusable` the text
-            is logged; of other errors only the type. None: an edit denies the call.
+        validate: Converts edited arguments to the tool's arguments, or raises an error. For an `AnswerUnusable`, its
+            text is logged; for another error, only the type. None: an edit denies the call.
         remembered: Stores ``allow_always`` answers.
         timeout_s: The time limit of the answer in seconds, for the error message; None for no limit.
 
     Raises:
-        PermissionDenied: The approver denied the call, gave no answer, or gave an unusable answer.
+        PermissionDenied: The approver denied the call, raised an error, gave no answer in time, or gave an unusable
+            answer.
         BaseException: Control flow that the approver or ``validate`` raised.
     """
     if outcome.timed_out:

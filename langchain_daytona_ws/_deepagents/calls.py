@@ -22,7 +22,8 @@ class RunOnce(AgentMiddleware[Any, Any, Any]):
     """Middleware that passes the id of the running tool call to a `WorkspaceBackend`.
 
     Deep Agents does not pass a backend the id of the model's call. With this middleware the approver gets the id, and a
-    call that a graph repeats after a crash of its process returns the recorded result instead of running again.
+    command or change that a graph repeats after a crash of its process returns its recorded result and does not run
+    again.
     """
 
     def wrap_tool_call(
@@ -83,8 +84,8 @@ def idempotency_key(
 ) -> str | None:
     """Return a key from the model's id of the call, so that the operation runs at most once.
 
-    Return None for an operation that the model's call did not request: another tool may repeat an operation on purpose,
-    and so may Deep Agents when it stores a long result.
+    Return None without `RunOnce`, and for an operation that the model's call did not request: another tool may repeat
+    an operation on purpose, and so may Deep Agents when it stores a long result.
 
     Args:
         tool: Name of Deep Agents' tool for the operation.

@@ -15,7 +15,7 @@ def artifact_directories(artifacts_root: str) -> tuple[str, ...]:
     """Return the directories in which Deep Agents stores texts that are too long for the model.
 
     Raises:
-        ConfigError: ``artifacts_root`` is not an absolute path.
+        ConfigError: ``artifacts_root`` is not an absolute path, or contains ``..``.
     """
     if not artifacts_root.startswith("/") or ".." in artifacts_root.split("/"):
         raise ConfigError(

@@ -29,6 +29,8 @@ def code_of(error: WorkspaceError) -> str | None:
 def error_text(error: WorkspaceError, path: str = "") -> str:
     """Return the code and message of an error for the model, with the names of Deep Agents' tools.
 
+    If the approver answered in place of the tool, return the answer without a code.
+
     Args:
         error: The error.
         path: The path that the model has sent. Default: none.

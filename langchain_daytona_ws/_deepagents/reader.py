@@ -177,7 +177,7 @@ class Reader:
                 matches += [
                     GrepMatch(path=top.child(path), line=0, text=BINARY_MATCH) for path in omitted.paths
                 ]
-            # Deep Agents can't report the reason. Large binary files are skipped on purpose.
+            # Deep Agents can't report the reason. Large binary files do not count: they are skipped on purpose.
             truncated = truncated or omitted.reason in ("unreadable", "utf16")
         return GrepResult(matches=matches[:max_rows], truncated=truncated)
 
@@ -231,14 +231,14 @@ def literal_regex(text: str) -> str:
 
 
 def file_glob(pattern: str) -> str:
-    """Convert a glob of Deep Agents to a glob of this package. Without a slash, it matches names at any depth."""
+    """Convert a glob of Deep Agents to a glob of this package. A pattern without a slash matches names at any depth."""
     return pattern.lstrip("/") if "/" in pattern else f"**/{pattern}"
 
 
 def anchor_of(pattern: str) -> tuple[str, str]:
     """Split an absolute pattern into a literal directory and the rest.
 
-    For a relative pattern, return ``("", pattern)``.
+    Return ``("", pattern)`` for a relative pattern, and for a pattern with a wildcard directly below ``/``.
     """
     literal = re.split(r"[*?\[{\\]", pattern, maxsplit=1)[0]
     directory = literal.rpartition("/")[0]
@@ -248,7 +248,7 @@ def anchor_of(pattern: str) -> tuple[str, str]:
 
 
 def hidden_name_filter(pattern: str) -> Callable[[str], bool]:
-    """Return a predicate that rejects paths with a hidden name, unless the pattern contains the name's dot.
+    """Return a predicate that rejects hidden names, except names that match a part of the pattern with a leading dot.
 
     For a pattern without a slash only the file's own name is checked: ``*.yml`` finds ``.github/ci.yml``.
 

@@ -1,4 +1,4 @@
-"""The backend's commands and file changes; each asks the session's approver first."""
+"""The backend's commands and file changes; each asks the session's approver first, if it needs approval."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ exit 1
 
 
 def remove_tree_command(path: str) -> str:
-    """Return a shell command that deletes a directory tree, but never its working directory or a parent of it.
+    """Return a shell command that deletes a directory tree, but never the directory in which it runs, or a parent.
 
     Args:
         path: Absolute path of the directory.

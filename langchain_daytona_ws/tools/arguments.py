@@ -25,7 +25,8 @@ class ToolInput(BaseModel):
 
     For an optional argument, ``null`` means the default, and so does ``""`` unless `may_be_empty` has the argument.
     Models also send argument names of other tools, see `foreign_names`. Such an argument is ignored if it is null or
-    false. Otherwise it is refused, and the error names this tool's argument. All problems are reported at once.
+    false, or if it is true and in `ignored_if_true`. Otherwise it is refused, and the error names this tool's argument.
+    All problems are reported at once, except that of unknown names only the first 10 are reported.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -37,7 +38,7 @@ class ToolInput(BaseModel):
     ignored_if_true: ClassVar[frozenset[str]] = frozenset()
     """Names in `foreign_names` that are also ignored if they are true: this tool always does what they request."""
     foreign_values: ClassVar[Mapping[str, str]] = {}
-    """Name of an operation in another tool → its name in this tool."""
+    """Name of an operation in another tool, normalised by `_plain` → its name in this tool."""
     operation_argument: ClassVar[str] = ""
     """The argument that names the operation; ``""`` if the tool has none."""
 

@@ -93,7 +93,7 @@ class BashInput(ToolInput):
     @field_validator("command", mode="after")
     @classmethod
     def _ends_lines_as_bash_does(cls, command: str) -> str:
-        """Replace CRLF by LF if all line breaks are CRLF: bash would read CR as a part of the last word."""
+        """Replace CRLF by LF if all line breaks are CRLF: bash would read CR as part of a line's last word."""
         if "\r\n" not in command or "\n" in command.replace("\r\n", ""):
             return command
         return command.replace("\r\n", "\n").removesuffix("\r")

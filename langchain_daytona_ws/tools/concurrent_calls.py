@@ -16,8 +16,8 @@ _current: ContextVar[ConcurrentCall | None] = ContextVar("langchain_daytona_ws_c
 class ConcurrentCall:
     """One async call of a tool. If it interrupts the graph, it first waits until approved concurrent calls are done.
 
-    At the first interrupt, LangGraph's async tool node abandons the other calls: they are cancelled with the event
-    loop, and their commands killed, although they were approved. Its sync tool node waits for them.
+    At the first interrupt, LangGraph's async tool node abandons the other calls: they are cancelled when the
+    event loop ends, and their commands killed, although they were approved. Its sync tool node waits for them.
 
     Args:
         config: The call's config.
@@ -35,7 +35,7 @@ class ConcurrentCall:
         return _current.get()
 
     def begin(self) -> None:
-        """Record that the call was approved and is running."""
+        """Record that the call is running: it was approved, or needs no approval. Outside a graph, record nothing."""
         if self._done is None and self._task[1]:
             self._done = asyncio.get_running_loop().create_future()
             _running.setdefault(self._task, set()).add(self._done)

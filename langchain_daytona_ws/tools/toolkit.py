@@ -78,7 +78,7 @@ class WorkspaceToolkit(BaseToolkit):
             arguments: Further arguments of `WorkspaceSession`, such as ``approver``.
 
         Raises:
-            ConfigError: The configuration or the namespace is invalid.
+            ConfigError: The configuration, the namespace or a further argument is invalid.
         """
         session = WorkspaceSession(config, namespace=namespace, **arguments)
         return cls(session=session, on_output=on_output, previews=previews, media=media)
