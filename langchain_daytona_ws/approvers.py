@@ -72,11 +72,11 @@ class MiddlewareApprover:
     """Allow the calls that LangChain's ``HumanInTheLoopMiddleware`` has asked a human about; deny all others.
 
     Pass `WorkspaceSession.interrupt_on` of a session with this approver to the middleware, or
-    `WorkspaceBackend.interrupt_on` to ``create_deep_agent``. The middleware asks before the tools run and removes or
-    edits the calls that the human refused or edited. An approval applies to one call in one message of the model, until
-    a tool message answers the call; a later identical call needs its own approval, even with the same id. A call is
-    denied if no middleware in this process has asked about it, for example after a crash between the answer and the
-    call.
+    `WorkspaceBackend.interrupt_on` to ``create_deep_agent``. The middleware asks before the tools run. It answers the
+    calls that the human refused, and changes the calls that the human edited. An approval applies to one call in one
+    message of the model, until a tool message answers the call; a later identical call needs its own approval, even
+    with the same id. A call is denied if no middleware in this process has asked about it, for example after a crash
+    between the answer and the call.
     """
 
     def __init__(self) -> None:

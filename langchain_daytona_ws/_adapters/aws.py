@@ -55,7 +55,7 @@ class GivenKeys:
 class AssumedRole:
     """A role's short-lived credentials: the CredentialsPort of the sync runtime.
 
-    The role is assumed with this machine's own credentials, as boto3 finds them. They are used for nothing else.
+    The role is assumed with this machine's own credentials, as boto3 finds them. These are used for nothing else.
 
     Args:
         workspace: The workspace, which has a role.

@@ -273,7 +273,7 @@ _shared: dict[tuple[asyncio.AbstractEventLoop, Account], _SharedClient] = {}
 
 
 async def _join_client(account: Account) -> AsyncDaytona:
-    """Return this loop's client, shared by all sessions of an account. The caller must then call `_leave_client`.
+    """Return this loop's client, shared by all sessions of an account. The caller must later call `_leave_client`.
 
     Each client reads the system's certificates twice: 60 ms and 1.7 MB (measured), too much for hundreds of sessions.
     """

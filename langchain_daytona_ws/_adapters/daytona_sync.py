@@ -230,7 +230,7 @@ def _close(client: Client, made_in: int) -> None:
 
 
 # The core repeats unanswered requests, since it knows whether they may have run. Here urllib3 repeats only
-# those whose HTTP method allows it (such as GET, PUT and DELETE). The SDK's own retries would repeat a POST (its
+# GET, PUT, DELETE and other idempotent requests. The SDK's own retries would repeat a POST (its
 # RemoteDisconnectedRetry), repeat after a refused certificate or port, and wait for the time of Retry-After, up to six
 # hours (urllib3).
 _RETRIES = Retry(total=3, connect=0, other=0, respect_retry_after_header=False)

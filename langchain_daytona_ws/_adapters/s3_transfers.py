@@ -41,7 +41,7 @@ class _Lost(Exception):
 
 
 class ObjectTransfer:
-    """The transfer of one object. The methods block. They raise only StoreFault, and errors of their arguments' calls.
+    """The transfer of one object. The methods block. They raise only StoreFault, and errors from their arguments.
 
     ``on_bytes`` is called with the size of each piece, and before an error with minus the size of all these pieces.
 

@@ -39,8 +39,8 @@ _tool_call_id: ContextVar[str | None] = ContextVar("langchain_daytona_ws_tool_ca
 class WorkspaceTool(BaseTool):
     """A tool over a `WorkspaceSession`, or over the sessions of a `WorkspacePool`.
 
-    Failures are returned to the model as a tool message of status ``error``. Only control flow is raised: a graph's
-    interrupt, cancellation, Ctrl-C.
+    A `WorkspaceError` and invalid arguments are returned to the model as a tool message of status ``error``. Control
+    flow is raised: a graph's interrupt, cancellation, Ctrl-C.
     """
 
     # Build no validator for this class: only its subclasses have instances.
