@@ -135,7 +135,7 @@ async def _line() -> str:
 
 
 def printable(text: str) -> str:
-    """Escape control characters, which a model's or a command's text may have."""
+    """Escape the unprintable characters of a model's or a command's text, except line feeds; expand tabs."""
     return "".join(
         char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode()
         for char in text.expandtabs()
