@@ -5,7 +5,7 @@ from __future__ import annotations
 import posix
 import sys
 
-from langchain_daytona_ws._guest import dirs, encode, locks, record, release
+from langchain_daytona_ws._guest import dirs, encode, record, release
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ PACKAGE = "langchain_daytona_ws._guest."
 STORAGE = ("mount", "sync")  # each names a request field, and the module that is sent with the field
 FILE_WAIT_S = 30.0  # for an earlier attempt of the same call
 LOCK_WAIT_S = 20.0  # for the file lock
-LOCKED = ("files", "content", "transfer")  # entry modules that need the file lock
 
 
 def run(entry: str, request: Request, nonce: str, program: str = "") -> None:
@@ -105,9 +104,6 @@ def _execute(entry: str, request: Request, storage: Any) -> Answer:
 
     def work() -> Answer:
         entered = storage.enter(request)
-        # Only changes have a key.
-        if entry in LOCKED and not locks.lock_files(dirs.state_directory(), "key" in request, LOCK_WAIT_S):
-            return {"ok": False, "error": "busy"}
         return {**module.main(request), **entered, **storage.leave(request, False)}
 
     if "key" not in request:

@@ -19,8 +19,9 @@ import binascii
 import os
 
 from langchain_daytona_ws._guest import text
+from langchain_daytona_ws._guest.operations import run_all
 from langchain_daytona_ws._guest.store import Content, load
-from langchain_daytona_ws._guest.walk import Location, RefusedError, answer_all, locate, need_file
+from langchain_daytona_ws._guest.walk import Location, RefusedError, locate, need_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def main(request: Request) -> Answer:
-    return answer_all(_OPS, request)
+    return run_all(_OPS, request)
 
 
 def view(request: Request) -> Answer:

@@ -60,8 +60,9 @@ import time
 
 from langchain_daytona_ws._guest import edit as edits
 from langchain_daytona_ws._guest import media, text
+from langchain_daytona_ws._guest.operations import run_all
 from langchain_daytona_ws._guest.store import MAX_BYTES, Content, Source, create, load, replace
-from langchain_daytona_ws._guest.walk import Location, RefusedError, answer_all, kind_of, locate, need_file
+from langchain_daytona_ws._guest.walk import Location, RefusedError, kind_of, locate, need_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ VANISHED_WAITS_S = (0.05, 1.2)
 
 
 def main(request: Request) -> Answer:
-    return answer_all(_OPS, request)
+    return run_all(_OPS, request)
 
 
 def read(request: Request) -> Answer:

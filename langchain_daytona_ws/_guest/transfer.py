@@ -31,8 +31,9 @@ import stat
 import time
 
 from langchain_daytona_ws._guest import dirs
+from langchain_daytona_ws._guest.operations import run_all
 from langchain_daytona_ws._guest.scan import Scan
-from langchain_daytona_ws._guest.walk import RefusedError, answer_all, kind_of, locate, need_file
+from langchain_daytona_ws._guest.walk import RefusedError, kind_of, locate, need_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ ENDING = ".pack.log"  # ends in ".log", so that `record.prune` removes old files
 
 
 def main(request: Request) -> Answer:
-    return answer_all({"survey": survey, "pack": pack, "drop": drop, "make": make}, request)
+    return run_all({"survey": survey, "pack": pack, "drop": drop, "make": make}, request)
 
 
 def survey(request: Request) -> Answer:

@@ -94,16 +94,6 @@ def answer(operation: Callable[[dict[str, Any]], dict[str, Any]], request: dict[
         return {"ok": False, "error": "os", "errno": name, "text": error.strerror or ""}
 
 
-def answer_all(
-    operations: dict[str, Callable[[dict[str, Any]], dict[str, Any]]], request: dict[str, Any]
-) -> dict[str, Any]:
-    """Run one operation, or, with the op ``batch``, each of ``requests``; ``answers`` then has one answer for each."""
-    if request["op"] != "batch":
-        return answer(operations[request["op"]], request)
-    answers = [answer(operations[each["op"]], each) for each in request["requests"]]
-    return {"ok": True, "answers": answers}
-
-
 def _log_request(request: dict[str, Any]) -> dict[str, Any]:
     """Return the request for a log, after checking that the log belongs to this package."""
     directory = dirs.state_directory()

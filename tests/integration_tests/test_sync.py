@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from langchain_daytona_ws import UnpushedFiles, WorkspaceSession
+from langchain_daytona_ws import FileMissing, UnpushedFiles, WorkspaceSession
 from langchain_daytona_ws._core.guest_rpc import payload
 from langchain_daytona_ws._core.guest_rpc.payload import guest_source
 from langchain_daytona_ws.cli.app import app
@@ -602,6 +602,34 @@ class TestPaths:
             case _:
                 workspace.files("download", "d", tmp_path / "d")
                 assert (tmp_path / "d/given.txt").read_bytes() == b"by another writer"
+
+    def test_a_download_of_a_directory_pulls_once(
+        self,
+        bucket: Bucket,
+        open_session: OpenSession,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Each pack pulled again: 4,000 files took six times as long."""
+        monkeypatch.setattr("langchain_daytona_ws._core.transfers.guest.PACK_FILES", 2)
+        for number in range(8):
+            bucket.put(f"d/{number}", b"x")
+        workspace = synced(bucket, open_session, options={"fileAccess": "sandbox"})
+        workspace.run("true")
+        bucket.server.s3.clear_requests()
+        workspace.files("download", "d", tmp_path / "d")
+        assert sum("list-type" in request.query for request in bucket.server.s3.requests) == 1
+
+    def test_suggestions_for_a_missing_file_do_not_pull_again(
+        self, bucket: Bucket, open_session: OpenSession
+    ) -> None:
+        bucket.put("readme", b"x")
+        workspace = synced(bucket, open_session, options={"fileAccess": "sandbox"})
+        workspace.run("true")
+        bucket.server.s3.clear_requests()
+        with pytest.raises(FileMissing, match="readme"):
+            workspace.files("read", "README")
+        assert sum("list-type" in request.query for request in bucket.server.s3.requests) == 1
 
     def test_an_uploaded_directory_is_saved_when_the_upload_returns(
         self, bucket: Bucket, open_session: OpenSession, tmp_path: Path

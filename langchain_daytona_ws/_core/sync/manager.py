@@ -32,6 +32,8 @@ logger = logging.getLogger("langchain_daytona_ws")
 # Time for the start of the resident, and for waiting for a pull and a push (`WAIT_S` each).
 MARGIN_S = 60.0
 JOBS = "jobs"  # the only entry module whose calls do not access the workspace
+# File operations that follow another operation, which has just pulled. They pull only in a new sandbox.
+FOLLOWING = ("similar", "pack", "drop")
 PULL_LIMIT_S = 3600.0
 # Maximum time for which one request waits for a pull or a push. A pull or a push that takes longer continues in the
 # resident, and the next request waits for it.
@@ -151,12 +153,13 @@ class SyncManager:
         sandbox_id, min_life_s = request.sandbox_id, request.life_s + SPARE_LIFE_S
         remaining_s = min_life_s if credentials.expires_at is None else credentials.expires_at - self._now()
         key = hashlib.sha256(credentials.access_key_id.encode()).hexdigest()[:16]
+        pulls = is_new if request.fields.get("op") in FOLLOWING else request.fields.get("pulls", True)
         call: dict[str, object] = {
             "name": self._name,
             "id": self._id,
             "min_life_s": min(min_life_s, remaining_s),
             "is_new": is_new,
-            "pulls": request.fields.get("pulls", True),
+            "pulls": pulls,
             "wait_s": WAIT_S if request.on_progress is None else PROGRESS_EVERY_S,
             "key": key if sandbox_id in self._state.refused else "any",
         }

@@ -258,7 +258,7 @@ class GuestTransfers:
         return name, received.data
 
     async def _drop(self, *names: str) -> None:
-        await self._files.call("transfer", "drop", ".", names=list(names), pulls=False)
+        await self._files.call("transfer", "drop", ".", names=list(names))
 
     # --- upload ---
 

@@ -1,16 +1,23 @@
-"""Waiting for the file lock, in the program that runs requests in the sandbox."""
+"""File operations in the sandbox wait for the lock of the files, and release it."""
 
 from __future__ import annotations
 
 import contextlib
-import os
+import fcntl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from langchain_daytona_ws._guest import boot, content, dirs, files, locks  # noqa: F401 - entries of boot
+from langchain_daytona_ws._guest import (  # noqa: F401 - content and files are entries of boot
+    boot,
+    content,
+    dirs,
+    files,
+    locks,
+    operations,
+)
 
 READ: dict[str, Any] = {"op": "read"}
 VIEW: dict[str, Any] = {
@@ -23,19 +30,19 @@ BATCH: dict[str, Any] = {"op": "batch", "requests": [WRITE], "key": "k"}
 
 
 @pytest.fixture
-def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(dirs, "STATE_PARENT", str(tmp_path))
-    monkeypatch.setattr(boot, "LOCK_WAIT_S", 0)
+    monkeypatch.setattr(operations, "LOCK_WAIT_S", 0)
     monkeypatch.setattr(boot, "FILE_WAIT_S", 0)
-    yield dirs.state_directory()
-    # A guest's turn ends with its process; here it has to be ended.
-    for fd in os.listdir("/proc/self/fd"):
-        try:
-            held = os.readlink(f"/proc/self/fd/{fd}")
-        except FileNotFoundError:  # that of the listing
-            continue
-        if held == f"{dirs.state_directory()}/files.lock":
-            os.close(int(fd))
+    return dirs.state_directory()
+
+
+@contextlib.contextmanager
+def locked(state: str, kind: int) -> Iterator[None]:
+    """Hold the lock of the files, as another call does."""
+    with open(f"{state}/files.lock", "a") as file:
+        fcntl.flock(file, kind)
+        yield
 
 
 def carried_out(root: Path, request: dict[str, Any]) -> dict[str, Any]:
@@ -47,25 +54,45 @@ def carried_out(root: Path, request: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("request_", [READ, VIEW, FETCH, WRITE], ids=lambda request: request["op"])
 def test_no_read_sees_a_half_written_file(tmp_path: Path, state: str, request_: dict[str, Any]) -> None:
     (tmp_path / "f").write_text("half of i")
-    assert locks.lock_files(state, True, 0)
-    assert carried_out(tmp_path, request_) == {"ok": False, "error": "busy"}
+    with locked(state, fcntl.LOCK_EX):
+        assert carried_out(tmp_path, request_) == {"ok": False, "error": "busy"}
 
 
 @pytest.mark.parametrize("request_", [READ, VIEW, FETCH], ids=lambda request: request["op"])
 def test_reads_share_the_lock(tmp_path: Path, state: str, request_: dict[str, Any]) -> None:
     (tmp_path / "f").write_text("all of it")
-    assert locks.lock_files(state, False, 0)
-    assert carried_out(tmp_path, request_)["ok"] is True
+    with locked(state, fcntl.LOCK_SH):
+        assert carried_out(tmp_path, request_)["ok"] is True
 
 
 @pytest.mark.parametrize("request_", [WRITE, BATCH], ids=["write", "batch"])
 def test_a_change_waits_for_reads(tmp_path: Path, state: str, request_: dict[str, Any]) -> None:
-    assert locks.lock_files(state, False, 0)
-    assert carried_out(tmp_path, request_) == {"ok": False, "error": "busy"}
+    with locked(state, fcntl.LOCK_SH):
+        assert carried_out(tmp_path, request_) == {"ok": False, "error": "busy"}
 
 
 def test_a_batch_of_reads_shares_the_lock(tmp_path: Path, state: str) -> None:
     (tmp_path / "f").write_text("all of it")
-    assert locks.lock_files(state, False, 0)
     reads = {"op": "batch", "requests": [{"root": str(tmp_path), "path": "f", **READ}]}
-    assert carried_out(tmp_path, reads)["ok"] is True
+    with locked(state, fcntl.LOCK_SH):
+        assert carried_out(tmp_path, reads)["ok"] is True
+
+
+def test_a_change_does_not_hold_the_lock_while_it_is_pushed(tmp_path: Path, state: str) -> None:
+    """A push to a slow S3 takes as long as others wait for the lock: their reads were refused as busy."""
+    (tmp_path / "f").write_text("old")
+    is_free = False
+
+    class Storage:
+        enter = staticmethod(dirs.enter)
+
+        @staticmethod
+        def leave(request: dict[str, Any], timed_out: bool) -> dict[str, Any]:
+            nonlocal is_free
+            with open(f"{state}/files.lock") as other:
+                is_free = locks.lock_within(other.fileno(), 0, fcntl.LOCK_SH)
+            return {}
+
+    with contextlib.chdir("."):
+        boot._execute("files", {"root": str(tmp_path), "path": "f", **WRITE}, Storage)
+    assert is_free
