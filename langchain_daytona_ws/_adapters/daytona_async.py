@@ -45,7 +45,7 @@ class _Connections:
     """The connections of one event loop: aiohttp's sessions cannot be used from another loop."""
 
     client: AsyncDaytona
-    guard: AsyncGenerator[None]  # leaves the client when it is closed
+    guard: AsyncGenerator[None]  # closing this generator releases the client
     sandboxes: dict[str, AsyncSandbox] = field(default_factory=dict)
 
 
@@ -70,7 +70,8 @@ class AsyncDaytonaPort:
             if self._loops.setdefault(loop, current) is current:
                 await anext(current.guard)
             else:
-                await _leave_client(self._account)  # another task has joined it meanwhile
+                # Meanwhile another task has stored connections for this loop: use those.
+                await _leave_client(self._account)
                 current = self._loops[loop]
         return current
 
@@ -203,7 +204,8 @@ class AsyncDaytonaPort:
 
     async def finish(self, work: Coroutine[Any, Any, object], *, within_s: float) -> bool:
         task = asyncio.ensure_future(work)
-        # A second cancellation may end this wait. The set keeps the task: asyncio alone does not keep a task alive.
+        # The caller may be cancelled already; another cancellation may end this wait. The set keeps the task: asyncio
+        # alone does not keep a task alive.
         self._finishing.add(task)
         task.add_done_callback(self._finishing.discard)
         try:
@@ -219,7 +221,11 @@ class AsyncDaytonaPort:
         return True
 
     async def aclose(self) -> None:
-        """Leave this loop's client when the tasks of `finish` are done. Only a second call waits for these tasks."""
+        """Release this loop's client.
+
+        If tasks of `finish` still run, return at once, and release the client when they end. A second call waits until
+        they have ended.
+        """
         loop = asyncio.get_running_loop()
         if loop in self._leaving:
             await asyncio.shield(self._leaving[loop])

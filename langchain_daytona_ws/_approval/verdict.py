@@ -131,7 +131,7 @@ def apply_outcome(
 def _remember(
     request: PermissionRequest, decision: PermissionDecision, remembered: RememberedApprovals
 ) -> None:
-    assert decision.scope is not None  # noqa: S101 - held by PermissionDecision
+    assert decision.scope is not None  # noqa: S101 - PermissionDecision guarantees it
     try:
         if not remembered.remember(request, decision.scope, decision.prefix):
             _log.warning("this command has no prefix to remember: allowed once")
@@ -152,7 +152,7 @@ def _edited(
     for_model = "The user changed this call in a way that is not valid, so nothing was done."
     if validate is None:
         deny_malformed(
-            request, "this call can't be edited: its edited arguments could not be validated", for_model
+            request, "this call can't be edited: its caller has no validation for edited arguments", for_model
         )
     if request.tool != "bash" and arguments.get("action", request.action) != request.action:
         deny_malformed(request, "an edit can't change the operation: deny the call instead", for_model)

@@ -14,7 +14,7 @@ def encode(value: object) -> str:
 
     Raises:
         TypeError: A value is not a dict, list, tuple, str, int, float, bool or None.
-        ValueError: A number is infinite or not a number.
+        ValueError: A float is infinite or NaN.
     """
     return _flat(value) or _nested(value)
 
@@ -33,7 +33,7 @@ def _flat(value: object) -> str:
 
 
 def _simple(value: object) -> str:
-    """Return the JSON of a constant, a number, a list of integers or printable ASCII text; ``""`` for other values."""
+    """Return the JSON of a constant, a number, printable ASCII text or a list of integers; ``""`` for other values."""
     if value is None:
         return "null"
     if value is True or value is False:

@@ -69,10 +69,10 @@ class Page:
         self._count = fields.get("KeyCount")
         self._prefix = prefix
         # Digest of the objects only: the rest of the page may differ each time.
-        self.digest = hashlib.md5(self._contents).digest()  # noqa: S324 - compares with the last page only
+        self.digest = hashlib.md5(self._contents).digest()  # noqa: S324 - compared with the same page of the listing before
 
     def objects(self) -> list[tuple[str, str, int, str]]:
-        """Return for each object its key without the prefix, ETag, size in bytes, and time of the last change.
+        """Return of each object: key relative to the prefix, ETag, size in bytes, time of the last change.
 
         Raises:
             S3Error: The page is incomplete.

@@ -38,7 +38,7 @@ class DaemonError(Exception):
         status: The HTTP status.
         message: The message in the body, if there is a body.
         code: The error code, if it does not follow from the status.
-        in_every_version: If True, daemon 0.190 sends `code` too; if False, only a newer daemon does.
+        in_every_version: If True, all daemons send `code`; if False, daemon 0.190 sends the code of the status instead.
     """
 
     def __init__(self, status: int, message: str, code: str = "", *, in_every_version: bool = False) -> None:

@@ -21,8 +21,8 @@ STREAM_LIMIT_BYTES = 1024 * 1024
 # A command that ends within this time is not polled: its output comes with its result.
 FIRST_POLL_S = 0.3
 WAIT_S = 5.0  # maximum time for which the sandbox waits for output before it answers a poll
-# After the first new bytes, the sandbox waits for more before it answers: this time in the first poll, LINGER_MORE_S
-# longer in each further poll, but at most LINGER_MAX_S.
+# After the first new bytes, the sandbox waits for more before it answers: LINGER_S in the first poll, and LINGER_MORE_S
+# longer in each further poll, up to LINGER_MAX_S.
 LINGER_S = 0.25
 LINGER_MORE_S = 0.05
 LINGER_MAX_S = 1.0

@@ -122,8 +122,8 @@ LOCAL_CACHES: Mapping[str, str] = MappingProxyType(
         "RUFF_CACHE_DIR": f"{_CACHES}/ruff",
         "COVERAGE_FILE": f"{_CACHES}/coverage",
         "HYPOTHESIS_STORAGE_DIRECTORY": f"{_CACHES}/hypothesis",
-        # Options on the command line take precedence. pytest refuses this option together with -p no:cacheprovider and
-        # --strict-config. That is rarer than projects whose runs fail because of the warning about an unwritable cache.
+        # Options on the command line take precedence. pytest refuses this option if both -p no:cacheprovider and
+        # --strict-config are given. Fewer projects give both than fail because of a warning about an unwritable cache.
         "PYTEST_ADDOPTS": f"-o cache_dir={_CACHES}/pytest",
     }
 )

@@ -28,11 +28,12 @@ from langchain_daytona_ws.errors import SandboxError
 # Starting mount-s3 takes about a second; mount-s3 gives up after 30 seconds.
 MOUNT_S = 45.0
 
-# Credentials that are issued for less than this time do not last long enough: AWS issues them for 900 s or more.
+# If expired credentials were issued for less than this time, their short life is reported as the cause. AWS issues
+# credentials for 900 s or more.
 SHORT_LIFE_S = 300.0
 
-# The mounter moves files that a mount would hide to such a directory. The mount helper of a snapshot does not move such
-# files: it refuses to mount.
+# If a mount would hide files, the mounter first moves them to a directory with such a name. The mount helper of a
+# snapshot refuses to mount instead.
 _FOUND = re.compile(r"/tmp/found-under-workspace-[a-z0-9_]{1,20}")  # noqa: S108 - in the sandbox
 
 _MOUNTER_MODULES = ("mount_request", "locks", "mount_credentials", "mount_check", "mounter")
@@ -380,7 +381,7 @@ _REFUSALS = {
         "renamed files would lose their content, so no command can run.",
     ),
     "mount_renames_unknown": (
-        "the store at {endpoint} gave no conclusive answer to a test from this machine whether it refuses "
+        "a test from this machine could not find out whether the store at {endpoint} refuses "
         "RenameObject; a store that accepts it loses the content of renamed files",
         UNKNOWN_REMEDY,
         _UNAVAILABLE,
@@ -393,8 +394,8 @@ _REFUSALS = {
 }  # fmt: skip
 _SHORT_LIVED = (
     "S3 treats the workspace's credentials as expired: they are issued for {life_s} s only",
-    "Let the role's STS (options.stsEndpoint) issue credentials for 15 minutes or more, as AWS does. If it does, this "
-    "machine's clock is wrong.",
+    "Let the role's STS (options.stsEndpoint) issue credentials for 15 minutes or more, as AWS does. If this STS "
+    "already does so, this machine's clock is wrong.",
 )
 # These may mean that delivered credentials were revoked, or that their role was changed: try new credentials.
 _OF_OLD_CREDENTIALS = {"mount_eio", "mount_expired", "mount_denied"}

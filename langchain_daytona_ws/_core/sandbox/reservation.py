@@ -144,9 +144,9 @@ def _location(config: SandboxConfig, workspace: S3Workspace | None) -> tuple[str
 def _persistent(spec: SandboxSpec, config: SandboxConfig) -> SandboxSpec:
     """Return a specification with the intervals of a persistent sandbox, in whole minutes (Daytona API).
 
-    The sandbox is never archived, because archived sandboxes are never auto-deleted. ``maxLifetimeSeconds`` is the time
-    after which a stopped sandbox is deleted. If the configuration sets it, it is also the age at which the sandbox is
-    destroyed in any state.
+    The sandbox is never archived, because archived sandboxes are never auto-deleted. A stopped sandbox is deleted after
+    ``maxLifetimeSeconds``, or its default. Only if the configuration sets this key, the sandbox is also destroyed at
+    this age, in any state.
     """
     given = config.lifecycle or LifecycleConfig()
     hard = "max_lifetime_seconds" in given.model_fields_set
