@@ -73,12 +73,8 @@ def translating(
 
     @functools.wraps(method)
     async def translating_method(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
+        with translated():
             return await method(*args, **kwargs)
-        except ConfigError:
-            raise
-        except _TRANSLATED as error:
-            raise _translation(error) from None
 
     return translating_method
 

@@ -14,9 +14,8 @@ from langchain_daytona_ws._core.mount.manager import MountManager
 from langchain_daytona_ws._core.mount.rename_probe import Probed, Renames
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.s3.store import Credentials
-from langchain_daytona_ws._core.s3.workspace import Mount, S3Workspace
 from langchain_daytona_ws.errors import SandboxError
-from tests.unit_tests.attached import exchange
+from tests.unit_tests.attached import exchange, workspace_of
 
 MOUNTED: Answer = {"outcome": "finished"}
 
@@ -36,15 +35,7 @@ class Session:
         self.keys = 0
         self.delivered: dict[str, str] = {}
         self.notices: list[str] = []
-        workspace = S3Workspace(
-            region="us-east-1",
-            endpoint=None,
-            workspace=Mount("bucket", "ns/", "/mnt/workspaces/ns"),
-            skills=None,
-            kms_key_arn=None,
-            role=None,
-            keys=None,
-        )
+        workspace = workspace_of("mount")
 
         async def probe() -> Probed:
             return Probed(renames)

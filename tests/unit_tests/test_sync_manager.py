@@ -10,9 +10,8 @@ import pytest
 
 from langchain_daytona_ws._core.guest_rpc.attachments import SENDS_MAX, GuestRequest, OnProgress
 from langchain_daytona_ws._core.s3.store import Credentials
-from langchain_daytona_ws._core.s3.workspace import Mount, S3Workspace
 from langchain_daytona_ws._core.sync.manager import MARGIN_S, PULL_LIMIT_S, SyncManager, SyncState
-from tests.unit_tests.attached import exchange
+from tests.unit_tests.attached import exchange, workspace_of
 
 SAVED = {"outcome": "finished", "sync": json.dumps({"pushed": 1})}
 
@@ -38,16 +37,7 @@ class Session:
         self.state = SyncState()
         self.forgotten: list[str] = []
         self.fetched = 0
-        workspace = S3Workspace(
-            region="us-east-1",
-            endpoint=None,
-            workspace=Mount("bucket", "ns/", "/mnt/workspaces/ns"),
-            skills=None,
-            kms_key_arn=None,
-            role=None,
-            keys=None,
-            mode="sync",
-        )
+        workspace = workspace_of("sync")
         self.manager = SyncManager(
             workspace, self.credentials, self.forget, state=self.state, now=lambda: 0.0
         )
