@@ -1,4 +1,4 @@
-"""The ids and the clock of a session. Tests pass their own."""
+"""The random ids and the clock of a session. Tests replace both."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Clock(Protocol):
     """
 
     def time(self) -> float:
-        """Return the Unix time in seconds. The ends of credentials and jobs are compared with this time."""
+        """Return the Unix time in seconds. The end times of credentials and jobs are compared with it."""
         ...
 
     def monotonic(self) -> float:
@@ -40,7 +40,7 @@ def random_id() -> str:
 
 
 def first_of(ids: Ids) -> str:
-    """Return the next id after checking its form: a short id could occur in the output of a command.
+    """Return the next id. Its form is checked, because a short id could occur in the output of a command.
 
     Raises:
         ValueError: The id is not 32 lower-case hexadecimal digits.

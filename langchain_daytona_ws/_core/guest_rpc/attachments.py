@@ -1,4 +1,4 @@
-"""The interface of attachments. An attachment adds a part to calls to the guest, such as mount credentials."""
+"""The interface of attachments, which add fields to calls to the guest, such as mount credentials."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from langchain_daytona_ws.errors import WorkspaceError
 
 OnProgress = Callable[[str], Awaitable[None]]
 
-# Maximum number of times that an attachment sends one request: without credentials, with the credentials that the
-# session has, and with new credentials.
+# An attachment sends one request at most this often: without credentials, with cached and with new credentials.
 SENDS_MAX = 3
 
 
@@ -25,11 +24,11 @@ class GuestRequest:
         port: The Daytona API.
         sandbox_id: The sandbox that the request is sent to.
         entry: The guest module whose ``main`` is called.
-        fields: The fields of the request.
-        life_s: Seconds for which processes of the request need the workspace, and so valid credentials.
+        fields: The arguments of ``main``.
+        life_s: Seconds for which processes of the request use the workspace. Credentials must stay valid as long.
         on_progress: Receives lines about long preparations in the sandbox; None to report no progress.
-        secret: Bytes that are sent outside the environment variables, which other processes of the sandbox's user can
-            read; None if there is no secret.
+        secret: Bytes for the guest; None if there is no secret. They are not sent in environment variables, because
+            other processes of the sandbox's user can read these.
     """
 
     port: SandboxPort
@@ -41,7 +40,7 @@ class GuestRequest:
     secret: bytes | None = field(default=None, repr=False)
 
     def extended(self, fields: Mapping[str, object], *, secret: bytes | None = None) -> GuestRequest:
-        """Return a copy of this request with further fields; a secret that is not None replaces the present secret."""
+        """Return a copy of this request with further fields and, if ``secret`` is not None, another secret."""
         return replace(
             self, fields={**self.fields, **fields}, secret=self.secret if secret is None else secret
         )
@@ -51,25 +50,25 @@ Send: TypeAlias = Callable[[GuestRequest], Awaitable[Answer]]
 
 
 class Attachment(Protocol):
-    """Adds a part to calls to the guest, such as the specification of the workspace's mounts. Polls get no part."""
+    """Adds fields to calls to the guest, such as the specification of a mount. Polls are sent without attachments."""
 
     @property
     def margin_s(self) -> float:
-        """Seconds that the work for this part may take in the sandbox, in addition to the request's own time."""
+        """Additional seconds that the guest may need because of this attachment."""
         ...
 
     async def send(self, send: Send, request: GuestRequest) -> Answer:
-        """Send a request with this part, and return its answer.
+        """Add the fields to a request, send it, and return its answer.
 
-        If the guest refuses the request before anything runs, for example because it lacks credentials, the attachment
-        may send the request again.
+        If the guest refuses the request before anything runs, for example because credentials are missing, the
+        attachment may send the request again.
 
         Args:
             send: Sends a request, and returns its answer unchecked.
-            request: The request without this part.
+            request: The request without these fields.
         """
         ...
 
     def error(self, code: str, detail: str) -> WorkspaceError | None:
-        """Return the error for a failed set-up that the guest reported; None if the code is not of this attachment."""
+        """Return the error for a set-up failure of the guest; None if the code does not belong to this attachment."""
         ...

@@ -29,7 +29,7 @@ logger = logging.getLogger("langchain_daytona_ws")
 
 T = TypeVar("T")
 
-# Added to the guest's own time limit. It matters only if the sandbox never answers.
+# Seconds added to the guest's own time limit. They matter only if the sandbox never answers.
 MARGIN_S = 25
 TRANSFER_WITHIN_S = 900.0
 KILL_CALL_S = 20
@@ -72,11 +72,11 @@ class GuestClient:
         sandbox: The state of the session's sandbox.
         acquire: Returns the sandbox; creates or starts it first if necessary.
         variables: The environment variables of each request. They replace the variables that the sandbox was created
-            with, so another session may use other variables in the same sandbox.
+            with, because each session in a sandbox may use other variables.
         new_key: Returns random names for calls and answers.
-        attachments: Add their parts to each call.
-        programs: The programs that sandboxes keep; shared by the clients of a session.
-        set_up: Runs the hooks that have not run yet. It is called before each attempt to send a call.
+        attachments: Add fields to each call, for example for a mount.
+        programs: Digests of the programs that sandboxes keep; the clients of a session share them.
+        set_up: Called before each attempt to send a call; runs the hooks that have not run yet.
         starts_if_stopped: Whether to start the sandbox again if it is found stopped.
     """
 
@@ -126,8 +126,8 @@ class GuestClient:
             fields: The fields of the call. With a ``key`` the call runs at most once; without a ``key`` it may run
                 several times.
             timeout_s: Maximum time for the guest, in seconds.
-            life_s: Seconds for which the processes of the call need the workspace, and so valid credentials. Default:
-                ``timeout_s``.
+            life_s: Seconds for which processes of the call use the workspace. Credentials must stay valid as long.
+                Default: ``timeout_s``.
             within_s: Seconds after which the call is not sent again. Default: enough for the guest's time and retries.
             killable: Whether to kill the command in the sandbox when this call is cancelled.
             on_send: Called with the sandbox before each attempt.
@@ -170,7 +170,7 @@ class GuestClient:
     def only_for(self, sandbox_id: str) -> GuestClient:
         """Return a client that runs no hooks and sends to this sandbox only.
 
-        If the session uses another sandbox by then, a call raises `OutcomeUnknown`.
+        If the session has replaced the sandbox, a call raises `OutcomeUnknown`.
         """
         only = copy.copy(self)
         only._only_sandbox_id, only._set_up = sandbox_id, None
@@ -180,7 +180,7 @@ class GuestClient:
         """Send a request that changes nothing, without retries and attachments, and return its answer.
 
         Raises:
-            PortFault, WorkspaceError: The request got no answer or an unreadable answer, or the guest refused it.
+            PortFault, WorkspaceError: There was no answer, or it was unreadable or a refusal.
         """
         return self._checked(
             await self._send(GuestRequest(self._port, info.id, entry, request, within_s), within_s)
@@ -257,7 +257,7 @@ class GuestClient:
         timeout_s: float,
         on_send: Callable[[SandboxInfo], object] | None,
     ) -> tuple[SandboxInfo, Answer | None]:
-        """Make one attempt. Return the sandbox and its answer; or, to try again, the next sandbox and None."""
+        """Make one attempt, and return the sandbox and its answer. If the answer is None, try the returned sandbox."""
         is_repeatable = "key" not in request.fields
         if self._set_up is not None:
             await attempts.uncharged(self._run_set_up(self._set_up, attempts, is_repeatable=is_repeatable))
@@ -275,7 +275,7 @@ class GuestClient:
                 raise
         following = await attempts.uncharged(self._acquire())
         if following.id != info.id and attempts.maybe_ran and not is_repeatable:
-            # Another call has replaced the sandbox meanwhile. The new sandbox has no record of this request.
+            # Another call has replaced the sandbox, and the new sandbox has no record of this request.
             raise unknown("The machine that it was sent to is gone.", code=LOST_WHILE_RUNNING)
         return following, None
 
@@ -291,9 +291,9 @@ class GuestClient:
             raise
 
     async def _send_attached(self, request: GuestRequest, within_s: float) -> Answer:
-        """Send a request through all attachments: each adds its part, and may send the request several times."""
+        """Send a request through all attachments. Each adds its fields, and may send the request several times."""
         send: Send = partial(self._send, within_s=within_s)
-        # The last attachment is the outermost: it sees only the final answer of those before it.
+        # The last attachment is the outermost: it gets only the final answer of the attachments before it.
         for attachment in self._attachments:
             send = partial(attachment.send, send)
         return await send(request)
@@ -301,8 +301,8 @@ class GuestClient:
     async def _send(self, request: GuestRequest, within_s: float) -> Answer:
         """Send a request, and return its answer unchecked.
 
-        If the sandbox should have the program already, only the digest of the program is sent. If the sandbox lacks the
-        program after all, nothing has run, and the request is sent again with the source.
+        Only the digest of the program is sent if the sandbox should have the program. If the sandbox lacks the program,
+        nothing has run, and the request is sent again with the source.
 
         Raises:
             PortFault, SandboxError: There was no answer, or the answer was unreadable.
@@ -321,7 +321,7 @@ class GuestClient:
                 answer = await self._execute(request, call, until - self._port.now())
             except (PortFault, SandboxError) as error:
                 if call.digest and (not isinstance(error, PortFault) or error.kind in MAYBE_RAN):
-                    # The file of the program may be the cause of the failure.
+                    # The program's file may have caused the failure.
                     self._programs.forget(request.sandbox_id, call.program)
                 raise
             if not self._programs.lacks(request.sandbox_id, call, answer):
@@ -357,11 +357,7 @@ class GuestClient:
     # --- answers ---
 
     def _checked(self, answer: Answer) -> Answer:
-        """Return the answer unchanged if it does not report a failure of the guest.
-
-        Raises:
-            WorkspaceError: The answer reports a failure, or that the outcome is unknown.
-        """
+        """Return the answer, or raise the failure that it reports."""
         if answer.get("outcome") == "unknown":
             raise unknown("The process that ran it died without reporting.", code="runner_died")
         error = answer.get("error")
@@ -391,9 +387,9 @@ class GuestClient:
 
 
 def _raise_if_unknown(error: WorkspaceError) -> None:
-    """Raise OutcomeUnknown in place of an error that states that nothing ran: an earlier attempt may have run.
+    """Raise OutcomeUnknown in place of an error that states "nothing ran", because an earlier attempt may have run.
 
-    An error with the code ``unreadable_answer`` states already that the call may have run.
+    The message of ``unreadable_answer`` already states that the call may have run.
     """
     if not isinstance(error, OutcomeUnknown) and error.code != "unreadable_answer":
         raise unknown("Then the machine could not be reached again.", detail=error.message) from error

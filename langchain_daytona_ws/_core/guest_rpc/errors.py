@@ -14,9 +14,9 @@ _PYTHON_REMEDY = (
 
 
 def setup_error(code: str, detail: str) -> WorkspaceError:
-    """Return the error for a failed set-up that the guest reported, if no attachment has an error for the code."""
+    """Return the error for a set-up failure of the guest. The codes of attachments are not known here."""
     if code in ("jobs_full", "job_damaged"):
-        # Sessions without jobs do not import their models.
+        # Imported here, so that sessions without jobs need not import the module.
         from langchain_daytona_ws._core.jobs.models import damaged_job, too_many_jobs
 
         return too_many_jobs(detail) if code == "jobs_full" else damaged_job(detail)

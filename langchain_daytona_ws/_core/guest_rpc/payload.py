@@ -1,14 +1,12 @@
-"""Pack a guest program and its request into one line of shell and environment variables; a secret follows the line.
+"""Pack a guest program and its request into one line of shell and environment variables.
 
 A program is a set of guest modules. The first request that needs the program carries its source. The sandbox keeps the
-compiled modules in a file, and its answer contains the digest of this file. Later requests carry only the digest.
-`KeptPrograms` stores the digests for a session.
+compiled modules in a file, and answers with the digest of this file. Later requests carry only the digest.
 
 Daytona's daemon starts the first of zsh, bash and sh that it finds, and sends the script to the shell's standard input
 (Daytona API). zsh and bash read such a script one byte per system call: 8 KiB cost 10 ms (measured). So the script is
-one short line, which means the same in all these shells. Program and request are in environment variables of the call;
-the guest removes these variables. The source is compressed and encoded in base64, and so is a request that is sent with
-source, is long, or is not ASCII. The shell parses no text of the model.
+one short line, which means the same in all these shells. A secret follows on further lines. Program and request are in
+environment variables, which the guest removes. So the shell parses no text of the model.
 """
 
 from __future__ import annotations
@@ -32,10 +30,10 @@ TEXT_BYTES = 1024  # longer requests are compressed; decompressing takes 0.5 ms 
 _IMPORT = rf"(?m)^from {re.escape(PACKAGE)}(?:\.(\w+))? import (?:\(([\w,\s]+)\)|([\w, ]+))"
 
 _IMPORT_LINE = rf"(?m)^from {re.escape(PACKAGE)}(?:\.\w+)? import (?:\([^)]*\)|[^\n]*)\n"
-# A string, which is kept, or an operator with the spaces around it: the spaces are removed.
+# A string (kept), or an operator with the spaces around it (the spaces are removed).
 _SPACED = r"""("(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')|(?<=\S) ?([-+*/%|&<>=!,:]+) ?"""
 _INDENT = r"(?m)^(?: {4})+"
-# Docstrings and comments of guest modules, which contain no other multi-line strings.
+# Docstrings and comment lines. Guest modules contain no other multi-line strings.
 _PROSE = r'(?m)^([ \t]*)(?:(r?"""[\s\S]*?""")(?=(\s*?\n\1\S)?)|#.*)$'
 _REMARK = r"(?m)  # .*$"
 _SIGNATURE = r"(?m)^([ \t]*def \w+\()([\s\S]*?)\)(?: -> [^\n]+)?:$"
@@ -51,7 +49,7 @@ _FUTURE = "from __future__ import annotations\n"
 
 ENV_PREFIX = "LANGCHAIN_DAYTONA_WS_"
 Program = tuple[str, ...]  # names of guest modules; the modules that they import, and ``boot``, are sent too
-# Field of a request → the additional guest module that the field needs. Modules whose work begins early come first.
+# Field of a request → the guest module that is added for it. Modules whose work begins early come first.
 _FIELD_MODULES = {
     "mount": "mount",
     "sync": "sync",
@@ -95,8 +93,8 @@ class GuestCall:
 class KeptPrograms:
     """The digests of the program files in the sandboxes; shared by the clients and threads of a session.
 
-    A digest comes from the answer to a call of this session. The guest uses a file only if its content has the digest
-    that the host sends, because other processes can change the file.
+    Other processes can change these files. So the guest uses a file only if its content has the digest that the host
+    sends.
     """
 
     def __init__(self) -> None:
@@ -113,22 +111,14 @@ class KeptPrograms:
         secret: bytes | None = None,
         with_source: bool = False,
     ) -> GuestCall:
-        """Pack a request with the digest of its program.
-
-        The source is sent instead if the digest is not known, or if ``with_source`` is true. The other arguments are
-        those of `guest_call`.
+        """Pack a request as `guest_call` does: with the source of its program if ``with_source`` is true or no digest
+        is known, otherwise with the digest.
         """
         digest = "" if with_source else self._digests.get((sandbox_id, _program_of(entry, request)), "")
         return guest_call(entry, request, nonce, digest=digest, secret=secret)
 
     def lacks(self, sandbox_id: str, call: GuestCall, answer: dict[str, object]) -> bool:
-        """Record the digest that an answer contains; return whether the sandbox lacks the program, so that nothing ran.
-
-        Args:
-            sandbox_id: The sandbox that answered.
-            call: The call.
-            answer: The answer to the call. The digest is removed from it.
-        """
+        """Move the digest in an answer to this record. Return True if the sandbox lacks the program: nothing ran."""
         if answer.get("error") == MISSING:
             self._missing[sandbox_id] = self._missing.get(sandbox_id, 0) + 1
             self.forget(sandbox_id, call.program)
@@ -177,7 +167,6 @@ def guest_call(
 
 
 def _program_of(entry: str, request: Mapping[str, object]) -> Program:
-    """Return the program that a request needs."""
     return (*(module for field, module in _FIELD_MODULES.items() if field in request), entry)
 
 
@@ -189,7 +178,7 @@ def _add(env: dict[str, str], name: str, value: str) -> str:
 
 
 def _loading(env: dict[str, str], call: str, digest: str) -> str:
-    """Add a call to the variables; return the program that reads its modules from their file, and runs it."""
+    """Add a call to the variables; return the code that loads its modules from the sandbox's file, and runs it."""
     is_text = len(call) <= TEXT_BYTES and call.isascii()
     taken = _add(env, "REQUEST", call if is_text else _packed(call, level=1))
     value = taken if is_text else f"unpack({taken})"
@@ -197,7 +186,7 @@ def _loading(env: dict[str, str], call: str, digest: str) -> str:
 
 
 def _compiling(env: dict[str, str], call: str, program: Program) -> str:
-    """Add a call and its modules to the variables; return the program that compiles, stores and runs the modules."""
+    """Add a call and its modules to the variables; return the code that compiles, stores and runs the modules."""
     _add(env, "SOURCE", _source(program))
     taken = _add(env, "REQUEST", _packed(call, level=1))
     return f"{_UNPACKING}\nrun(eval(unpack({taken})),modules)"
@@ -205,7 +194,7 @@ def _compiling(env: dict[str, str], call: str, program: Program) -> str:
 
 @functools.cache
 def _source(program: Program) -> str:
-    # In a raw string, a line break takes one byte instead of the two of ``\n``.
+    # The raw string contains line breaks of one byte; ``repr`` would write two, ``\n``.
     modules = "".join(
         f"({name!r},r'''{_bare(guest_source(name))}'''),"
         for name in ("starter", *_load_order(*program, "boot"))
@@ -215,7 +204,7 @@ def _source(program: Program) -> str:
 
 @functools.cache
 def _text(*names: str) -> str:
-    """Return guest modules as one text without empty lines, for a request that sends them uncompiled."""
+    """Return guest modules as one text without empty lines, docstrings, comments and types."""
     return re.sub(r"\n\n+", "\n", joined_source(*names, bare=True).lstrip())
 
 
@@ -231,8 +220,8 @@ def joined_source(*names: str, bare: bool = False) -> str:
 def separate_program(source: bytes, *, with_source: bool) -> dict[str, object]:
     """Return the request field for a program that runs in its own process, such as the program that mounts.
 
-    The sandbox keeps the source in a file. The request always contains the digest of the source, and the source itself
-    only if ``with_source`` is true.
+    The field contains the digest of the source, and the source itself if ``with_source`` is true. The sandbox keeps the
+    source in a file.
     """
     return {"digest": digest_of(source), "source": source if with_source else None}
 
@@ -240,12 +229,12 @@ def separate_program(source: bytes, *, with_source: bool) -> dict[str, object]:
 def _bare(source: str) -> str:
     """Remove docstrings, comments, types and most of the spaces; each line keeps its number.
 
-    A short request is faster: an idle connection sends about 14 KB at once (RFC 6928), and the rest one round trip
-    later. With types, each call would have to import ``__future__``, which reads a file.
+    An idle connection sends about 14 KB at once, and the rest one round trip later (RFC 6928). With types, each call
+    would have to import ``__future__``, which reads a file.
     """
 
     def replacement(prose: re.Match[str]) -> str:
-        # If a class body consists of a docstring only, keep an empty string in its place.
+        # If a class body is only a docstring, keep an empty string in its place.
         rest = "" if prose[3] or not prose[2] else f'{prose[1]}""'
         return rest + "\n" * (prose[2] or "").count("\n")
 
@@ -258,7 +247,7 @@ def _bare(source: str) -> str:
 
 
 def _load_order(*names: str) -> list[str]:
-    """Return guest modules and all modules that they import; each module comes after the modules that it imports."""
+    """Return guest modules and all modules that they import. Imported modules come first."""
     order: list[str] = []
 
     def visit(name: str) -> None:
@@ -283,7 +272,6 @@ def _imports(name: str) -> list[str]:
 
 @functools.cache
 def guest_source(name: str) -> str:
-    """Return the source text of a guest module."""
     return resources.files(PACKAGE).joinpath(f"{name}.py").read_text("utf-8")
 
 

@@ -19,9 +19,8 @@ LONGEST_PAUSE_S = 5.0
 UNREADABLE_MAX = 2
 SANDBOXES_LOST_MAX = 2
 LONG_REQUEST_S = 10.0
-# Within about 10 seconds, the control plane reports that a sandbox has ended (Daytona API). If the answers have been
-# 502 for at least this time, the control plane still reports "started", and a ping is answered with 502 too, the
-# sandbox's daemon is assumed to be dead.
+# If a sandbox has ended, the control plane reports it within about 10 seconds (Daytona API). If the control plane still
+# reports "started" after this time, and all answers and a ping were 502, the sandbox's daemon is assumed to be dead.
 DEAD_AFTER_S = 10.0
 
 MAYBE_RAN = {FaultKind.DROPPED, FaultKind.UNREADABLE}
@@ -32,7 +31,7 @@ _CHECK_STATE = {FaultKind.NOT_STARTED, FaultKind.NOT_FOUND, FaultKind.UNAUTHORIZ
 
 @dataclass(slots=True)
 class Attempts:
-    """Count the attempts of one call, and decide after a failed attempt whether to send the call again.
+    """Counts the attempts of one call, and decides after a failed attempt whether to send the call again.
 
     Attributes:
         port: The Daytona API.
@@ -50,20 +49,22 @@ class Attempts:
     _failures: int = 0
     _unreadable: int = 0
     _sandboxes_lost: int = 0
-    _fruitless_s: float = 0.0
+    _failing_s: float = 0.0
     _bad_gateway_since: float | None = None
 
     async def uncharged(self, work: Awaitable[T]) -> T:
-        """Run set-up work, and move the call's deadline by the time that the work took; return the work's result."""
+        """Run set-up work and return its result. The call's deadline moves by the duration of the work."""
         began = self.port.now()
         done = await work
         self.until += self.port.now() - began
         return done
 
     def record_duration(self, duration_s: float) -> None:
-        """Add the duration of a request that got no answer to the time without success, unless the request was long."""
-        # A long request was probably ended by a proxy while the command kept running.
-        self._fruitless_s += duration_s if duration_s < LONG_REQUEST_S else 0.0
+        """Count the duration of a request that got no answer.
+
+        A long request is not counted: a proxy probably ended it while the command kept running.
+        """
+        self._failing_s += duration_s if duration_s < LONG_REQUEST_S else 0.0
 
     def may_resend_after(self, error: SandboxError) -> bool:
         """Record an unreadable answer; return whether to send the call again."""
@@ -84,16 +85,16 @@ class Attempts:
 
         Raises:
             SandboxError: Daytona refuses the request.
-            SandboxUnavailable: The time is used up or too many sandboxes were lost, and nothing ran or the call is
-                repeatable; or the control plane did not return the sandbox's state.
-            OutcomeUnknown: The call cannot be sent again, and may have run.
+            SandboxUnavailable: The time is used up, too many sandboxes were lost, or the control plane did not return
+                the sandbox's state.
+            OutcomeUnknown: The call cannot be sent again, may have run, and is not repeatable.
         """
         self._record(fault)
         if not fault.passing and fault.kind not in _CHECK_STATE:
             raise refused(fault)
         if fault.kind in _CHECK_STATE or self._failures > 1:
-            # A gateway's answer about the sandbox is not reliable. The control plane's answer is.
-            revival = await self.uncharged(self._revived(info))
+            # Ask the control plane, because a gateway's answer about the sandbox is not reliable.
+            revival = await self.uncharged(self._revive(info))
             if revival is lifecycle.Revival.RESTARTED:
                 self._bad_gateway_since = None
                 self.sandbox.record_restart(starts)
@@ -117,16 +118,15 @@ class Attempts:
                     # The replacements were lost too: stop creating sandboxes.
                     raise unreachable(fault, info, self._failures)
                 return
-        if self._fruitless_s >= RETRY_WITHIN_S or self.port.now() >= self.until:
+        if self._failing_s >= RETRY_WITHIN_S or self.port.now() >= self.until:
             if self.maybe_ran and not repeatable:
                 raise unknown(f"The connection failed {self._failures} times.", detail=f"{fault.message}.")
             raise unreachable(fault, info, self._failures)
         pause_s = self._pause_s(fault.retry_after_s)
-        self._fruitless_s += pause_s
+        self._failing_s += pause_s
         await self.port.sleep(pause_s)
 
     def _record(self, fault: PortFault) -> None:
-        """Record the fault of a request that got no answer."""
         self._failures += 1
         self.maybe_ran |= fault.kind in MAYBE_RAN
         if fault.status != lifecycle.BAD_GATEWAY:
@@ -134,10 +134,10 @@ class Attempts:
         elif self._bad_gateway_since is None:
             self._bad_gateway_since = self.port.now()
 
-    async def _revived(self, info: SandboxInfo) -> lifecycle.Revival:
-        """Restart the sandbox if it is stopped or its daemon is dead, and a restart is allowed; return its state."""
+    async def _revive(self, info: SandboxInfo) -> lifecycle.Revival:
+        """Restart the sandbox if it is stopped or its daemon is dead, and if a restart is allowed; return its state."""
         revival = await lifecycle.revive(self.port, info, starts=self.starts_if_stopped)
-        if revival is not lifecycle.Revival.READY or not self._found_only_a_gateway():
+        if revival is not lifecycle.Revival.READY or not self._daemon_may_be_dead():
             return revival
         if await lifecycle.answers(self.port, info):
             return revival
@@ -145,8 +145,7 @@ class Attempts:
             return await lifecycle.restart(self.port, info)
         return lifecycle.Revival.UNUSABLE
 
-    def _found_only_a_gateway(self) -> bool:
-        """Return whether all answers in the last `DEAD_AFTER_S` were 502: the sandbox's daemon may be dead."""
+    def _daemon_may_be_dead(self) -> bool:
         return (
             self._bad_gateway_since is not None and self.port.now() - self._bad_gateway_since >= DEAD_AFTER_S
         )
