@@ -22,10 +22,10 @@ _NAMES_MAX = 5
 
 
 def read_frame(printed: str, nonce: str) -> dict[str, object]:
-    """Return the guest's answer from the output of an execute request: the JSON that follows the nonce on one line.
+    """Return the guest's answer: the JSON after the nonce, on one line of the output.
 
     Args:
-        printed: The output, which may also contain lines of other processes.
+        printed: The output of an execute request. It may also contain lines of other processes.
         nonce: The random text at the beginning of the answer's line.
 
     Raises:
@@ -42,7 +42,7 @@ def read_frame(printed: str, nonce: str) -> dict[str, object]:
             if f"\n{nonce}+ " in printed:
                 answer["ended"] = _killed_processes(printed, nonce)
             return answer
-    # The daemon's own message names its shell: `exec: "sh": executable file not found in $PATH`.
+    # If there is no shell, the daemon itself prints `exec: "sh": executable file not found in $PATH`.
     if not lines and "not found" in printed and ("python3" in printed or "in $PATH" in printed):
         raise SandboxError(
             "The sandbox has no python3 in its PATH, which the workspace tools need. Use a snapshot or image with "
@@ -56,7 +56,7 @@ def read_frame(printed: str, nonce: str) -> dict[str, object]:
 
 
 def _killed_processes(printed: str, nonce: str) -> list[str]:
-    """Return the names of processes that the guest killed: they kept the call's output open."""
+    """Return the names of processes that the guest killed because they kept the call's output open."""
     for line in printed.split("\n"):
         if line.startswith(f"{nonce}+ "):
             try:
@@ -73,7 +73,7 @@ def process_names(value: object) -> list[str]:
 
 
 def unreadable(detail: str) -> SandboxError:
-    """Return the error for an answer that cannot be from a guest program, or is incomplete."""
+    """Return the error for an answer that is incomplete, or that no guest program has sent."""
     return SandboxError(
         f"The sandbox's answer could not be read ({detail}).",
         code="unreadable_answer",
@@ -104,7 +104,7 @@ class Reply:
     """Reads the fields of a guest's answer, which may be forged. Each unexpected value raises a `SandboxError`.
 
     Args:
-        op: The operation that the answer is for.
+        op: The operation that was requested.
         answer: The answer.
     """
 
@@ -129,7 +129,7 @@ class Reply:
 
     @property
     def is_from_record(self) -> bool:
-        """Whether nothing ran now: this is the recorded answer of an earlier attempt."""
+        """True if this is the recorded answer of an earlier attempt, so that nothing ran now."""
         return self._answer.get("from_record") is True
 
     def part(self, name: str) -> object:
@@ -190,5 +190,5 @@ class Reply:
 
 
 def encodable(text: str) -> str:
-    """Return a text that UTF-8 can encode: each lone surrogate is replaced by ``?``."""
+    """Replace each lone surrogate by ``?``, so that UTF-8 can encode the text."""
     return text.encode("utf-8", "replace").decode()

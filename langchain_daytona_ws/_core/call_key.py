@@ -46,14 +46,13 @@ def step_of(config: Mapping[str, Any] | None) -> str:
     """Return a name for the LangGraph step of a call with this config; "" outside of a graph.
 
     The name stays the same when a node runs again. It consists of the id of the outermost task, the names of the inner
-    nodes, the number of the step and the name of the agent. The ids of inner tasks are left out: they change when the
-    node runs again.
+    nodes, the number of the step and the name of the agent. The ids of inner tasks are left out, because they change
+    when the node runs again. LangGraph's count of the graphs that a task has run is left out, because it continues when
+    the task is retried.
 
-    LangGraph also counts the graphs that a task has run. The count is left out, because it continues when the task is
-    retried: a retry of a node's first agent would look like the second agent of this node. The agents' names
-    distinguish them (LangChain's `create_agent`). If two agents without names make calls with the same ids and
-    arguments in the same step, the second agent receives the recorded result of the first agent with a notice, and may
-    call again. Running a command twice would be worse.
+    Two agents without a name (see LangChain's `create_agent`) may make calls with the same ids and arguments in one
+    step. Then the second agent receives the recorded result of the first agent with a notice, and may call again.
+    Running a command twice would be worse.
     """
     settings = (config or {}).get("configurable") or {}
     outer, *inner = str(settings.get("checkpoint_ns") or "").split("|")

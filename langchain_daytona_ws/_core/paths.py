@@ -21,7 +21,7 @@ PATH_BYTES = 4095  # PATH_MAX without its closing NUL
 NAME_BYTES = 255
 CANDIDATES_MAX = 8
 
-# Paths of the logs in the sandbox, which contain the whole output of a command; see _guest.record and _guest.dirs.
+# Paths of logs in the sandbox. A log contains the whole output of a command; see _guest.record and _guest.dirs.
 _LOG = rf"{re.escape(STATE_PARENT)}/\.langchain-daytona-ws-[0-9]{{1,10}}/[0-9a-f]{{32}}[a-z]?\.log"
 
 # Beginnings of paths outside the workspace. With "./" in front of it, such a beginning is an ordinary name, as in bash.
@@ -74,8 +74,8 @@ def is_log(path: str) -> bool:
 def with_slashes(path: str, root: str) -> str | None:
     """Return the workspace path for a relative path whose backslashes are read as slashes.
 
-    Return None if there is no backslash, or if the backslashes are not separators: in a path with a quoted name
-    (`shown`), and in an absolute path.
+    Return None for a path without backslashes, for an absolute path, and for a path with a quoted name (see `shown`),
+    whose backslashes are escapes.
 
     Raises:
         PathRefused: As `workspace_path` raises.
@@ -205,23 +205,23 @@ def _without_dotdot(parts: list[str]) -> list[str]:
 
 
 def shown(path: str) -> str:
-    r"""Return a path as text for one line. A path that `workspace_path` would read differently gets quotes or ``./``.
+    r"""Return a path as one line of text that `workspace_path` can read again.
 
-    A path with control or invisible characters is quoted as in bash, ``$'a\nb'``.
+    If necessary, the path is quoted as in bash, ``$'a\nb'``, or gets a leading ``./``.
     """
     name = shown_name(path)
     return f"./{path}" if name == path and looks_foreign(f"{path}/") else name
 
 
 def shown_name(name: str) -> str:
-    """Return the name of an entry of a directory as text for one line, quoted as `shown` quotes a path."""
+    """Return a file name as one line of text, quoted as in bash if necessary."""
     if not name.isprintable() or "$'" in name or name != name.strip():
         return _quoted(name, str.isprintable)
     return name
 
 
 def spelled_out(name: str) -> str:
-    """Return a name as text that differs visibly from other names that look the same (Unicode composition)."""
+    """Return a name as one line of text that also shows differences of Unicode composition."""
     if unicodedata.normalize("NFC", name) == name:
         return shown(name)
     return _quoted(name, lambda char: char.isprintable() and char.isascii())
@@ -241,7 +241,7 @@ def _named(char: str) -> str:
 
 
 def looks_foreign(path: str) -> str:
-    """Return the kind of a path that looks relative, but is outside: home, windows or url; "" for other paths."""
+    """Return the kind of a path that is outside without a leading ``/``: home, windows or url; "" for other paths."""
     return next((kind for kind, beginning in _FOREIGN if re.match(beginning, path)), "")
 
 

@@ -58,20 +58,20 @@ class SandboxInfo(NamedTuple):
 
 
 class ExecReply(NamedTuple):
-    """The answer of the sandbox's daemon, Daytona's program in the sandbox, to one execute request."""
+    """The answer of Daytona's daemon in the sandbox to one execute request."""
 
     exit_code: int
     output: str
 
 
 class UploadSource(Protocol):
-    """The content of a file to upload. Each attempt to upload it opens it again."""
+    """The content of a file to upload. Each attempt opens the content again."""
 
     @property
     def size_bytes(self) -> int: ...
 
     def open(self) -> BinaryIO:
-        """Open the content at its start; if it is shorter than ``size_bytes``, this or reading raises a `FileError`."""
+        """Open the content at its start. This or reading raises a `FileError` if there is less than ``size_bytes``."""
         ...
 
 
@@ -121,7 +121,7 @@ class PortFault(Exception):
         kind: The kind of failure.
         message: The message of the API or of the transport, without secrets.
         status: HTTP status of the answer; None if there was no answer, or it could not be read.
-        retry_after_s: The answer's Retry-After, in seconds; None if the answer has no valid header of this name.
+        retry_after_s: The answer's Retry-After header, in seconds; None if it is missing or invalid.
         sandbox_id: The sandbox that a failed create left behind; None if no sandbox is known.
     """
 
@@ -164,18 +164,15 @@ class BackgroundTask(Protocol):
     """
 
     async def pause(self, seconds: float) -> bool:
-        """Wait, and return True; return False at once when the work must end. Called by the work."""
+        """Wait, and return True. As soon as the work must end, return False."""
         ...
 
     async def abandonable(self, request: Awaitable[T]) -> T:
-        """Await a request, and return its result. If `end` gives up waiting for the request, raise to end the work.
-
-        Called by the work.
-        """
+        """Await a request, and return its result. If `end` abandons the request, raise an error that ends the work."""
         ...
 
     async def end(self) -> None:
-        """Ask the work to end, and wait until it has ended; an `abandonable` request is given up after a second."""
+        """Ask the work to end, and wait until it has ended. An `abandonable` request is abandoned after a second."""
         ...
 
     async def cancel(self) -> None:
@@ -193,7 +190,7 @@ class SandboxPort(Protocol):
     async def create(self, spec: SandboxSpec, *, timeout_s: float) -> SandboxInfo: ...
 
     async def get(self, id_or_name: str) -> SandboxInfo | None:
-        """Return a sandbox; None if the control plane reports that the sandbox does not exist."""
+        """Return a sandbox; None if it does not exist."""
         ...
 
     async def start(self, sandbox_id: str, *, timeout_s: float) -> None: ...

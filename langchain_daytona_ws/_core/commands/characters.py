@@ -6,9 +6,7 @@ import codecs
 
 
 class Chunks:
-    """Decode the first bytes of an output piece by piece, without splitting a character.
-
-    The texts together are the decoded output. Bytes that are not UTF-8 are replaced.
+    """Decodes an output piece by piece, without splitting a character. Bytes that are not UTF-8 are replaced.
 
     Args:
         limit_bytes: Maximum number of bytes to accept; further bytes are dropped.
@@ -22,11 +20,11 @@ class Chunks:
 
     @property
     def room_bytes(self) -> int:
-        """Number of further bytes that set ``is_full``: one more than the limit still allows."""
+        """Number of bytes to request next: one more than the limit still allows, to find out whether it is exceeded."""
         return self._limit + 1 - self.size_bytes
 
     def feed(self, data: bytes) -> str:
-        """Accept the next bytes; return the characters that are complete now."""
+        """Accept the next bytes, and return the characters that are complete now."""
         room = self._limit - self.size_bytes
         self.is_full = len(data) > room
         self.size_bytes += min(len(data), room)

@@ -1,7 +1,7 @@
 """Run the hooks onCreate and onResume in a sandbox before the agent's commands.
 
-The sandbox records each completed onCreate command, as it records each call with an idempotency key. The record is not
-in the bucket: otherwise the commands would not run in a new sandbox.
+The sandbox records each completed onCreate command in the same way as a call with an idempotency key. The record is on
+the sandbox's disk, not in the bucket, because a new sandbox must run the commands again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Hooks:
 
     Args:
         root: The workspace directory, in which the commands start.
-        on_create: Commands for a new sandbox. After a command has succeeded once, no session runs it again there.
+        on_create: Commands that set up a new sandbox. Each must succeed once in a sandbox, in any session.
         on_resume: Commands that run when a session first uses the sandbox, and after each restart of the sandbox.
         defaults: Environment variables to set if the sandbox has no variable of the same name.
     """

@@ -13,8 +13,8 @@ PARTS_MAX = 32
 SIGPIPE = 141
 """The exit code of a part that was killed by SIGPIPE: it wrote after the next part had ended (``yes | head -1``)."""
 
-# The exit codes come from an EXIT trap of bash, which is set before the command. A command with one of these words
-# gets no trap. It could notice the trap, or end bash: with an EXIT trap, bash waits for the pipeline before it exits.
+# An EXIT trap of bash, which is set before the command, reports the exit codes. A command with one of these words gets
+# no trap. It could notice the trap, or end bash: with an EXIT trap, bash waits for the pipeline before it exits.
 _COULD_SEE = r"\btrap\b|PIPESTATUS|BASH_|verbose|restricted|set +-\w*[vr]|\$\{?_\b|\$\$|PPID"
 
 _OPENING = {
@@ -54,8 +54,8 @@ def _token() -> re.Pattern[str]:
 def ends_in_pipeline(command: str) -> bool:
     """Return whether the last command at the top level of a script is a pipeline.
 
-    A wrong result is harmless. If it is wrongly True, bash reports the exit codes of the last pipeline that ran; if it
-    is wrongly False, bash reports no exit codes.
+    A wrong result is harmless. After True, bash reports the exit codes of the last pipeline that ran; after False, it
+    reports none.
     """
     if len(command) > READ_CHARS or re.search(_COULD_SEE, command):
         return False
@@ -73,12 +73,12 @@ def ends_in_pipeline(command: str) -> bool:
 
 
 class _Reader:
-    """Reads the tokens of a script, and keeps track of its open compound commands and its current list of commands."""
+    """Reads the tokens of a script, and tracks the open compound commands and the current list of commands."""
 
     def __init__(self) -> None:
         self._closing: list[str] = []  # the words that close the open compound commands
         self._at_start = True  # whether a command may begin at the next token
-        self._is_open = True  # whether a command must follow: at the start of a list, or after an operator
+        self._needs_command = True  # at the start of a list, and after an operator
         self._is_after_list = False  # whether && or || precedes the next command
         # Here-documents that start on the next line: the delimiter, and whether tabs before it are ignored (<<-).
         self._here: list[tuple[str, bool]] = []
@@ -90,7 +90,7 @@ class _Reader:
     def ends_in_pipeline(self) -> bool:
         if self._closing:
             return False
-        return self._was_pipeline if self._is_open else self._pipes > 0 and not self._negated
+        return self._was_pipeline if self._needs_command else self._pipes > 0 and not self._negated
 
     def take(self, token: re.Match[str]) -> bool:
         """Read a token; return False if the syntax is not supported."""
@@ -115,21 +115,21 @@ class _Reader:
         return True
 
     def _word(self) -> None:
-        self._at_start = self._is_open = self._is_after_list = False
+        self._at_start = self._needs_command = self._is_after_list = False
 
     def _end(self, text: str) -> None:
         if self._closing:
             self._at_start = True
-        elif not self._is_open:
+        elif not self._needs_command:
             self._was_pipeline = self._pipes > 0 and not self._negated and text != "&"
             self._pipes, self._negated = 0, False
-            self._at_start = self._is_open = True
+            self._at_start = self._needs_command = True
 
     def _join(self, kind: str) -> None:
         if not self._closing:
             self._pipes += kind == "pipe"
             self._is_after_list = kind == "either"
-        self._at_start = self._is_open = True
+        self._at_start = self._needs_command = True
 
     def _parenthesis(self, text: str) -> bool:
         if text != ")":
@@ -173,7 +173,7 @@ class _Reader:
 def relevant_exit_codes(value: object, exit_code: int) -> tuple[int, ...]:
     """Return the exit codes of a pipeline's parts if a part before the last failed.
 
-    A part that was killed by SIGPIPE counts as failed only if its exit code became the command's (pipefail).
+    A part that was killed by SIGPIPE counts as failed only if ``pipefail`` makes 141 the exit code of the command.
 
     Args:
         value: The sandbox's answer: bash's exit code, then the exit codes of the parts of the last pipeline that ran.

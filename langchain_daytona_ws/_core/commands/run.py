@@ -44,12 +44,12 @@ class CommandResult:
         duration_s: Seconds from the command's start to its end or time-out, measured in the sandbox.
         log_path: File on the sandbox's own disk with the whole output (up to 64 MiB); None if there is no such file.
         background: Whether a process that the command left behind still has the command's output open.
-        pipeline: If a part before the last failed: the exit codes of the command's last pipeline; otherwise empty. 141
-            (SIGPIPE) does not count as failed, because the next part had stopped reading (``yes | head -1``), unless
+        pipeline: Exit codes of the command's last pipeline, if a part before the last failed; otherwise empty. 141
+            (SIGPIPE) is no failure: the next part had stopped reading (``yes | head -1``). It counts only if
             ``pipefail`` makes it the exit code of the command.
         job_id: The background job that the command became at its time-out (``onTimeout``). Then ``exit_code`` is 124,
             and ``output`` was printed before the time-out.
-        from_record: Whether nothing ran now, because this is the recorded result of an earlier call with the same key.
+        from_record: True if this is the recorded result of an earlier call with the same key: nothing ran now.
         notices: Further facts for the model.
         hint: An alternative that works, if the command failed in a way that is typical of a mounted S3 workspace.
         screen: The output as a terminal shows it, without control codes; None if the command had no pseudo-terminal
@@ -94,10 +94,7 @@ class CommandResult:
 
 
 def as_shown(result: CommandResult) -> CommandResult:
-    """Return a result whose output is as the model sees it: NUL and ESC characters are escaped.
-
-    If the command had a pseudo-terminal, the terminal's screen becomes the output.
-    """
+    """Return the result as the model sees it: the screen replaces the output, and NUL and ESC are escaped."""
     output = result.output if result.screen is None else result.screen
     return replace(result, output=shown_output(output), screen=None)
 
@@ -250,7 +247,7 @@ def terminal_size(pty: bool | tuple[int, int]) -> tuple[int, int] | None:
 
 
 def facts_of_request(client: GuestClient, command: str) -> Answer:
-    """Return the optional fields of a request that depend on its command and environment."""
+    """Return optional fields for the request of a command."""
     facts: Answer = {}
     own = [name for name, _, _ in TERMINAL_VARIABLES if name in client.variables]
     if own:
@@ -271,7 +268,7 @@ def _result(
     limit_bytes: int,
     pty: tuple[int, int] | None,
 ) -> CommandResult:
-    """Return the result that an answer contains. The fields of the answer may have any type."""
+    """Read the result from an answer, which may be forged: its fields may have any type."""
     head, tail = decode_base64(answer.get("head")), decode_base64(answer.get("tail"))
     ended, editors = process_names(answer.get("ended")), process_names(answer.get("editors"))
     if len(head) + len(tail) > limit_bytes:
@@ -286,7 +283,7 @@ def _result(
     timed_out, background = answer.get("timed_out") is True, answer.get("background") is True
     notices = []
     survivors = answer.get("survivors") is True
-    job_id, job_refusal = _promoted(answer)
+    job_id, job_refusal = _job_of(answer)
     if job_id is not None:
         notices.append(f"not done after {timeout_s:g} s; it goes on as job {job_id}, see it with bash_job")
     elif timed_out:
@@ -335,8 +332,8 @@ def _result(
     )
 
 
-def _promoted(answer: Answer) -> tuple[str | None, str]:
-    """Return the id of the job that a command became; or None, and why it did not (``""`` if this is not known)."""
+def _job_of(answer: Answer) -> tuple[str | None, str]:
+    """Return the id of the job that the command became; or None, and why it became no job if the sandbox reports it."""
     job = answer.get("job")
     if not isinstance(job, dict):
         return None, ""
@@ -381,7 +378,7 @@ def _rest_location(log_path: str | None, size: int, log_bytes: int, answer: Answ
 
 
 def _joined(head: bytes, tail: bytes, size: int, where: str) -> str:
-    """Return the beginning and the end of an output, without split characters, and between them a notice."""
+    """Return the beginning and the end of an output, with a notice between them."""
     first, last = whole_end(head), whole_start(tail)
     left_out = size - len(first) - len(last)
     notice = f"[... {left_out:,} of {size:,} bytes left out; {where} ...]"
@@ -391,9 +388,10 @@ def _joined(head: bytes, tail: bytes, size: int, where: str) -> str:
 def _screen(
     head: bytes, tail: bytes, size: int, where: str, *, pty: tuple[int, int], limit_bytes: int
 ) -> str:
-    """Return the screen of a terminal. If the middle is left out, render the beginning and the end separately.
+    """Return the screen of a terminal.
 
-    So no control code can change the notice between them.
+    If the middle is left out, the beginning and the end are rendered separately, so that no control code can change the
+    notice between them.
     """
     first, last = whole_end(head), whole_start(tail)
     left_out = size - len(first) - len(last)

@@ -1,7 +1,7 @@
-"""Render a terminal's output as text: the screen, and above it the lines that left the main screen at its top. Pure.
+"""Render a terminal's output as text: the lines that have scrolled out of the main screen, then the screen. Pure.
 
 Colours, titles and character sets are ignored. Cursor movements, erasing, scrolling, tabs and the alternate screen are
-applied, so that a progress bar becomes one line. The length of the output and `_BUDGET` limit the work.
+applied, so that a progress bar becomes one line.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 COLUMNS, ROWS = 80, 24
 COLUMNS_RANGE, ROWS_RANGE = range(20, 501), range(5, 201)
-# Maximum number of cells that sequences such as "erase the screen" may change. After that, the control codes in the
-# rest of the output are dropped, except for line breaks and tabs.
+# Maximum number of cells that sequences such as "erase the screen" may change, to limit the work. After that, all
+# control codes in the output are dropped, except for line breaks and tabs.
 _BUDGET = 1_000_000
 _NUMBER_MAX = 9999
 
@@ -30,13 +30,13 @@ _Row = list[str]  # a cell is a character with its combining marks; the second c
 
 
 def render(text: str, columns: int = COLUMNS, rows: int = ROWS, *, limit_chars: int) -> str:
-    """Return the text that a terminal of this size shows for an output, after the lines that were scrolled out.
+    """Return the lines that an output scrolls out of a terminal of this size, and then the screen of the terminal.
 
     Args:
         text: The output, with control codes. A sequence at its end may be incomplete.
         columns: Width of the terminal.
         rows: Height of the terminal.
-        limit_chars: Maximum number of characters of the text; a notice follows a text that is cut off. The text may be
+        limit_chars: Maximum number of characters to return; a notice follows if text is left out. The text may be
             longer than the output, because cursor movements become spaces.
     """
     screen = _Screen(columns, rows)

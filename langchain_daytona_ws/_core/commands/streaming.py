@@ -39,7 +39,7 @@ LOST_NOTE = "\n[a part of the output could not be streamed]\n"
 
 
 def called_plainly(on_output: OnOutput) -> OnOutput:
-    """Return a callback for the sync runtime, which cannot await a result: an awaitable result raises a TypeError.
+    """Wrap a callback for the sync runtime, which cannot await: an awaitable result raises a TypeError.
 
     Raises:
         TypeError: ``on_output`` is a coroutine function.
@@ -60,16 +60,16 @@ def called_plainly(on_output: OnOutput) -> OnOutput:
 
 
 class LiveOutput:
-    """Stream the output of one call while the call runs.
+    """Streams the output of one call while the call runs.
 
-    Polling errors never affect the command. A failed poll is repeated a few times; after that, the rest of the output
-    is passed on when the command has ended. A poll that hangs is abandoned one second after the command ends.
+    Polling errors never affect the command. After five failed polls in a row, the rest of the output is passed on when
+    the command has ended. A poll that hangs is abandoned one second after the command ends.
 
     Args:
         client: Sends to the sandbox.
         key: The call's idempotency key.
-        on_output: Receives the texts in order, one at a time. If its result is awaitable, the result is awaited. If it
-            raises, the error is logged, and ``on_output`` is not called again.
+        on_output: Receives the texts in order. An awaitable result is awaited. After an error, which is logged,
+            ``on_output`` is not called again.
     """
 
     def __init__(self, client: GuestClient, key: str, on_output: OnOutput) -> None:
@@ -83,7 +83,7 @@ class LiveOutput:
         self._closed = False
 
     def start_polling(self, info: SandboxInfo) -> None:
-        """Poll the sandbox from now on: the call is being sent to it."""
+        """Poll this sandbox from now on. Called before each attempt to send the call."""
         self._info = info
         if self._task is not None:
             return
@@ -93,7 +93,7 @@ class LiveOutput:
             logger.warning("the output of a command is not streamed, it comes with its result: %s", error)
 
     async def emit_note(self, text: str) -> None:
-        """Pass on a line about preparations, before the command begins."""
+        """Pass on a line about the preparations for the command."""
         await self._emit(text)
 
     async def during(self, call: Awaitable[tuple[Answer, str]]) -> tuple[Answer, str]:
@@ -171,7 +171,7 @@ class LiveOutput:
         await self._emit(self._chunks.end())
 
     async def _emit_log(self, end: int) -> bool:
-        """Pass on the log up to an offset; return False if the log could not be read up to this offset."""
+        """Pass on the log up to the offset ``end``; return False if a part of it could not be read."""
         while not self._done and self._chunks.size_bytes < end:
             missing = end - self._chunks.size_bytes
             data = await self._read_log()
@@ -181,7 +181,7 @@ class LiveOutput:
         return True
 
     async def _read_log(self) -> bytes:
-        """Return the next part of the log of a command that has ended; b"" if all attempts failed."""
+        """Return the next part of the log; b"" if all attempts failed."""
         until, failures = self._client.now() + LOG_WITHIN_S, 0
         while True:
             try:

@@ -10,7 +10,7 @@ from langchain_daytona_ws._core.ports import PortFault
 from langchain_daytona_ws._core.sandbox.remedies import remedy_for
 from langchain_daytona_ws.errors import WorkspaceError
 
-# Shorter secrets are not withheld: they may occur in any text by chance.
+# Shorter secrets are not withheld, because they may occur in any text by chance.
 SHORTEST_SECRET = 6
 WITHHELD = "(withheld)"
 CONFIGURATION = "configuration"  # name of the first check
@@ -32,7 +32,7 @@ class Finding:
     Attributes:
         check: Name of the check; stable, for scripts.
         status: The status.
-        found: The result in words. If it is the message of an error, it contains the remedies.
+        found: The result in words. The message of an error contains its remedies.
         remedy: The remedy; ``""`` if none is needed, or if ``found`` contains it.
         code: Code of the failure; ``""`` if there is none.
     """
@@ -44,7 +44,7 @@ class Finding:
     code: str = ""
 
     def without(self, secrets: Iterable[str]) -> Finding:
-        """Return the finding with secrets withheld: a sandbox may print its secrets."""
+        """Return the finding without these secrets, because a sandbox may print them."""
         found, remedy = self.found, self.remedy
         for secret in sorted(secrets, key=len, reverse=True):
             if len(secret) >= SHORTEST_SECRET:
@@ -65,7 +65,6 @@ def failed(check: str, found: str, remedy: str, code: str = "") -> Finding:
 
 
 def from_error(check: str, error: WorkspaceError) -> Finding:
-    """Return the finding for an error, whose message contains the remedies."""
     return Finding(check, Status.FAILED, error.message, code=error.code)
 
 

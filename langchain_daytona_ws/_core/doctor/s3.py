@@ -15,8 +15,9 @@ _HEAD = (
     "S3 answers 403 to a HEAD of a key that is missing, so that mount-s3 answers EIO: bash cannot create new files in "
     "the workspace"
 )
-# Without permission to list a key, S3 does not report that it is missing (S3 API, HeadObject). The policy in mount-s3's
-# documentation gives this permission. So a 403 is caused by a narrower condition on s3:prefix, or by another service.
+# Without permission to list a key, S3 answers 403 if the key is missing (S3 API, HeadObject). The policy in mount-s3's
+# documentation gives this permission. So a 403 is caused by a narrower condition on s3:prefix, or by a service that is
+# not AWS S3.
 _NARROW = (
     "s3:ListBucket is allowed for the prefix itself and not for the keys below it: in every policy that applies (the "
     "role's or the keys' own, the bucket's, the organization's) the condition has to be StringLike, with s3:prefix "
@@ -38,7 +39,6 @@ _SERVICE_KEYS = (
 
 
 def given_keys(*, has_token: bool) -> Finding:
-    """Return the finding for keys from envVars."""
     if has_token:
         return warning(
             "s3-credentials",
@@ -72,8 +72,8 @@ def missing_is_forbidden(*, lists_below: bool, has_role: bool) -> Finding:
     """Return the finding for a 403 answer to a HEAD of a missing key.
 
     Args:
-        lists_below: Whether S3 allows listing the keys that begin with the missing key.
-        has_role: True: the credentials are a role's, limited by the session policy. False: keys from envVars.
+        lists_below: True if S3 allows listing the keys that begin with the missing key.
+        has_role: True for credentials of a role, which the session policy limits; False for keys from envVars.
     """
     if not lists_below:
         return failed("s3-new-file", _HEAD, _NARROW, "listing_too_narrow")
@@ -119,8 +119,8 @@ def boundary(reached: str | None, *, has_role: bool) -> Finding:
     """Return the finding for access to another namespace's prefix.
 
     Args:
-        reached: The successful access: ``listed`` or ``read``; None if all access was refused.
-        has_role: True: the credentials are a role's, limited by the session policy. False: keys from envVars.
+        reached: The access that succeeded, ``listed`` or ``read``; None if all access was refused.
+        has_role: As in `missing_is_forbidden`.
     """
     if has_role and reached is None:
         return ok("s3-boundary", "another namespace's prefix is refused")

@@ -1,6 +1,6 @@
-"""Checks of a sandbox's programs, user and clock, by the output of one short script.
+"""Check a sandbox's programs, user and clock by the output of one short script.
 
-The script runs in the daemon's shell, and works if the programs that it checks are missing. Its output is untrusted.
+The script runs in the daemon's shell, because bash and Python may be missing. Its output is untrusted.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _VERSION = re.compile(r"(\d{1,4})\.(\d{1,4})")
 
 
 def facts_script(nonce: str) -> str:
-    """Return the script; each line of its output begins with the nonce, which must be letters and digits."""
+    """Return the script. Each line of its output begins with the nonce, which must be letters and digits."""
     programs = [
         f'if command -v {name} >/dev/null 2>&1; then tell {name} "$( {{ {version}; }} 2>/dev/null </dev/null)"; fi'
         for name, version in _PROGRAMS.items()
@@ -66,7 +66,7 @@ def facts_script(nonce: str) -> str:
 
 
 def read_facts(printed: str, nonce: str) -> dict[str, str]:
-    """Return the facts in the output: name → text. If a name occurs again, its first text is used."""
+    """Return the facts in the output: name → first text of this name."""
     facts: dict[str, str] = {}
     for line in printed.splitlines():
         found = _LINE.fullmatch(line.removeprefix(f"{nonce} ")) if line.startswith(f"{nonce} ") else None
@@ -82,8 +82,8 @@ def judge_sandbox(
     """Yield the findings for the facts of a sandbox.
 
     Args:
-        facts: See `read_facts`.
-        is_mounted: Whether the workspace will be mounted with mount-s3.
+        facts: The result of `read_facts`.
+        is_mounted: True if the workspace is mounted with mount-s3.
         before_s: Unix time on this machine before the script.
         after_s: Unix time on this machine after the script.
     """
@@ -103,7 +103,7 @@ def judge_sandbox(
 
 
 def judge_sync(report: SyncReport | None) -> Iterator[Finding]:
-    """Yield the finding for the first synchronisation; ``report`` is None if the workspace is not synchronised."""
+    """Yield the finding for the first synchronisation, whose report is None if the workspace is not synchronised."""
     if report is None:
         yield from skipped("the workspace is not synchronised", "sync")
         return

@@ -1,4 +1,4 @@
-"""Check namespace, API key and S3 settings, and report each failed check; a session reports only the first."""
+"""Check namespace, API key and S3 settings, and report all failed checks. A session reports only the first."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def judge_settings(config: SandboxConfig, namespace: str) -> list[Finding]:
     checks: tuple[Callable[[], object], ...] = (
         lambda: validate_namespace(namespace),
         config.require_api_key,
-        # A valid namespace is used here: the first check covers the given namespace.
+        # "any" is valid in place of the namespace, which the first check covers.
         lambda: s3_workspace(config, "any"),
     )
     problems = []

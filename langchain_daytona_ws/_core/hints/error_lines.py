@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 READ_CHARS = 16 * 1024
-LINE_CHARS = 600  # maximum that is read of a line; the message is at its beginning
+LINE_CHARS = 600  # only this part of a line is read, because the message is at its beginning
 FRAME_LINES = 100
 ERROR_LINES_MAX = 40
 
@@ -28,11 +28,11 @@ class ErrorLine:
 
     Attributes:
         program: The program's name without its directory; "shell" for any shell, "python" or "node" for an exception.
-            Known messages that git, pip, SQLite and others print without their name count as theirs.
+            Programs such as git, pip and SQLite are recognised by known messages without their name.
         message: The rest of the line.
         frames: The Python traceback above the line, innermost frame last; from pytest, only a frame with the failed
             source line.
-        is_last: Whether it is the last line of the output.
+        is_last: True for the last line of the output.
     """
 
     program: str
@@ -49,7 +49,7 @@ _ERRORS = re.compile(
     re.IGNORECASE,
 )
 
-# Lines that do not begin with their program's name. A sandbox may print any text, so matching must be linear: no
+# Program → its lines that do not begin with its name. A sandbox may print any text, so matching must be linear: no
 # alternative can begin in two ways, and every repetition is bounded.
 _SHAPES = (
     ("npm", re.compile(r"npm (?:error|ERR!) (?P<message>.*)")),
@@ -121,7 +121,7 @@ def _parsed(line: str) -> tuple[str, str] | None:
 _FRAME = re.compile(
     r' {2}File "(?P<path>[^"]{1,500})", line (?P<line>\d{1,7})(?:, in (?P<function>.{1,100}))?'
 )
-# pytest marks the failed source line in this way, and prints its file and number below the error.
+# The failed source line in pytest's output, which shows its file and number only below the error.
 _PYTEST_SOURCE = re.compile(r">  {1,40}(?P<source>\S.*)")
 
 

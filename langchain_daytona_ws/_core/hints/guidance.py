@@ -74,8 +74,8 @@ def guidance(
         skills_path: Directory with skills, mounted read-only; None without skills.
         file_access: ``"s3"`` if workspace_file accesses S3 directly, ``"sandbox"`` if it uses the mount. Ignored
             without a mount.
-        deep_agent_in: If the agent has Deep Agents' tools, which require absolute paths: the workspace directory, or
-            ``""`` if each run has a different directory. None if the agent has this package's tools.
+        deep_agent_in: None if the agent has this package's tools. If it has Deep Agents' tools, which require absolute
+            paths: the workspace directory, or ``""`` if each run has a different directory.
     """
     tools = _OWN_TOOLS if deep_agent_in is None else _DEEP_AGENTS_TOOLS
     lines = [_RELATIVE if deep_agent_in is None else _ABSOLUTE if deep_agent_in else _ABSOLUTE_ANYWHERE]
@@ -95,10 +95,8 @@ def guidance(
 def git_settings(env_vars: Mapping[str, str]) -> dict[str, str]:
     """Return variables that make git ignore file attributes that differ between sandboxes.
 
-    Without these variables, `git status` in each sandbox rewrites the index, which is then stored in S3 again.
-
-    Args:
-        env_vars: The user's variables. If they include ``GIT_CONFIG_COUNT``, the result is empty.
+    Without them, `git status` in each sandbox rewrites the index, which is then stored in S3 again. If the user's
+    variables, ``env_vars``, include ``GIT_CONFIG_COUNT``, the result is empty.
     """
     if "GIT_CONFIG_COUNT" in env_vars:
         return {}
@@ -112,9 +110,9 @@ _GIT = {"core.trustctime": "false", "core.checkStat": "minimal"}
 
 _CACHES = "/tmp/.workspace-cache"  # noqa: S108 - in the sandbox, whose only user is the agent
 
-# These variables move the caches of programs out of the workspace. By default the caches are next to the files that the
-# programs process, and a mount of S3 refuses them: mypy, ruff, coverage and compileall fail, pytest fails if warnings
-# are errors, and Hypothesis takes a minute instead of a second. Options on command lines take precedence.
+# Variables that move caches of programs out of the workspace, where a mount of S3 refuses them: mypy, ruff, coverage
+# and compileall fail, pytest fails if warnings are errors, and Hypothesis takes a minute instead of a second. Options
+# on command lines take precedence.
 LOCAL_CACHES: Mapping[str, str] = MappingProxyType(
     {
         "PYTHONPYCACHEPREFIX": f"{_CACHES}/python",
@@ -122,8 +120,8 @@ LOCAL_CACHES: Mapping[str, str] = MappingProxyType(
         "RUFF_CACHE_DIR": f"{_CACHES}/ruff",
         "COVERAGE_FILE": f"{_CACHES}/coverage",
         "HYPOTHESIS_STORAGE_DIRECTORY": f"{_CACHES}/hypothesis",
-        # Options on the command line take precedence. pytest refuses this option if both -p no:cacheprovider and
-        # --strict-config are given. Fewer projects give both than fail because of a warning about an unwritable cache.
+        # pytest refuses this option if both -p no:cacheprovider and --strict-config are given. Fewer projects give both
+        # than fail because of a warning about an unwritable cache.
         "PYTEST_ADDOPTS": f"-o cache_dir={_CACHES}/pytest",
     }
 )

@@ -17,9 +17,9 @@ def hint(command: str, output: str, exit_code: int, *, root: str = "") -> str | 
 
     Args:
         command: The command for bash; the first 16,384 characters are read.
-        output: Its output, of any size; the last 16,384 characters are read.
-        exit_code: Its exit code. ``a; b`` hides the code of ``a``: with 0, an error counts only if the command names
-            its program or, for an error of the shell, its file.
+        output: The command's output, of any size; the last 16,384 characters are read.
+        exit_code: The command's exit code. 0 does not exclude an error: in ``a; b`` the code of ``a`` is lost. With 0,
+            an error counts only if the command names the program that failed or, for an error of the shell, the file.
         root: The workspace directory.
 
     Returns:
@@ -40,7 +40,7 @@ def hint(command: str, output: str, exit_code: int, *, root: str = "") -> str | 
 
 
 def written_here(command: str, root: str) -> str | None:
-    """Return the first file in the workspace that a command writes by a redirection or tee; None without such a file.
+    """Return the first file in the workspace that a command writes by a redirection or tee; None if there is no file.
 
     Args:
         command: The command for bash. Paths that start with a variable count as outside the workspace.
@@ -100,7 +100,7 @@ def _is_elsewhere(message: str, root: str) -> bool:
 # --- whether the command failed with the error, or only printed its text ---
 
 
-# Programs that start no other program. If a command has only these, the error of another program is text that they
+# Programs that start no other program. If a command runs only readers, an error of another program is text that they
 # have read.
 _READERS = frozenset({
     "awk", "cat", "cd", "cmp", "column", "cut", "diff", "echo", "egrep", "false", "fgrep", "file", "find", "grep",
@@ -117,7 +117,7 @@ _PROGRAMS_BY_NAME = {
     "sqlite3": {"sqlite3", "python", "pytest"},
     "dbm": {"python"},
 }
-# Words with these characters can refer to files that the command does not name.
+# A word with one of these characters can stand for a file that the command does not name.
 _UNNAMED = re.compile(r"[$*?\[{`]")
 
 
@@ -139,8 +139,8 @@ def _is_of_this_command(error: ErrorLine, ran: list[Simple], exit_code: int) -> 
     if not own:
         return False
     if error.program in {"python", "node", "sqlite3"}:
-        # Programs also print tracebacks of other programs. With exit code 0, a traceback counts only if another
-        # command may have hidden the code, and the traceback is the end of the output.
+        # The traceback may be only text. With exit code 0 it counts only if another command may have hidden the code,
+        # and the traceback is the end of the output.
         return error.is_last and len(ran) > 1
     return any(_is_about_its_files(error.message, simple) for simple in own)
 

@@ -20,7 +20,7 @@ class Failure:
 
     Attributes:
         error: The error line.
-        ran: The simple commands of the command, see `shell_text`.
+        ran: The simple commands of the command, see `shell_text.Simple`.
     """
 
     error: ErrorLine
@@ -39,8 +39,8 @@ class Failure:
     def location(self) -> str:
         """The calls of the Python traceback with their source, innermost last.
 
-        Source that was not printed is read from the program text by its line number. If there is no traceback, because
-        a pipe cut it off, this is the whole program text.
+        Source that was not printed is taken from the program text. If there is no traceback, for example because a pipe
+        cut it off, this is the whole program text.
         """
         frames = self.error.frames
         if not frames:
@@ -67,9 +67,9 @@ class Rule:
         programs: Names of the programs that print the message; () for any program.
         message: Pattern of the message.
         advice: The working alternative, up to 200 characters.
-        when: A further condition, if the message alone is ambiguous. Most conditions examine only the program that
-            failed, because the same words may occur elsewhere in the command.
-        fill: Returns the advice with words of the command filled in; None if ``advice`` is to be used.
+        when: A further condition, if the message is ambiguous. Most conditions examine only the program that failed,
+            because the rest of the command may contain the same words.
+        fill: Returns the advice with words of the command filled in, or None to use ``advice``.
     """
 
     programs: tuple[str, ...]
@@ -151,7 +151,7 @@ def _installs_for_node(failure: Failure) -> bool:
 
 
 def _redirects(*operators: str) -> When:
-    """Return a condition: such a redirection has the target that the message names, or a target with a variable."""
+    """Return a condition: a redirection with one of these operators has the target in the message, or a variable."""
 
     def when(failure: Failure) -> bool:
         named = failure.error.message.partition(": ")[0].removeprefix("cannot create ")
@@ -165,23 +165,21 @@ def _redirects(*operators: str) -> When:
 
 
 def _closes_nothing(failure: Failure) -> bool:
-    """Return whether no redirection closes a descriptor: writes to a closed descriptor fail on any file system."""
+    """Return False if a redirection closes a descriptor: then writes fail on any file system."""
     return not any(redirect.target == "-" for simple in failure.ran for redirect in simple.redirects)
 
 
-def _writes_as_open(failure: Failure) -> bool:
-    """Return whether Python failed while it opened a file for writing."""
+def _opens_to_write(failure: Failure) -> bool:
     return bool(re.search(r"open\([^)]{0,100}['\"](?:w|x)b?['\"]", failure.location))
 
 
 def _reads_and_writes(failure: Failure) -> bool:
-    """Return whether a file is read and written through one descriptor."""
     if re.search(r"\.(?:read|seek|truncate)\w{0,10}\(|mmap", failure.location):
         return True
     return bool(re.search(r"['\"][rwxa]b?\+b?['\"]|O_RDWR|mmap", failure.code))
 
 
-# Libraries seek back when they write archives and tables.
+# Calls in which libraries write archives and tables; they seek back.
 _WRITING = (
     r"\.(?:write|save|close|flush|truncate|seek|to_)\w{0,20}\(|/zipfile(?:/__init__)?\.py, in |"
     r"in _?(?:write|close|save|flush|truncate|seek)\w{0,20}\n"
@@ -314,7 +312,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("python",), _r("no such file"), "Directories here vanish with their last file. Use: "
          "shutil.rmtree(DIR, ignore_errors=True)", _in_shutil(r"_?rmtree\w*")),
     Rule(("python",), _r(rf"{_ENOSYS}(?:: .{{1,300}} -> |$)"), _RENAMED_BY_PYTHON),
-    # Renaming a directory fails with this error, until S3 has refused to rename a file.
+    # Renaming a directory fails with this error until S3 has refused to rename a file.
     Rule(("python",), _r(rf"{_EPERM}: .{{1,300}} -> "), _RENAMED_BY_PYTHON,
          _at(r"\.(?:rename|replace)\(|in (?:rename|replace)\n")),
     Rule(("python",), _r(rf"{_EPERM}: .{{1,300}} -> "),
@@ -330,7 +328,7 @@ RULES: tuple[Rule, ...] = (
          "it whole with mode 'w'; or work under /tmp and cp it here.", _reads_and_writes),
     Rule(("python",), _r(r"\[Errno 9\] bad file descriptor"), _CUT_OFF),
     Rule(("python",), _r(r"\[Errno 12\] cannot allocate memory: '"), _TOO_MANY_OPEN),
-    Rule(("python",), _r(r"\[Errno 2\] no such file or directory: '[^'/]{1,200}'$"), _UPLOAD_FAILED, _writes_as_open),
+    Rule(("python",), _r(r"\[Errno 2\] no such file or directory: '[^'/]{1,200}'$"), _UPLOAD_FAILED, _opens_to_write),
     # --- Node ---
     Rule(("node",), _r(r"^(?:ENOSYS|EPERM): .*, rename"), "Files here cannot be renamed. Use: fs.copyFileSync(a, b), "
          "then fs.unlinkSync(a)"),

@@ -1,7 +1,7 @@
 """List the simple commands of a shell script, for hints only: a mistake costs little here. Pure.
 
 A simple command is one program with its words and redirections. Quotes, here-documents, substitutions and programs that
-run another program are parsed; nothing is expanded. `permissions.shell` parses only scripts whose meaning is certain.
+run another program are parsed; nothing is expanded. Approvals use `permissions.shell`, which is strict.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ CHARS = 16 * 1024
 _NESTED = 20  # maximum number of nested substitutions, and of commands in one `find`
 _TEXTS = 4  # maximum number of nested bash -c
 _SEPARATORS = ";&|()\n"
-# Beginning → end of comments, arithmetic and conditions: they contain no commands, and > is no redirection in them.
+# Beginning → end of comments, arithmetic and conditions. They contain no commands and no redirections.
 _SKIPPED = {"#": "\n", "((": "))", "[[ ": " ]]"}
 _REDIRECT = re.compile(r"\d{0,3}(?:>>|>\||>&|<<<|<<-|<<|<&|<>|>|<)|&>>|&>")
 _PLAIN = re.compile(r"[^\s;&|()<>'\"`$\\#{}]{1,4096}|[#{}]")
@@ -22,7 +22,7 @@ _ASSIGNMENT = re.compile(r"\w{1,100}=")
 _PYTHON = re.compile(r"^python[0-9.]{1,8}$")
 _GRAMMAR = frozenset({"if", "then", "elif", "else", "while", "until", "do", "!", "{", "coproc"})
 _SHELLS = frozenset({"bash", "sh", "dash", "zsh", "ksh", "ash"})
-# Programs that run another command → the number of their own arguments before it, without options.
+# Programs that run another command → the number of their own arguments before that command, without options.
 _RUNNERS = {
     "sudo": 0, "exec": 0, "env": 0, "nohup": 0, "command": 0, "setsid": 0, "nice": 0, "ionice": 0, "stdbuf": 0,
     "time": 0, "xargs": 0, "busybox": 0, "timeout": 1,
@@ -92,7 +92,7 @@ class Simple:
 
 
 def simples(command: str) -> list[Simple]:
-    """Return the simple commands in the first 16,384 characters of a script, including nested commands."""
+    """Return the simple commands, also nested ones, in the first 16,384 characters of a script."""
     return list(_all(command[:CHARS], _TEXTS))
 
 
@@ -139,8 +139,6 @@ def _unwrapped(command: Simple) -> Simple:
 
 
 class _Reader:
-    """Reads a text once, from start to end."""
-
     def __init__(self, text: str) -> None:
         self._text = text
         self._at = 0
@@ -192,7 +190,7 @@ class _Reader:
             self._at = plain.end() if plain else at + 1
 
     def _read_at_a_word_start(self) -> bool:
-        """Read redirections, which end a word; and comments, arithmetic and conditions, which start only a new word."""
+        """Read a redirection, or, if no word has begun, a comment, arithmetic or a condition."""
         text, at = self._text, self._at
         found = _REDIRECT.match(text, at)
         if found and (self._word is None or not found[0][0].isdigit()):
@@ -204,7 +202,7 @@ class _Reader:
             for begin, end in _SKIPPED.items():
                 if text.startswith(begin, at):
                     behind = self._behind(end, at)
-                    # The line break that ends a comment also ends a command, so it is read next.
+                    # The line break after a comment also ends a command, so it is read next.
                     self._at = behind - 1 if text.endswith("\n", at, behind) else behind
                     return True
         return False

@@ -9,9 +9,8 @@ from langchain_daytona_ws._core.jobs.models import Job, JobLine, LineKind, LogPi
 from langchain_daytona_ws._core.jobs.operations import JobOps, left_out
 from langchain_daytona_ws.errors import JobError
 
-# Maximum time for which one request waits for output.
-WAIT_S = 20.0
-LINE_MAX_BYTES = 65_536  # a line that is longer than this is split
+WAIT_S = 20.0  # maximum time for which one request waits for output
+LINE_MAX_BYTES = 65_536  # longer lines are split
 RESTARTED = "the machine was stopped and has been started again"
 GONE = "the machine is gone"
 _UNKNOWN = Job("", "running")  # stands for the job until the first answer
@@ -23,8 +22,8 @@ class LogFollower:
     Args:
         ops: The operations on jobs.
         job_id: The job.
-        offset: Byte of the output to start at.
-        tail_lines: Number of last lines to start with; only without ``offset``. If both are None, start at byte 0.
+        offset: Byte of the output to start at; None for the start, or with ``tail_lines``.
+        tail_lines: Start with this number of last lines; None to start at ``offset``.
     """
 
     def __init__(self, ops: JobOps, job_id: str, *, offset: int | None, tail_lines: int | None) -> None:
@@ -38,9 +37,9 @@ class LogFollower:
         self._ended = False
 
     async def lines(self) -> list[JobLine] | None:
-        """Wait for output and return the lines that are complete now; the list is empty if no line is complete.
+        """Wait for output and return the lines that are complete now, possibly none; None after the job's end.
 
-        The first call does not wait. After the job's end has been returned, return None.
+        The first call does not wait.
 
         Raises:
             CommandRefused, JobError, WorkspaceError: As `JobOps.logs` raises.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("langchain_daytona_ws")
 
-WATCHED_MAX = 20  # running jobs about which one request asks whether they have ended
+WATCHED_MAX = 20  # maximum number of running jobs whose end one request checks
 TRIES = 4
 FIRST_PAUSE_S = 0.3
 
@@ -27,14 +27,14 @@ class JobTracker:
     """The `Attachment` to calls that raises the sandbox's auto-stop interval while jobs run.
 
     A sandbox that receives no requests stops after its auto-stop interval, even if commands run in it (Daytona API).
-    When a job starts, the session raises the interval. The guest records on the sandbox's disk that the interval is
-    raised. After the last job has ended, the next call of any session finds this record and restores the interval.
+    When a job starts, the session raises the interval, and the guest records this on the sandbox's disk. After the last
+    job has ended, the next call of any session finds this record and restores the interval.
 
     Args:
         idle_minutes: The interval while no job runs.
         most_minutes: Upper limit of the interval: the age at which the sandbox is destroyed; None for no limit.
         on_end: Called once for each job that has ended, with the job, and with True if the result of the present call
-            shows the end, so that the job's thread needs no notice.
+            shows the end, so that no notice is needed.
         add_notice: Adds a notice to the next result.
     """
 
@@ -56,14 +56,14 @@ class JobTracker:
         self._raised: dict[str, int] = {}
         # Sandboxes whose interval was restored, but whose disk still has the record of the raised interval.
         self._restored: set[str] = set()
-        # Sandboxes whose interval was raised because of a recorded answer. The job of this answer may have ended, and
-        # the sandbox may have removed its record of the raised interval.
+        # Sandboxes whose interval was raised because of the recorded answer of a repeated call. Its job may have ended,
+        # and the record on the disk may be gone.
         self._doubted: set[str] = set()
         self._raises = 0  # number of raises so far, in all sandboxes
         self._ended: set[str] = set()  # ids of the jobs whose end was reported
 
     async def send(self, send: Send, request: GuestRequest) -> Answer:
-        """Send a request that also asks which known jobs have ended; set the auto-stop interval that jobs need now."""
+        """Send a request that also asks which known jobs have ended; then set the auto-stop interval."""
         sandbox_id = request.sandbox_id
         for gone in [known for known in list(self._running) if known != sandbox_id]:
             for job in list(self._running.pop(gone, {}).values()):
@@ -79,7 +79,7 @@ class JobTracker:
         return answer
 
     async def _apply(self, request: GuestRequest, answer: Answer) -> None:
-        """Set the auto-stop interval, and record the jobs that have started or ended, as the answer reports."""
+        """Set the auto-stop interval, and record the jobs that have started or ended according to the answer."""
         port, sandbox_id = request.port, request.sandbox_id
         started, state, job = answer.get("job"), answer.get("keep_alive"), request.fields.get("job")
         # Imported here, because most sessions start no job.
@@ -102,10 +102,14 @@ class JobTracker:
                 self.record(found, is_shown=is_shown)
 
     async def _adjust(self, port: SandboxPort, sandbox_id: str, state: Mapping[str, object]) -> None:
-        """Restore or raise the interval, as the reported state requires.
+        """Restore or raise the interval.
 
-        ``minutes`` is the raised interval in the record on the disk, 0 without a record. ``over`` is whether no job
-        runs any more. An empty state means that there is a record, although this request did not ask for it.
+        Args:
+            port: The Daytona API.
+            sandbox_id: The sandbox.
+            state: The reported state. ``minutes``: the raised interval in the record on the disk, 0 if there is no
+                record; ``over``: True if there is a record, but no job runs any more. An empty state means that there
+                is a record, although this request did not ask for the state.
         """
         minutes = _minutes(state, "minutes")
         if "over" not in state:
@@ -116,14 +120,13 @@ class JobTracker:
                 self._restored.add(sandbox_id)
                 self._doubted.discard(sandbox_id)
             if self._raises != raises and self._raised.get(sandbox_id):
-                # A job started in the meantime: raise the interval again, because the restored value may have been set
-                # last.
+                # A job has started during the request, which may have overwritten the interval of the job.
                 await self._raise(port, sandbox_id, self._raised[sandbox_id])
         elif not minutes:
             self._raised.pop(sandbox_id, None)
             self._restored.discard(sandbox_id)
         elif sandbox_id in self._restored:
-            # Another session has started a job since this session restored the interval.
+            # Another session has started a job after this session restored the interval.
             await self._raise(port, sandbox_id, minutes)
 
     async def _raise(self, port: SandboxPort, sandbox_id: str, minutes: int) -> None:
@@ -162,10 +165,10 @@ class JobTracker:
 
         Args:
             job: The job.
-            is_shown: Whether the result of the present call shows this state.
+            is_shown: True if the result of the present call shows this state.
         """
         if job.id in self._ended:
-            return  # the end was reported; a repeated call has received its first answer again
+            return  # the answer of a repeated call may be older than the reported end
         if job.is_running:
             self._running.setdefault(job.sandbox_id, {})[job.id] = job
         elif self._running.get(job.sandbox_id, {}).pop(job.id, None) is not None:
@@ -177,13 +180,13 @@ class JobTracker:
         return next((jobs[job_id].command for jobs in list(self._running.values()) if job_id in jobs), None)
 
     def latest_end(self) -> float:
-        """Return the time by which all known running jobs will have ended, in Unix seconds; 0 if there are no jobs."""
+        """Return the latest time at which a known running job ends, in Unix seconds; 0 if there are no jobs."""
         return max(
             (job.ends_at for jobs in list(self._running.values()) for job in list(jobs.values())), default=0.0
         )
 
     def minutes_for(self, duration_s: float) -> int:
-        """Return the interval, in minutes, for a job of this duration and the usual idle time after it."""
+        """Return the interval in minutes for a job of this duration, which includes the usual idle time after it."""
         minutes = math.ceil(duration_s / 60) + self._idle_minutes
         return (
             minutes

@@ -30,15 +30,15 @@ class Job:
     Attributes:
         id: The job's name, unique in the sandbox of the workspace.
         state: ``"running"``; ``"finished"``: the command ended by itself; ``"stopped"``: a call stopped it;
-            ``"timed_out"``: it was stopped at its time limit; ``"lost"``: it ended because the sandbox was stopped or
-            deleted, or because the process that supervises the job was killed; or its record is damaged.
+            ``"timed_out"``: it was stopped at its time limit; ``"lost"``: the sandbox was stopped or deleted, the
+            process that supervises the job was killed, or the job's record is damaged.
         command: The first 2,000 characters of the command.
-        exit_code: Exit code of the job's shell; None until the shell has ended, and if the job is lost. 124 if the job
-            timed out; 130 if it was stopped, or 137 if its supervisor did not react.
+        exit_code: Exit code of the job's shell: 124 if the job timed out, 130 if it was stopped, 137 if its supervisor
+            did not react to the stop. None until the shell has ended, and if the job is lost.
         started_at: Time at which the command started.
         ends_at: Time at which the job is stopped if it still runs.
         ended_at: Time at which the job ended; None while it runs.
-        duration_s: Seconds for which the job has run so far.
+        duration_s: Duration so far, in seconds.
         log_bytes: Size of the output so far.
         reason: Why the job is lost; ``""`` in other states.
         pipeline: Exit codes of the last pipeline, as in `CommandResult`.
@@ -93,8 +93,8 @@ class JobLog:
     Attributes:
         job: The job's state just before the log was read.
         output: The text; bytes that are not UTF-8 are replaced.
-        offset: Start of the piece, in bytes from the start of the output. It is later than requested if the log does
-            not contain the requested bytes: the middle of a long log is left out.
+        offset: Start of the piece, in bytes from the start of the output. It is later than requested if the requested
+            bytes are not kept: the middle of a long log is left out.
         next_offset: Start of the next piece.
         size_bytes: Size of the whole output so far.
         notices: Further facts for the model.
@@ -111,7 +111,7 @@ class JobLog:
 
     @property
     def text(self) -> str:
-        """The piece as text for the model, with its position and the offset of the next piece."""
+        """The piece for the model, with its position and the offset of the next piece."""
         where = f"bytes {self.offset:,} to {self.next_offset:,} of {self.size_bytes:,}"
         more = f"; read on with offset={self.next_offset}" if self.is_more_to_come else ""
         output = [self.output.rstrip("\n")] if self.output else []
@@ -131,9 +131,8 @@ class JobLine:
     Attributes:
         kind: ``"output"``: a line of output; ``"notice"``: an event, such as a restart of the sandbox; ``"end"``: the
             end of the job, after which nothing follows.
-        text: The line of output with its line break, if it has a line break. For a notice or the end: a sentence
-            without a line break.
-        next_offset: Offset of the output after this line; `WorkspaceJobs.follow` can continue at this offset.
+        text: The line of output with its line break, if any; or a sentence about the event, without a line break.
+        next_offset: Offset after this line, at which `WorkspaceJobs.follow` can continue.
         job: The job's state when the line was read.
     """
 
@@ -145,7 +144,7 @@ class JobLine:
 
 @dataclass(frozen=True, slots=True)
 class LogPiece:
-    """A piece of a job's output as bytes, with the job's state just before the piece was read."""
+    """A piece of a job's output as bytes; the other fields are those of `JobLog`."""
 
     job: Job
     data: bytes
@@ -229,7 +228,7 @@ def no_such_job(job_id: str) -> JobError:
 
 
 def too_many_jobs(detail: str) -> JobError:
-    """Return the error for a sandbox with the maximum number of jobs. It names the valid ids in ``detail``."""
+    """Return the error for a sandbox with the maximum number of jobs, whose ids ``detail`` contains."""
     names = ", ".join(name for name in detail.split() if is_job_id(name))
     return JobError(
         f"The limit of background jobs in the sandbox is reached. Running: {names}. Stop one, or wait for one to end.",

@@ -40,12 +40,9 @@ TAIL_LINES = 100
 LOG_PIECE_MIN_BYTES = 64  # longer than any character
 JOBS_MAX = 1000  # in one answer
 CALL_S = 30.0
-# Longer than it takes to kill all processes of a job.
-STOP_S = 40.0
-# Minimum time between two requests that wait for output, if the first one returns no output.
-READ_ON_PAUSE_S = 1.0
-# Maximum time for which one request waits for a job's end.
-WAIT_CALL_S = 20.0
+STOP_S = 40.0  # longer than it takes to kill all processes of a job
+READ_ON_PAUSE_S = 1.0  # minimum time for a request that waits for output and returns none
+WAIT_CALL_S = 20.0  # maximum time for which one request waits for a job's end
 COMMAND_SHOWN = 2000
 SYNTAX_ERROR_MAX_BYTES = 2000
 STARTED_BEFORE = "this call was made before: this is the job that it started then"
@@ -62,7 +59,7 @@ class JobOps:
         tracker: The jobs that the session knows.
         root: The workspace directory.
         limit_bytes: Maximum number of bytes of a log to return at once.
-        defaults: Environment variables to set for a command if the sandbox has no variable of the same name.
+        defaults: Environment variables to set if the sandbox has no variable of the same name.
         remarks: Returns notices for the model about a job that has just started.
         starts: Returns the number of known starts of the sandbox.
         advise: Returns the hint for a command, its output and its exit code (0 if there is no exit code); None for no
@@ -94,10 +91,10 @@ class JobOps:
         """Start a command as a job.
 
         Raises:
-            CommandRefused: An argument is invalid, bash found a syntax error, or the idempotency key belongs to an
-                earlier call that started no job. Nothing ran now.
-            JobError: 10 jobs are running already (``code="jobs_full"``); or the idempotency key belongs to a call whose
-                job is not recorded any more (``code="no_job"``). Nothing ran now.
+            CommandRefused: An argument is invalid, bash found a syntax error, or the idempotency key belongs to a call
+                that started no job. Nothing ran now.
+            JobError: 10 jobs are running (``code="jobs_full"``), or the idempotency key belongs to a call whose job is
+                not recorded any more (``code="no_job"``). Nothing ran now.
             WorkspaceError: As `GuestClient.call` raises.
         """
         max_duration_s = JOB_DEFAULT_S if max_duration_s is None else max_duration_s
@@ -155,7 +152,7 @@ class JobOps:
                 return job
 
     async def stop(self, job_id: str, *, idempotency_key: str | None = None) -> tuple[Job, bool]:
-        """Stop a job; return its state, and whether it was running before.
+        """Stop a job; return its state, and True if it was running before.
 
         Args:
             job_id: The job.
@@ -201,9 +198,7 @@ class JobOps:
         """Wait for output or the job's end, at most ``wait_s`` seconds, and return the next piece of the output.
 
         Raises:
-            CommandRefused: A number is out of range, or both a tail and an offset are given.
-            JobError: There is no such job.
-            WorkspaceError: As `GuestClient.call` raises.
+            CommandRefused, JobError, WorkspaceError: As `logs` raises.
         """
         _check_start(offset, tail_lines)
         client = await self._client()
@@ -223,7 +218,7 @@ class JobOps:
         return _piece(answer, job, limit_bytes)
 
     def command_of(self, job_id: str) -> str | None:
-        """Return the command of a running job; None if the session knows no running job of this id."""
+        """As `JobTracker.command_of`."""
         return self._tracker.command_of(job_id)
 
     async def _job_call(self, op: str, job_id: str, timeout_s: float, **more: object) -> tuple[Answer, Job]:
@@ -253,7 +248,7 @@ def job_request(
 
     Args:
         command: The command.
-        max_duration_s: Maximum duration of the job, in seconds.
+        max_duration_s: Maximum duration of the job.
         tracker: Computes the auto-stop interval that the job needs.
         at_once: True to start the command as a job; False to make it a job at its time-out.
     """
@@ -291,7 +286,7 @@ def _log(read: LogPiece, *, requested_offset: int | None) -> JobLog:
     piece = whole_start(data) if offset and requested_offset is None else data
     offset += len(data) - len(piece)
     if read.job.is_running or offset + len(piece) < read.size_bytes:
-        piece = whole_end(piece)  # an incomplete last character is returned with the next piece
+        piece = whole_end(piece)  # the next piece starts with an incomplete last character
     notices: tuple[str, ...] = ()
     if requested_offset is not None and offset > requested_offset:
         notices = (left_out(offset - requested_offset),)
