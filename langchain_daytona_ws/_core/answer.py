@@ -22,11 +22,7 @@ _NAMES_MAX = 5
 
 
 def read_frame(printed: str, nonce: str) -> dict[str, object]:
-    """Return the guest's answer: the JSON after the nonce, on one line of the output.
-
-    Args:
-        printed: The output of an execute request. It may also contain lines of other processes.
-        nonce: The random text at the beginning of the answer's line.
+    """Return the guest's answer: the JSON on the line that begins with the nonce. Other processes may print lines too.
 
     Raises:
         SandboxError: ``code="no_python"`` if no shell or no Python was found; ``code="unreadable_answer"`` if the
@@ -85,11 +81,7 @@ def unreadable(detail: str) -> SandboxError:
 
 
 def decode_base64(value: object) -> bytes:
-    """Decode a base64 field of an answer.
-
-    Raises:
-        SandboxError: The field is not base64 text.
-    """
+    """Decode a base64 field of an answer; raise `SandboxError` if it is not base64 text."""
     try:
         return binascii.a2b_base64(value if isinstance(value, str) else b"?", strict_mode=True)
     except ValueError:
@@ -101,12 +93,7 @@ def decode_base64(value: object) -> bytes:
 
 
 class Reply:
-    """Reads the fields of a guest's answer, which may be forged. Each unexpected value raises a `SandboxError`.
-
-    Args:
-        op: The operation that was requested.
-        answer: The answer.
-    """
+    """Reads the fields of a guest's answer, which may be forged. Each unexpected value raises a `SandboxError`."""
 
     def __init__(self, op: str, answer: object) -> None:
         self.op = op

@@ -19,13 +19,7 @@ def call_key(
     """Return the idempotency key of a tool call. If a node runs again, its calls have the same keys.
 
     The key also depends on the graph's step, because some model servers use the same call ids in every turn.
-
-    Args:
-        config: The config of the graph or chain that makes the call.
-        tool_call_id: The model's id of the call.
-        arguments: The call's arguments.
-        namespace: The workspace's name.
-        session_id: Used in place of the thread's id if the graph has no thread.
+    ``session_id`` replaces the thread's id if ``config``, the config of the graph, has no thread.
     """
     thread = thread_of(config) or session_id
     where = "/".join(part for part in (namespace, thread, step_of(config)) if part)

@@ -35,7 +35,6 @@ class Clock(Protocol):
 
 
 def random_id() -> str:
-    """Return 32 random hexadecimal digits."""
     return secrets.token_hex(16)
 
 

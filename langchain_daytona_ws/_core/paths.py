@@ -75,10 +75,7 @@ def with_slashes(path: str, root: str) -> str | None:
     """Return the workspace path for a relative path whose backslashes are read as slashes.
 
     Return None for a path without backslashes, for an absolute path, and for a path with a quoted name (see `shown`),
-    whose backslashes are escapes.
-
-    Raises:
-        PathRefused: As `workspace_path` raises.
+    whose backslashes are escapes. Errors are those of `workspace_path`.
     """
     if "\\" not in path or path.startswith("/") or unquoted(path) != path:
         return None
@@ -116,13 +113,7 @@ def candidates(path: str, root: str) -> tuple[str, ...]:
 
 
 def outside(path: str, root: str, found: str | None = None) -> PathRefused:
-    """Return the error for a path that is outside of the workspace.
-
-    Args:
-        path: The path from the model.
-        root: The workspace directory.
-        found: One of the `candidates` that exists in the workspace; None if no candidate exists.
-    """
+    """Return the error for a path outside of the workspace. ``found`` is one of the `candidates`, if one exists."""
     if found is not None:
         use = f"use {shown(found)}, which exists there."
     else:

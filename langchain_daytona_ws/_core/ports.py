@@ -118,7 +118,7 @@ class PortFault(Exception):
     """A request failed. Only adapters raise this error; the core translates it into errors of this package.
 
     Args:
-        kind: The kind of failure.
+        kind: Determines how the failure is handled.
         message: The message of the API or of the transport, without secrets.
         status: HTTP status of the answer; None if there was no answer, or it could not be read.
         retry_after_s: The answer's Retry-After header, in seconds; None if it is missing or invalid.

@@ -6,10 +6,9 @@ import codecs
 
 
 class Chunks:
-    """Decodes an output piece by piece, without splitting a character. Bytes that are not UTF-8 are replaced.
+    """Decodes the first ``limit_bytes`` of an output piece by piece, without splitting a character.
 
-    Args:
-        limit_bytes: Maximum number of bytes to accept; further bytes are dropped.
+    Bytes that are not UTF-8 are replaced.
     """
 
     def __init__(self, limit_bytes: int) -> None:

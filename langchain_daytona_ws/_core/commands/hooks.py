@@ -46,9 +46,7 @@ class Hooks:
     async def run(self, client: GuestClient, sandbox_id: str) -> None:
         """Run the onCreate commands that have not completed in this sandbox, and all onResume commands.
 
-        Args:
-            client: A client that sends to this sandbox only.
-            sandbox_id: The sandbox. The idempotency keys of the onCreate commands depend on it.
+        The client must send to this sandbox only.
 
         Raises:
             HookFailed: A command failed or timed out, or its outcome is unknown. The next call runs the hooks again,

@@ -123,7 +123,7 @@ async def run_command(
     Args:
         client: Sends to the sandbox.
         root: The workspace directory.
-        command: Passed to bash unchanged.
+        command: The text for bash.
         timeout_s: Seconds after which the command is killed, or becomes a job.
         limit_bytes: Maximum number of bytes of output to return.
         key: Idempotency key, 1 to 64 ASCII letters and digits; None for a random key.
@@ -186,11 +186,7 @@ async def run_command(
 
 
 def check_command(command: str) -> None:
-    """Refuse a command that no shell can run.
-
-    Raises:
-        CommandRefused: The command is blank, is larger than 1 MiB, or contains a NUL byte or a lone surrogate.
-    """
+    """Raise `CommandRefused` if the command is blank, larger than 1 MiB, or has a NUL byte or a lone surrogate."""
     if not command.strip():
         raise CommandRefused("The command is empty. Send a command to run.", code="command_empty")
     if "\0" in command:
@@ -214,11 +210,7 @@ def check_command(command: str) -> None:
 
 
 def check_idempotency_key(key: str | None) -> None:
-    """Refuse an invalid idempotency key before any request.
-
-    Raises:
-        CommandRefused: The key is not 1 to 64 ASCII letters and digits.
-    """
+    """Raise `CommandRefused` if the key is not 1 to 64 ASCII letters and digits."""
     if key is not None and not (isinstance(key, str) and key.isascii() and key.isalnum() and len(key) <= 64):
         raise CommandRefused(
             "The idempotency key must be 1 to 64 letters and digits.", code="idempotency_key"
@@ -229,7 +221,7 @@ def terminal_size(pty: bool | tuple[int, int]) -> tuple[int, int] | None:
     """Return the columns and rows of a command's pseudo-terminal; None if the command gets no pseudo-terminal.
 
     Raises:
-        CommandRefused: The size is out of range. No request was sent.
+        CommandRefused: The size is out of range.
     """
     if pty is False or pty is True:
         return (screen.COLUMNS, screen.ROWS) if pty else None

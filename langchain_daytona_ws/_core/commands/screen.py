@@ -32,12 +32,8 @@ _Row = list[str]  # a cell is a character with its combining marks; the second c
 def render(text: str, columns: int = COLUMNS, rows: int = ROWS, *, limit_chars: int) -> str:
     """Return the lines that an output scrolls out of a terminal of this size, and then the screen of the terminal.
 
-    Args:
-        text: The output, with control codes. A sequence at its end may be incomplete.
-        columns: Width of the terminal.
-        rows: Height of the terminal.
-        limit_chars: Maximum number of characters to return; a notice follows if text is left out. The text may be
-            longer than the output, because cursor movements become spaces.
+    The result is cut off after ``limit_chars``, and a notice follows. It may be longer than the output, because cursor
+    movements become spaces.
     """
     screen = _Screen(columns, rows)
     screen.feed(text)

@@ -65,11 +65,8 @@ class LiveOutput:
     Polling errors never affect the command. After five failed polls in a row, the rest of the output is passed on when
     the command has ended. A poll that hangs is abandoned one second after the command ends.
 
-    Args:
-        client: Sends to the sandbox.
-        key: The call's idempotency key.
-        on_output: Receives the texts in order. An awaitable result is awaited. After an error, which is logged,
-            ``on_output`` is not called again.
+    ``on_output`` receives the texts in order. An awaitable result is awaited. If ``on_output`` raises, the error is
+    logged, and it is not called again.
     """
 
     def __init__(self, client: GuestClient, key: str, on_output: OnOutput) -> None:

@@ -17,8 +17,6 @@ CONFIGURATION = "configuration"  # name of the first check
 
 
 class Status(enum.StrEnum):
-    """The status of a check."""
-
     OK = "ok"
     WARNING = "warning"
     FAILED = "failed"
@@ -31,7 +29,6 @@ class Finding:
 
     Attributes:
         check: Name of the check; stable, for scripts.
-        status: The status.
         found: The result in words. The message of an error contains its remedies.
         remedy: The remedy; ``""`` if none is needed, or if ``found`` contains it.
         code: Code of the failure; ``""`` if there is none.
@@ -69,13 +66,7 @@ def from_error(check: str, error: WorkspaceError) -> Finding:
 
 
 def from_fault(check: str, tried: str, fault: PortFault) -> Finding:
-    """Return the finding for a failed request to Daytona.
-
-    Args:
-        check: Name of the check.
-        tried: The failed operation, as the beginning of a sentence.
-        fault: The failure.
-    """
+    """Return the finding for a failed request to Daytona. ``tried`` names the operation, as the start of a sentence."""
     code, remedy = remedy_for(fault)
     return failed(check, f"{tried}: {fault.message}", remedy, code)
 

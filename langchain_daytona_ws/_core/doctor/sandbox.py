@@ -81,11 +81,8 @@ def judge_sandbox(
 ) -> Iterator[Finding]:
     """Yield the findings for the facts of a sandbox.
 
-    Args:
-        facts: The result of `read_facts`.
-        is_mounted: True if the workspace is mounted with mount-s3.
-        before_s: Unix time on this machine before the script.
-        after_s: Unix time on this machine after the script.
+    The script ran between ``before_s`` and ``after_s``, Unix times of this machine. ``is_mounted`` is True if the
+    workspace is mounted with mount-s3.
     """
     yield _required(facts, "bash", "bash", "It runs the commands.")
     yield _python(facts)

@@ -21,8 +21,6 @@ class GuestRequest:
     """A request to the guest.
 
     Args:
-        port: The Daytona API.
-        sandbox_id: The sandbox that the request is sent to.
         entry: The guest module whose ``main`` is called.
         fields: The arguments of ``main``.
         life_s: Seconds for which processes of the request use the workspace. Credentials must stay valid as long.
@@ -61,11 +59,7 @@ class Attachment(Protocol):
         """Add the fields to a request, send it, and return its answer.
 
         If the guest refuses the request before anything runs, for example because credentials are missing, the
-        attachment may send the request again.
-
-        Args:
-            send: Sends a request, and returns its answer unchecked.
-            request: The request without these fields.
+        attachment may send the request again. ``send`` returns an unchecked answer.
         """
         ...
 

@@ -65,7 +65,7 @@ class _Variables(dict[str, str]):
 
 
 class GuestClient:
-    """Send requests to guest programs.
+    """Sends requests to guest programs.
 
     Args:
         port: The Daytona API.
@@ -74,7 +74,7 @@ class GuestClient:
         variables: The environment variables of each request. They replace the variables that the sandbox was created
             with, because each session in a sandbox may use other variables.
         new_key: Returns random names for calls and answers.
-        attachments: Add fields to each call, for example for a mount.
+        attachments: Add fields to each call.
         programs: Digests of the programs that sandboxes keep; the clients of a session share them.
         set_up: Called before each attempt to send a call; runs the hooks that have not run yet.
         starts_if_stopped: Whether to start the sandbox again if it is found stopped.
@@ -179,15 +179,13 @@ class GuestClient:
     async def poll(self, info: SandboxInfo, entry: str, request: Answer, *, within_s: float) -> Answer:
         """Send a request that changes nothing, without retries and attachments, and return its answer.
 
-        Raises:
-            PortFault, WorkspaceError: There was no answer, or it was unreadable or a refusal.
+        Failures are raised as `PortFault` or `WorkspaceError`.
         """
         return self._checked(
             await self._send(GuestRequest(self._port, info.id, entry, request, within_s), within_s)
         )
 
     def background(self, work: Callable[[BackgroundTask], Coroutine[Any, Any, None]]) -> BackgroundTask:
-        """Start work that runs concurrently with a call."""
         return self._port.background(work)
 
     async def upload(
@@ -303,9 +301,6 @@ class GuestClient:
 
         Only the digest of the program is sent if the sandbox should have the program. If the sandbox lacks the program,
         nothing has run, and the request is sent again with the source.
-
-        Raises:
-            PortFault, SandboxError: There was no answer, or the answer was unreadable.
         """
         until, with_source = self._port.now() + within_s, False
         while True:

@@ -89,10 +89,8 @@ def setup_error(code: str, detail: str) -> WorkspaceError:
 def unknown(event: str, code: str | None = None, *, detail: str = "") -> OutcomeUnknown:
     """Return the error for a call that may have run.
 
-    Args:
-        event: A sentence about the event that made the outcome unknown, for the engineer and the model.
-        code: The code of the error; None for the default code.
-        detail: A sentence about the failure that followed, for the engineer only.
+    ``event`` is a sentence about the event that made the outcome unknown. ``detail`` is a sentence about the failure
+    that followed; the model does not see it.
     """
     return OutcomeUnknown(
         f"The call was sent and its outcome is unknown. {event} {detail + ' ' if detail else ''}It was not sent again "
@@ -118,7 +116,6 @@ def unreachable(fault: PortFault, info: SandboxInfo, tried: int) -> SandboxUnava
 
 
 def untrusted(fault: PortFault) -> SandboxUnavailable:
-    """Return the error for a server certificate that this machine does not accept."""
     return SandboxUnavailable(
         f"Daytona could not be reached: {fault.message}. {CERTIFICATE_REMEDY}",
         code="certificate",

@@ -79,7 +79,6 @@ class GuestCall:
         script: The text for the shell.
         env: The environment variables that contain program and request.
         nonce: The random text that begins the answer's line.
-        program: The guest modules that run the request.
         digest: Digest of the program's file in the sandbox; "" if the source is sent.
     """
 

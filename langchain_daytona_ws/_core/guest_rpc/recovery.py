@@ -34,8 +34,6 @@ class Attempts:
     """Counts the attempts of one call, and decides after a failed attempt whether to send the call again.
 
     Attributes:
-        port: The Daytona API.
-        sandbox: The state of the session's sandbox.
         until: Time on the port's clock, in seconds, after which the call is not sent again.
         starts_if_stopped: Whether to start the sandbox again if it is found stopped.
         maybe_ran: Whether the call may have run in an attempt.
@@ -75,13 +73,9 @@ class Attempts:
         return self._unreadable <= UNREADABLE_MAX
 
     async def recover(self, fault: PortFault, info: SandboxInfo, starts: int, *, repeatable: bool) -> None:
-        """Prepare another attempt after a fault: restart the sandbox if necessary, wait, and return.
+        """Prepare another attempt after a fault: restart the sandbox if necessary, and wait.
 
-        Args:
-            fault: The fault of the last request.
-            info: The sandbox that the request was sent to.
-            starts: The number of known starts of the sandbox before the request.
-            repeatable: Whether the call may run twice.
+        ``starts`` is the number of known starts of the sandbox before the request. A ``repeatable`` call may run twice.
 
         Raises:
             SandboxError: Daytona refuses the request.

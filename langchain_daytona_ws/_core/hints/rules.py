@@ -16,12 +16,7 @@ from langchain_daytona_ws._core.hints.shell_text import Simple
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One error, and the command in which it happened.
-
-    Attributes:
-        error: The error line.
-        ran: The simple commands of the command, see `shell_text.Simple`.
-    """
+    """One error, and the command in which it happened, as simple commands."""
 
     error: ErrorLine
     ran: list[Simple]
@@ -112,12 +107,10 @@ def _runs(program: str, verb: str) -> When:
 
 
 def _has(program: str, letters: str, *names: str) -> When:
-    """Return a condition: the program ran with one of the options."""
     return lambda failure: any(simple.has_flag(letters, *names) for simple in failure.of(program))
 
 
 def _at(pattern: str) -> When:
-    """Return a condition: the location at which Python failed matches the pattern."""
     compiled = _r(pattern)
     return lambda failure: bool(compiled.search(failure.location))
 

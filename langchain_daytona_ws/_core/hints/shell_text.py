@@ -44,9 +44,9 @@ class Simple:
     """One simple command.
 
     Attributes:
-        words: Its words without quotes. A substitution becomes ``$…``; a variable stays as it is written.
-        redirects: Its redirections.
-        stdin: The text of its here-document or here-string.
+        words: The program and its arguments, without quotes. A substitution becomes ``$…``; a variable stays as it is
+            written.
+        stdin: The text of the here-document or here-string.
     """
 
     words: list[str] = field(default_factory=list)

@@ -19,11 +19,7 @@ _UNKNOWN = Job("", "running")  # stands for the job until the first answer
 class LogFollower:
     """Reads a job's output, piece by piece, and splits it into lines.
 
-    Args:
-        ops: The operations on jobs.
-        job_id: The job.
-        offset: Byte of the output to start at; None for the start, or with ``tail_lines``.
-        tail_lines: Start with this number of last lines; None to start at ``offset``.
+    It starts at the byte ``offset``, or with the last ``tail_lines``; if both are None, at the beginning.
     """
 
     def __init__(self, ops: JobOps, job_id: str, *, offset: int | None, tail_lines: int | None) -> None:
@@ -39,10 +35,7 @@ class LogFollower:
     async def lines(self) -> list[JobLine] | None:
         """Wait for output and return the lines that are complete now, possibly none; None after the job's end.
 
-        The first call does not wait.
-
-        Raises:
-            CommandRefused, JobError, WorkspaceError: As `JobOps.logs` raises.
+        The first call does not wait. Errors are those of `JobOps.logs`.
         """
         if self._ended:
             return None

@@ -102,14 +102,11 @@ class JobTracker:
                 self.record(found, is_shown=is_shown)
 
     async def _adjust(self, port: SandboxPort, sandbox_id: str, state: Mapping[str, object]) -> None:
-        """Restore or raise the interval.
+        """Restore or raise the interval according to the reported state.
 
-        Args:
-            port: The Daytona API.
-            sandbox_id: The sandbox.
-            state: The reported state. ``minutes``: the raised interval in the record on the disk, 0 if there is no
-                record; ``over``: True if there is a record, but no job runs any more. An empty state means that there
-                is a record, although this request did not ask for the state.
+        ``minutes`` is the raised interval in the record on the disk, 0 without a record. ``over`` is True if there is a
+        record, but no job runs any more. An empty state means that there is a record, although this request did not ask
+        for the state.
         """
         minutes = _minutes(state, "minutes")
         if "over" not in state:
@@ -158,14 +155,12 @@ class JobTracker:
         return False
 
     def error(self, code: str, detail: str) -> None:
-        """Return None: this attachment has no set-up that can fail."""
+        """Return None, because this attachment has no set-up that can fail."""
 
     def record(self, job: Job, *, is_shown: bool = True) -> None:
         """Record the present state of a job; if a running job has ended, call ``on_end``.
 
-        Args:
-            job: The job.
-            is_shown: True if the result of the present call shows this state.
+        ``is_shown`` is True if the result of the present call shows this state.
         """
         if job.id in self._ended:
             return  # the answer of a repeated call may be older than the reported end

@@ -157,11 +157,7 @@ def is_job_id(name: str) -> bool:
 
 
 def read_job(row: object, sandbox_id: str) -> Job:
-    """Read one job of an answer.
-
-    Raises:
-        SandboxError: The row is not a valid job.
-    """
+    """Read one job of an answer; raise `SandboxError` if it is invalid."""
     reply = Reply("job", row)
     state = reply.raw("state")
     if state not in get_args(JobState):
@@ -186,7 +182,6 @@ def read_job(row: object, sandbox_id: str) -> Job:
 
 
 def read_started(row: object, command: str, sandbox_id: str) -> Job:
-    """Read the row of a job that has just started."""
     reply = Reply("job", row)
     return Job(
         id=read_id(reply),
@@ -217,7 +212,6 @@ def _exit_code(reply: Reply) -> int:
 
 
 def no_such_job(job_id: str) -> JobError:
-    """Return the error for an unknown job id."""
     return JobError(
         f"There is no job {job_id[:20]!r} in the workspace's sandbox: it is mistyped, ended more than 7 days or "
         "50 jobs ago, was removed because the logs exceed 256 MiB, or belonged to a sandbox that is gone.",
@@ -240,7 +234,6 @@ def too_many_jobs(detail: str) -> JobError:
 
 
 def damaged_job(job_id: str) -> JobError:
-    """Return the error for a running job that cannot be stopped because its record is damaged."""
     return JobError(
         f"The record of job {job_id[:20]!r} on the sandbox's disk is damaged, so that it cannot be stopped. End its "
         "processes with a command, or delete the sandbox.",

@@ -56,7 +56,7 @@ class JobOps:
 
     Args:
         client: Returns the client for calls to the sandbox.
-        tracker: The jobs that the session knows.
+        tracker: Keeps the sandbox running for the jobs.
         root: The workspace directory.
         limit_bytes: Maximum number of bytes of a log to return at once.
         defaults: Environment variables to set if the sandbox has no variable of the same name.
@@ -152,12 +152,7 @@ class JobOps:
                 return job
 
     async def stop(self, job_id: str, *, idempotency_key: str | None = None) -> tuple[Job, bool]:
-        """Stop a job; return its state, and True if it was running before.
-
-        Args:
-            job_id: The job.
-            idempotency_key: A second call with the same key returns the recorded result of the first call.
-        """
+        """Stop a job; return its state, and True if it was running before."""
         check_idempotency_key(idempotency_key)
         fields: dict[str, object] = {} if idempotency_key is None else {"key": idempotency_key}
         answer, job = await self._job_call("stop", job_id, STOP_S, **fields)
@@ -218,7 +213,6 @@ class JobOps:
         return _piece(answer, job, limit_bytes)
 
     def command_of(self, job_id: str) -> str | None:
-        """As `JobTracker.command_of`."""
         return self._tracker.command_of(job_id)
 
     async def _job_call(self, op: str, job_id: str, timeout_s: float, **more: object) -> tuple[Answer, Job]:
@@ -246,11 +240,7 @@ def job_request(
 ) -> dict[str, object]:
     """Return the field ``job`` of a command's request.
 
-    Args:
-        command: The command.
-        max_duration_s: Maximum duration of the job.
-        tracker: Computes the auto-stop interval that the job needs.
-        at_once: True to start the command as a job; False to make it a job at its time-out.
+    ``at_once`` is True to start the command as a job, False to make it a job at its time-out.
     """
     return {
         "at_once": at_once,
@@ -301,7 +291,6 @@ def _log(read: LogPiece, *, requested_offset: int | None) -> JobLog:
 
 
 def left_out(size_bytes: int) -> str:
-    """Return the notice about a gap in a log."""
     return f"{size_bytes:,} bytes before this are not kept: of a long log, the middle is left out"
 
 
