@@ -69,7 +69,7 @@ def process_names(value: object) -> list[str]:
 
 
 def unreadable(detail: str) -> SandboxError:
-    """Return the error for an answer that is incomplete, or that no guest program has sent."""
+    """Return the error for an answer that is incomplete or not from a guest program."""
     return SandboxError(
         f"The sandbox's answer could not be read ({detail}).",
         code="unreadable_answer",

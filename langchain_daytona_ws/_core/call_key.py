@@ -18,8 +18,8 @@ def call_key(
 ) -> str:
     """Return the idempotency key of a tool call. If a node runs again, its calls have the same keys.
 
-    The key also depends on the graph's step, because some model servers use the same call ids in every turn.
-    ``session_id`` replaces the thread's id if ``config``, the config of the graph, has no thread.
+    The key also depends on the graph's step, because some model servers use the same call ids in every turn. If the
+    config has no thread, the key depends on ``session_id`` instead.
     """
     thread = thread_of(config) or session_id
     where = "/".join(part for part in (namespace, thread, step_of(config)) if part)

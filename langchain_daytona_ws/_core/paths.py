@@ -24,7 +24,7 @@ CANDIDATES_MAX = 8
 # Paths of logs in the sandbox. A log contains the whole output of a command; see _guest.record and _guest.dirs.
 _LOG = rf"{re.escape(STATE_PARENT)}/\.langchain-daytona-ws-[0-9]{{1,10}}/[0-9a-f]{{32}}[a-z]?\.log"
 
-# Beginnings of paths outside the workspace. With "./" in front of it, such a beginning is an ordinary name, as in bash.
+# Beginnings of paths outside the workspace.
 _FOREIGN = (
     ("home", r"~([a-z_][a-z0-9_-]*)?(/|$)"),
     ("windows", r"[A-Za-z]:[\\/]|\\\\"),
@@ -107,13 +107,13 @@ def workspace_pattern(pattern: str, root: str) -> tuple[str, bool]:
 
 
 def candidates(path: str, root: str) -> tuple[str, ...]:
-    """Return workspace paths that the model may have meant by an outside path: its 8 longest endings, longest first."""
+    """Return workspace paths that the model may have meant: the 8 longest endings of an outside path, longest first."""
     parts = _foreign_parts(path, root)
     return tuple("/".join(parts[start:]) for start in range(len(parts)))[:CANDIDATES_MAX]
 
 
 def outside(path: str, root: str, found: str | None = None) -> PathRefused:
-    """Return the error for a path outside of the workspace. ``found`` is one of the `candidates`, if one exists."""
+    """Return the error for a path outside of the workspace. ``found`` is an existing path of the `candidates`."""
     if found is not None:
         use = f"use {shown(found)}, which exists there."
     else:

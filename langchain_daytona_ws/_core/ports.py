@@ -71,7 +71,10 @@ class UploadSource(Protocol):
     def size_bytes(self) -> int: ...
 
     def open(self) -> BinaryIO:
-        """Open the content at its start. This or reading raises a `FileError` if there is less than ``size_bytes``."""
+        """Open the content at its start.
+
+        Opening or reading raises a `FileError` if the content is shorter than ``size_bytes``.
+        """
         ...
 
 
@@ -238,7 +241,7 @@ class SandboxPort(Protocol):
             The SHA-256 of each file, computed while the file is sent.
 
         Raises:
-            FileError: A content could not be read, or has changed.
+            FileError: The content of a file could not be read, or has changed.
         """
         ...
 

@@ -27,7 +27,7 @@ class Hooks:
 
     Args:
         root: The workspace directory, in which the commands start.
-        on_create: Commands that set up a new sandbox. Each must succeed once in a sandbox, in any session.
+        on_create: Commands that set up a new sandbox. After a command has succeeded, no session runs it there again.
         on_resume: Commands that run when a session first uses the sandbox, and after each restart of the sandbox.
         defaults: Environment variables to set if the sandbox has no variable of the same name.
     """

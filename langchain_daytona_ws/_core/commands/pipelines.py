@@ -77,20 +77,20 @@ class _Reader:
 
     def __init__(self) -> None:
         self._closing: list[str] = []  # the words that close the open compound commands
-        self._at_start = True  # whether a command may begin at the next token
+        self._may_start = True
         self._needs_command = True  # at the start of a list, and after an operator
-        self._is_after_list = False  # whether && or || precedes the next command
+        self._follows_and_or = False
         # Here-documents that start on the next line: the delimiter, and whether tabs before it are ignored (<<-).
         self._here: list[tuple[str, bool]] = []
         self._pipes = 0  # number of | in the current list of commands
         self._negated = False  # whether ! precedes the current list
-        self._was_pipeline = False  # whether the previous list was a pipeline
+        self._previous_was_pipeline = False
 
     @property
     def ends_in_pipeline(self) -> bool:
         if self._closing:
             return False
-        return self._was_pipeline if self._needs_command else self._pipes > 0 and not self._negated
+        return self._previous_was_pipeline if self._needs_command else self._pipes > 0 and not self._negated
 
     def take(self, token: re.Match[str]) -> bool:
         """Read a token; return False if the syntax is not supported."""
@@ -106,45 +106,45 @@ class _Reader:
             self._join(kind)
         elif kind in {"paren", "expansion"} or text.endswith("("):
             return self._parenthesis(text)
-        elif kind == "keyword" and (self._at_start or text == "]]"):
+        elif kind == "keyword" and (self._may_start or text == "]]"):
             return self._keyword(text)
         else:
-            if self._at_start and not self._closing and self._is_after_list and text not in _BUILTINS:
+            if self._may_start and not self._closing and self._follows_and_or and text not in _BUILTINS:
                 self._pipes = 0
             self._word()
         return True
 
     def _word(self) -> None:
-        self._at_start = self._needs_command = self._is_after_list = False
+        self._may_start = self._needs_command = self._follows_and_or = False
 
     def _end(self, text: str) -> None:
         if self._closing:
-            self._at_start = True
+            self._may_start = True
         elif not self._needs_command:
-            self._was_pipeline = self._pipes > 0 and not self._negated and text != "&"
+            self._previous_was_pipeline = self._pipes > 0 and not self._negated and text != "&"
             self._pipes, self._negated = 0, False
-            self._at_start = self._needs_command = True
+            self._may_start = self._needs_command = True
 
     def _join(self, kind: str) -> None:
         if not self._closing:
             self._pipes += kind == "pipe"
-            self._is_after_list = kind == "either"
-        self._at_start = self._needs_command = True
+            self._follows_and_or = kind == "either"
+        self._may_start = self._needs_command = True
 
     def _parenthesis(self, text: str) -> bool:
         if text != ")":
             self._closing.append(")")
-            self._at_start = True
+            self._may_start = True
             return True
         if self._closing[-1:] == ["esac"]:  # after a pattern
-            self._at_start = True
+            self._may_start = True
             return True
         return self._close(")")
 
     def _keyword(self, text: str) -> bool:
         if text in _OPENING:
             self._closing.append(_OPENING[text])
-            self._at_start = text not in {"for", "select", "case", "[["}
+            self._may_start = text not in {"for", "select", "case", "[["}
         elif text in _CONTINUING:
             self._negated = self._negated or (text == "!" and not self._closing)
         else:
@@ -157,7 +157,7 @@ class _Reader:
         self._closing.pop()
         self._word()
         # In ``f() { ...; }`` a command follows the parenthesis.
-        self._at_start = text == ")"
+        self._may_start = text == ")"
         return True
 
     def after_here_documents(self, command: str, position: int) -> int:

@@ -140,7 +140,7 @@ async def run_command(
     """
     check_command(command)
     check_idempotency_key(key)
-    terminal, facts = terminal_size(pty), facts_of_request(client, command)
+    terminal = terminal_size(pty)
     key = key or client.new_key()
     request: Answer = {
         "mode": "run",
@@ -152,7 +152,7 @@ async def run_command(
         "log_limit_bytes": LOG_LIMIT_BYTES,
         "defaults": dict(defaults or {}),
         "keep": keep,
-        **facts,
+        **optional_fields(client, command),
     }
     if terminal is not None:
         request["pty"] = list(terminal)
@@ -238,17 +238,17 @@ def terminal_size(pty: bool | tuple[int, int]) -> tuple[int, int] | None:
     return size[0], size[1]
 
 
-def facts_of_request(client: GuestClient, command: str) -> Answer:
-    """Return optional fields for the request of a command."""
-    facts: Answer = {}
+def optional_fields(client: GuestClient, command: str) -> Answer:
+    """Return the fields of a request that only some commands need."""
+    fields: Answer = {}
     own = [name for name, _, _ in TERMINAL_VARIABLES if name in client.variables]
     if own:
-        facts["own"] = own
+        fields["own"] = own
     if "|" in command and ends_in_pipeline(command):
-        facts["pipeline"] = True
+        fields["pipeline"] = True
     if re.search(_EDITOR, command):
-        facts["editors"] = True
-    return facts
+        fields["editors"] = True
+    return fields
 
 
 def _result(

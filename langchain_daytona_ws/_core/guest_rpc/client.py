@@ -213,7 +213,7 @@ class GuestClient:
         """Download a file from the sandbox. After a fault, download it again from its start.
 
         Returns:
-            Whether the file stayed unchanged during the download.
+            True if the file did not change during the download.
         """
 
         async def download(sandbox_id: str) -> bool:
@@ -255,7 +255,7 @@ class GuestClient:
         timeout_s: float,
         on_send: Callable[[SandboxInfo], object] | None,
     ) -> tuple[SandboxInfo, Answer | None]:
-        """Make one attempt, and return the sandbox and its answer. If the answer is None, try the returned sandbox."""
+        """Make one attempt, and return the sandbox and its answer; after None, try again with the returned sandbox."""
         is_repeatable = "key" not in request.fields
         if self._set_up is not None:
             await attempts.uncharged(self._run_set_up(self._set_up, attempts, is_repeatable=is_repeatable))

@@ -1,11 +1,11 @@
-"""Pack a guest program and its request into one line of shell and environment variables.
+"""Pack a guest program and its request into a line of shell and environment variables.
 
 A program is a set of guest modules. The first request that needs the program carries its source. The sandbox keeps the
 compiled modules in a file, and answers with the digest of this file. Later requests carry only the digest.
 
 Daytona's daemon starts the first of zsh, bash and sh that it finds, and sends the script to the shell's standard input
 (Daytona API). zsh and bash read such a script one byte per system call: 8 KiB cost 10 ms (measured). So the script is
-one short line, which means the same in all these shells. A secret follows on further lines. Program and request are in
+one short line, followed only by a secret, and means the same in all these shells. Program and request are in
 environment variables, which the guest removes. So the shell parses no text of the model.
 """
 
@@ -110,9 +110,7 @@ class KeptPrograms:
         secret: bytes | None = None,
         with_source: bool = False,
     ) -> GuestCall:
-        """Pack a request as `guest_call` does: with the source of its program if ``with_source`` is true or no digest
-        is known, otherwise with the digest.
-        """
+        """Pack a request (see `guest_call`): with its program's digest if it is known and ``with_source`` is false."""
         digest = "" if with_source else self._digests.get((sandbox_id, _program_of(entry, request)), "")
         return guest_call(entry, request, nonce, digest=digest, secret=secret)
 

@@ -28,7 +28,7 @@ class ErrorLine:
 
     Attributes:
         program: The program's name without its directory; "shell" for any shell, "python" or "node" for an exception.
-            Programs such as git, pip and SQLite are recognised by known messages without their name.
+            Programs that do not print their name, such as git and pip, are recognised by known messages.
         message: The rest of the line.
         frames: The Python traceback above the line, innermost frame last; from pytest, only a frame with the failed
             source line.
@@ -121,7 +121,7 @@ def _parsed(line: str) -> tuple[str, str] | None:
 _FRAME = re.compile(
     r' {2}File "(?P<path>[^"]{1,500})", line (?P<line>\d{1,7})(?:, in (?P<function>.{1,100}))?'
 )
-# The failed source line in pytest's output, which shows its file and number only below the error.
+# The failed source line in pytest's output. Its file and number follow below the error.
 _PYTEST_SOURCE = re.compile(r">  {1,40}(?P<source>\S.*)")
 
 

@@ -74,7 +74,7 @@ class Rule:
     fill: Fill | None = None
 
 
-# --- advice with words of the command; words of the output are not used, since it may contain anything ---
+# --- advice with words of the command, not of the output, which may contain anything ---
 
 _NAME = re.compile(r"[\w./][\w./+-]{0,50}")
 
@@ -102,7 +102,7 @@ def _executed(failure: Failure) -> str | None:
 
 
 def _runs(program: str, verb: str) -> When:
-    """Return a condition: the program ran with this verb, its first argument that is not an option."""
+    """Return a condition: the program ran with this verb (its first argument that is not an option)."""
     return lambda failure: any(simple.verb == verb for simple in failure.of(program))
 
 
@@ -144,7 +144,10 @@ def _installs_for_node(failure: Failure) -> bool:
 
 
 def _redirects(*operators: str) -> When:
-    """Return a condition: a redirection with one of these operators has the target in the message, or a variable."""
+    """Return a condition: the redirection in the message has one of these operators.
+
+    If the message names the target of no redirection, any redirection to a variable counts.
+    """
 
     def when(failure: Failure) -> bool:
         named = failure.error.message.partition(": ")[0].removeprefix("cannot create ")
@@ -213,7 +216,7 @@ RULES: tuple[Rule, ...] = (
     Rule((), _r(r"^ENOTCONN: .*, \w+ '|^\[Errno 107\].*: '|^(?!\[Errno|.*\b(?:recv|send|socket|getpeername|shutdown)\b)"
         r".*transport endpoint is not connected"),
          "The workspace's connection to S3 was lost while this ran. Run the command again: it is repaired first."),
-    # Stores other than S3 refuse a rename with other codes than S3; mount-s3 reports these as an input/output error.
+    # mount-s3 reports an input/output error if a store that is not S3 refuses a rename, because its code differs.
     Rule(("mv",), _r(r"^cannot move .*: input/output error"),
          "Files here cannot be renamed. Use: cp -r A B && rm -rf A",
          fill=_moved),

@@ -143,7 +143,8 @@ class _Reader:
         self._text = text
         self._at = 0
         self._found: list[Simple] = []
-        self._open: list[tuple[Simple, str | None, str, str]] = []  # unfinished commands around substitutions
+        # The unfinished commands around open substitutions: command, word, redirection with open quote, end.
+        self._open: list[tuple[Simple, str | None, str, str]] = []
         self._command = Simple()
         self._word: str | None = None
         self._redirect = ""

@@ -19,7 +19,7 @@ _UNKNOWN = Job("", "running")  # stands for the job until the first answer
 class LogFollower:
     """Reads a job's output, piece by piece, and splits it into lines.
 
-    It starts at the byte ``offset``, or with the last ``tail_lines``; if both are None, at the beginning.
+    Reading starts at the byte ``offset``, or with the last ``tail_lines``; if both are None, at the beginning.
     """
 
     def __init__(self, ops: JobOps, job_id: str, *, offset: int | None, tail_lines: int | None) -> None:

@@ -33,7 +33,7 @@ class JobTracker:
     Args:
         idle_minutes: The interval while no job runs.
         most_minutes: Upper limit of the interval: the age at which the sandbox is destroyed; None for no limit.
-        on_end: Called once for each job that has ended, with the job, and with True if the result of the present call
+        on_end: Called once for each ended job with two arguments: the job, and True if the result of the present call
             shows the end, so that no notice is needed.
         add_notice: Adds a notice to the next result.
     """
@@ -67,7 +67,7 @@ class JobTracker:
         sandbox_id = request.sandbox_id
         for gone in [known for known in list(self._running) if known != sandbox_id]:
             for job in list(self._running.pop(gone, {}).values()):
-                # The model gets the notice about the lost sandbox.
+                # No notice for each job: the model gets the notice about the lost sandbox.
                 self._on_end(replace(job, state="lost", reason="the machine is gone"), True)
         if sandbox_id in self._raised or self._running.get(sandbox_id):
             watched = list(self._running.get(sandbox_id, ()))[:WATCHED_MAX]
@@ -117,7 +117,7 @@ class JobTracker:
                 self._restored.add(sandbox_id)
                 self._doubted.discard(sandbox_id)
             if self._raises != raises and self._raised.get(sandbox_id):
-                # A job has started during the request, which may have overwritten the interval of the job.
+                # A job has started during the request, which may have overwritten the job's interval.
                 await self._raise(port, sandbox_id, self._raised[sandbox_id])
         elif not minutes:
             self._raised.pop(sandbox_id, None)

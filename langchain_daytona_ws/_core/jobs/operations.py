@@ -13,7 +13,7 @@ from langchain_daytona_ws._core.commands.run import (
     LOG_LIMIT_BYTES,
     check_command,
     check_idempotency_key,
-    facts_of_request,
+    optional_fields,
 )
 from langchain_daytona_ws._core.guest_rpc.client import GuestClient
 from langchain_daytona_ws._core.jobs.keep_alive import JobTracker
@@ -62,8 +62,7 @@ class JobOps:
         defaults: Environment variables to set if the sandbox has no variable of the same name.
         remarks: Returns notices for the model about a job that has just started.
         starts: Returns the number of known starts of the sandbox.
-        advise: Returns the hint for a command, its output and its exit code (0 if there is no exit code); None for no
-            hint.
+        advise: Returns a hint, or None, for a command, its output and its exit code (0 if there is no exit code).
     """
 
     def __init__(
@@ -115,7 +114,7 @@ class JobOps:
             "log_limit_bytes": LOG_LIMIT_BYTES,
             "defaults": self._defaults,
             "job": job_request(command, max_duration_s, self._tracker, at_once=True),
-            **facts_of_request(client, command),
+            **optional_fields(client, command),
         }
         answer, sandbox_id = await client.call(
             "command", request, timeout_s=CALL_S, life_s=max_duration_s, killable=True
