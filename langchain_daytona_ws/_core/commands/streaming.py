@@ -90,7 +90,6 @@ class LiveOutput:
             logger.warning("the output of a command is not streamed, it comes with its result: %s", error)
 
     async def emit_note(self, text: str) -> None:
-        """Pass on a line about the preparations for the command."""
         await self._emit(text)
 
     async def during(self, call: Awaitable[tuple[Answer, str]]) -> tuple[Answer, str]:

@@ -43,8 +43,7 @@ class DownloadTarget(Protocol):
     def restart(self) -> None:
         """Discard the content that was received: the download begins again."""
 
-    def write(self, piece: bytes) -> object:
-        """Receive the next piece."""
+    def write(self, piece: bytes) -> object: ...
 
 
 class Meter(Protocol):
@@ -53,8 +52,7 @@ class Meter(Protocol):
     def restart(self) -> None:
         """Subtract the bytes counted so far: the transfer begins, or begins again after a fault."""
 
-    def add(self, count: int) -> None:
-        """Add a number of transferred bytes."""
+    def add(self, count: int) -> None: ...
 
 
 class _Variables(dict[str, str]):
