@@ -16,17 +16,17 @@ import urllib3
 
 from langchain_daytona_ws._adapters.sdk import CONNECT_TIMEOUT_S, TRANSFER_TIMEOUT_S
 
-# The largest are a command's output of 1 MiB and a listing of 5,000 names. The guest's JSON is a string in Daytona's
-# JSON, so it is escaped twice.
+# The largest answers are a command's output of 1 MiB and a listing of 5,000 names. The guest's JSON is a string in
+# Daytona's JSON, so it is escaped twice.
 LONGEST_ANSWER_BYTES = 32 << 20
 PIECE_BYTES = 1 << 20
 
 
 def limit_answers(api: Any) -> None:
-    """Limit a sync client's responses to 32 MiB and, if the request has a time-out, to this time.
+    """Limit a sync client's responses to 32 MiB, and to the request's time-out if it has one.
 
     Args:
-        api: An ``ApiClient`` of the SDK's generated clients, which have no public hook for reading responses.
+        api: The ``ApiClient`` of a generated client of the SDK. It has no public hook for reading responses.
     """
     rest = api.rest_client
     send = rest.request
@@ -39,7 +39,7 @@ def limit_answers(api: Any) -> None:
         try:
             answer = send(*given, _request_timeout=(connect_s, _request_timeout), **named)
         finally:
-            del given, named  # they have the API key, which a traceback with variables would show
+            del given, named  # a traceback could show their API key
         answer.data = _read_all(answer.response, until)
         return answer
 
@@ -56,7 +56,7 @@ def _read_all(response: urllib3.HTTPResponse, until: float | None) -> bytes:
             if until is not None and monotonic() > until:
                 raise urllib3.exceptions.ProtocolError(_TOO_LATE)
     except BaseException:
-        response.close()  # otherwise its rest would be read as the next response
+        response.close()  # an open connection would deliver the unread rest as the next response
         raise
     return bytes(data)
 
@@ -103,8 +103,6 @@ def limit_transfers(client: httpx.Client) -> None:
 
 
 class _Bounded(httpx.SyncByteStream):
-    """A response body with a size and a time limit."""
-
     def __init__(self, stream: httpx.SyncByteStream, until: float) -> None:
         self._stream = stream
         self._until = until

@@ -1,7 +1,7 @@
-"""Credentials for one workspace: those of a role, limited to the workspace's prefix, or keys of the configuration.
+"""Credentials for one workspace: keys of the configuration, or a role's credentials for the workspace's prefix only.
 
-No secret may reach a log or a traceback. Functions that hold a secret do not raise, since a traceback may be shown with
-the variables of its frames. Errors are not chained to botocore's errors, which may quote responses.
+No secret may reach a log or a traceback. Functions that hold a secret do not raise, because a traceback may show the
+variables of its frames. Errors are not chained to botocore's errors, which may quote responses.
 """
 
 from __future__ import annotations
@@ -28,22 +28,23 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("langchain_daytona_ws")
 
-# The maximum if this machine's own credentials are those of another role (AWS). Every role allows it (IAM API,
-# MaxSessionDuration: at least 3,600).
+# AWS allows no more if this machine's own credentials are those of another role. Every role allows it (IAM API:
+# MaxSessionDuration is at least 3,600).
 LIFE_S = 3600
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 10
 ATTEMPTS = 3
-# Above this percentage, a warning is logged: AWS limits the size of the policy together with the session's tags, which
-# may become longer.
+# A warning is logged above this percentage of AWS's size limit for policy and session tags together: the tags may
+# become longer.
 PACKED_WARNING_PERCENT = 90
 LONGEST_FIELD = 16 * 1024  # maximum number of characters of a key or token
-# Later expiry dates are cut to the year 5138: the mounter accepts no later date, and Python formats none after 9999.
+# Later expiry dates are cut to this one, in the year 5138: the mounter accepts no later date, and Python formats no
+# date after the year 9999.
 LAST_DATE_S = 99_999_999_999.0
 
 
 class GivenKeys:
-    """The configuration's keys: the CredentialsPort of both runtimes."""
+    """Keys of the configuration: the `CredentialsPort` of both runtimes."""
 
     def __init__(self, keys: Credentials) -> None:
         self._keys = keys
@@ -53,13 +54,9 @@ class GivenKeys:
 
 
 class AssumedRole:
-    """A role's short-lived credentials: the CredentialsPort of the sync runtime.
+    """A role's short-lived credentials: the `CredentialsPort` of the sync runtime.
 
-    The role is assumed with this machine's own credentials, as boto3 finds them. These are used for nothing else.
-
-    Args:
-        workspace: The workspace, which has a role.
-        clock: The clock that expiry dates are compared with.
+    The role is assumed with this machine's own credentials, as boto3 finds them. They are used for nothing else.
     """
 
     def __init__(self, workspace: S3Workspace, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -77,8 +74,8 @@ class AssumedRole:
         """Assume the role, and return its credentials. This blocks.
 
         Raises:
-            CredentialsRefused: This machine has no usable credentials, or the role was not assumed, or its credentials
-                are unusable. The message names the remedies.
+            CredentialsRefused: This machine has no usable credentials, the role was not assumed, or the role's
+                credentials are unusable. The message names the remedies.
         """
         outcome = self._outcome()
         if isinstance(outcome, CredentialsRefused):
@@ -142,7 +139,7 @@ class AssumedRole:
 
 
 class AsyncAssumedRole(AssumedRole):
-    """The CredentialsPort of the async runtime: importing and calling boto3 blocks, so both are done in a thread."""
+    """The `CredentialsPort` of the async runtime. Importing and calling boto3 blocks, so a thread does both."""
 
     async def fetch(self) -> Credentials:
         return await asyncio.to_thread(self.assume)
@@ -167,7 +164,7 @@ def _client(session: Session, role: MountRole) -> STSClient:
         "connect_timeout": CONNECT_TIMEOUT_S,
         "read_timeout": READ_TIMEOUT_S,
         "retries": {"mode": "standard", "total_max_attempts": ATTEMPTS},
-        # AWS_ENDPOINT_URL is for the host's other programs: it is not checked for https, and may be another service.
+        # AWS_ENDPOINT_URL is for this machine's other programs. It may name another service, and may lack https.
         "ignore_configured_endpoint_urls": True,
     }
     client: STSClient = session.client(
@@ -178,7 +175,7 @@ def _client(session: Session, role: MountRole) -> STSClient:
 
 def _failures() -> tuple[type[Exception], ...]:
     """Return the exceptions that calls of boto3 raise: its own, and those that malformed responses or files cause."""
-    # Imported here, in a thread that may block: importing boto3 takes a third of a second.
+    # Imported here because the import takes a third of a second.
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
     from botocore.parsers import ResponseParserError
@@ -188,15 +185,15 @@ def _failures() -> tuple[type[Exception], ...]:
 
 
 def _host_credentials_work(session: Session) -> bool:
-    """Find this machine's own credentials, and renew short-lived ones; return whether there are any."""
+    """Return whether this machine has AWS credentials. Renew them if they end soon."""
     found = without_debug_log(session.get_credentials)
     return found is not None and bool(without_debug_log(found.get_frozen_credentials).access_key)
 
 
 def _reason(error: Exception, session: Session, failures: tuple[type[Exception], ...]) -> str:
-    """Return the service's message, or ``""`` if it quotes this machine's secrets, as for a wrong signature.
+    """Return the service's message; ``""`` if it quotes this machine's secrets, as it may for a wrong signature.
 
-    Also return ``""`` if these secrets cannot be read, because then the message cannot be checked.
+    If these secrets cannot be read, the message cannot be checked: then also return ``""``.
     """
     text = str(getattr(error, "response", {}).get("Error", {}).get("Message", ""))
     try:

@@ -70,10 +70,10 @@ _PACKED = re.compile(r"consumes\s+(\d{1,6})\s*%", re.ASCII)
 
 
 def host_refused(error: Exception | None) -> CredentialsRefused:
-    """Return the error for host credentials that are missing (``error`` is None), or cannot be read or renewed."""
+    """Return the error for host credentials that are missing (``error`` may be None) or cannot be read or renewed."""
     kind = type(error).__name__
     if error is None or kind in ("PartialCredentialsError", "ProfileNotFound"):
-        # The text of these two errors has no secret: it names the variable or the profile.
+        # The texts of these two errors name a variable or a profile, and contain no secret.
         which = f" ({quoted(str(error), 200)})" if error else ""
         return _error(
             f"This machine has no AWS credentials with which to assume the role{which}. Give it some, as environment "
@@ -81,7 +81,7 @@ def host_refused(error: Exception | None) -> CredentialsRefused:
             "host_credentials_missing",
         )
     if isinstance(error, RuntimeError):
-        # botocore raises it if the renewed credentials have expired too.
+        # botocore raises RuntimeError if the renewed credentials have expired too.
         return _error(
             f"This machine's own AWS credentials have expired. {_SIGN_IN}", "host_credentials_expired"
         )
@@ -97,7 +97,7 @@ def refused(error: Exception, role: MountRole, *, reason: str) -> CredentialsRef
     """Return the error for a role that could not be assumed.
 
     Args:
-        error: boto3's exception. Its text is not used, since it may quote requests and responses.
+        error: boto3's exception. Its text is not used, because it may quote requests and responses.
         role: The role, with the address of the service.
         reason: The service's message, without secrets.
     """

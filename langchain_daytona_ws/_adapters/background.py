@@ -15,7 +15,7 @@ from langchain_daytona_ws._core.run_sync import run_sync
 T = TypeVar("T")
 Work = Callable[[BackgroundTask], Coroutine[Any, Any, None]]
 
-# Seconds that `end` waits before it gives up an abandonable request; most of these requests end within this time.
+# Time after which `end` abandons a request. Most of these requests end earlier.
 GRACE_S = 1.0
 
 
@@ -24,16 +24,16 @@ class _StopWork(BaseException):
 
 
 class ThreadTask:
-    """A thread that runs a coroutine which never suspends, in a copy of the caller's context.
+    """Runs a coroutine that never suspends in a thread, with a copy of the caller's context.
 
-    A thread cannot be interrupted, so a request that hangs is abandoned: `end` waits for it for one second only. The
+    A thread cannot be interrupted. If a request hangs, `end` waits for one second, and then abandons the request. The
     request ends by its own time-out, and then the thread ends without further work.
     """
 
     def __init__(self, work: Work) -> None:
         self._stopping = threading.Event()
-        # The thread holds this lock except during an abandonable request: `end` takes it to decide whether the thread
-        # may continue after that request.
+        # The thread holds this lock, except during an abandonable request. `end` takes it to decide whether the thread
+        # may continue after the request.
         self._may_work = threading.Lock()
         self._may_be_abandoned = False
         self._is_abandoned = False
@@ -82,7 +82,7 @@ class AsyncioTask:
         self._task = asyncio.create_task(work(self), name="langchain-daytona-ws-background")
 
     async def pause(self, seconds: float) -> bool:
-        if self._stopping.is_set():  # wait_for does not check this when the time-out is 0
+        if self._stopping.is_set():  # with a time-out of 0, wait_for does not check this
             return False
         try:
             await asyncio.wait_for(self._stopping.wait(), seconds)

@@ -1,4 +1,4 @@
-"""Guard each call of boto3: translate its exceptions and S3's error responses; suppress its debug records.
+"""Guard each call of boto3: translate exceptions and S3's error responses, and suppress debug log records.
 
 Debug records contain headers and tokens.
 """
@@ -34,7 +34,7 @@ _BY_CODE = {
     "RequestTimeTooSkewed": StoreFaultKind.REFUSED,
     "SignatureDoesNotMatch": StoreFaultKind.REFUSED,
     "InvalidObjectState": StoreFaultKind.REFUSED,
-    # S3 stopped waiting for the request's body, or refused it: nothing was changed.
+    # Nothing was changed: S3 refused the request, or stopped waiting for its body.
     "RequestTimeout": StoreFaultKind.PASSING,
     "SlowDown": StoreFaultKind.PASSING,
     "ServiceUnavailable": StoreFaultKind.PASSING,
@@ -60,11 +60,12 @@ _logger_count = 0  # the number of loggers when filters were last added
 def boto_call(*, changes: bool = False) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Return a decorator for functions that call boto3 and read the response.
 
-    The decorated functions raise StoreFault for every failure of boto3 and every malformed response, and write no debug
+    A decorated function raises StoreFault for every failure of boto3 and every malformed response. It writes no debug
     records.
 
     Args:
-        changes: Whether the request is a change. If it may have been applied, the kind of the fault is UNKNOWN.
+        changes: True if the request changes the bucket. Then the fault's kind is UNKNOWN if the change may have been
+            made.
     """
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
@@ -102,17 +103,17 @@ def _guarded(work: Callable[[], T], *, changes: bool) -> T:
     except (EndpointConnectionError, ConnectTimeoutError, ProxyConnectionError) as error:
         raise StoreFault(StoreFaultKind.PASSING, _clean(str(error))) from None
     except SSLError as error:
-        # A refused certificate is refused again later; nothing was sent.
+        # If the certificate was refused, nothing was sent, and another attempt would fail too.
         kind = StoreFaultKind.REFUSED if "CERTIFICATE" in str(error) else lost
         raise StoreFault(kind, _clean(str(error)), code="Certificate") from None
     except (HTTPClientError, HTTPError, OSError) as error:
         raise StoreFault(lost, f"the connection failed ({type(error).__name__})") from None
     except (BotoCoreError, ResponseParserError) as error:
-        # These include wrong checksums and truncated responses.
+        # For example a wrong checksum or a truncated response.
         raise StoreFault(lost, f"the answer cannot be used ({type(error).__name__})") from None
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
-        # botocore raises RuntimeError for dates out of range, Python for too deep nesting.
-        # Only the type is reported: the text may quote the response.
+        # botocore raises RuntimeError for dates out of range, Python for too deep nesting. Only the type is reported:
+        # the text may quote the response.
         raise StoreFault(unreadable, f"the answer cannot be read ({type(error).__name__})") from None
 
 
@@ -124,15 +125,14 @@ def without_debug_log(work: Callable[[], T]) -> T:
         return work()
     finally:
         _thread.suppresses_debug = before
-        # If the work has made the first client of this process, it has imported botocore's modules with their loggers.
-        # The enclosing guarded call sends a request next.
+        # The first client of a process imports modules of botocore, which add loggers. Requests follow.
         _filter_loggers()
 
 
 def _filter_loggers() -> None:
     """Add the filter to all loggers of botocore: a filter does not apply to child loggers."""
     global _logger_count  # noqa: PLW0603
-    # Imported modules add loggers, and none is ever removed: the number shows whether there are new loggers.
+    # Loggers are never removed, so their number shows whether an import has added loggers.
     loggers = logging.root.manager.loggerDict
     if len(loggers) == _logger_count:
         return
@@ -150,11 +150,9 @@ def _passes(record: logging.LogRecord) -> bool:
 
 
 def client_fault(response: Any, *, lost: StoreFaultKind) -> StoreFault:
-    """Translate an error response.
+    """Translate an error response that botocore has parsed.
 
-    Args:
-        response: The response as botocore parsed it.
-        lost: The kind for a response that does not show whether the request had an effect.
+    ``lost`` is the kind for a response that does not show whether the request had an effect.
     """
     details = response.get("Error", {})
     about = response.get("ResponseMetadata", {})
@@ -179,7 +177,6 @@ def client_fault(response: Any, *, lost: StoreFaultKind) -> StoreFault:
 
 
 def _string_or_empty(details: Any, name: str) -> str:
-    """Return a text field, ``""`` if it is missing or a structure."""
     value = details.get(name)
     return value if isinstance(value, str) else ""
 

@@ -1,4 +1,4 @@
-"""The async runtime's sandbox port, over ``AsyncDaytona``: one client for each event loop."""
+"""The async runtime's `SandboxPort`, over the SDK's ``AsyncDaytona``: one client for each event loop."""
 
 from __future__ import annotations
 
@@ -70,15 +70,16 @@ class AsyncDaytonaPort:
             if self._loops.setdefault(loop, current) is current:
                 await anext(current.guard)
             else:
-                # Meanwhile another task has stored connections for this loop: use those.
+                # Meanwhile another task has stored connections for this loop: use them.
                 await _leave_client(self._account)
                 current = self._loops[loop]
         return current
 
     async def _joined_until_the_loop_ends(self) -> AsyncGenerator[None]:
-        """Leave the shared client when this generator is closed: `asyncio.run` closes all generators of its loop.
+        """Release the shared client when this generator is closed.
 
-        Otherwise each ``asyncio.run(session.arun(...))`` would leave its connections open.
+        `asyncio.run` closes all generators of its loop at its end. Without this one, each
+        ``asyncio.run(session.arun(...))`` would leave its connections open.
         """
         loop = asyncio.get_running_loop()
         try:
@@ -204,8 +205,8 @@ class AsyncDaytonaPort:
 
     async def finish(self, work: Coroutine[Any, Any, object], *, within_s: float) -> bool:
         task = asyncio.ensure_future(work)
-        # The caller may be cancelled already; another cancellation may end this wait. The set keeps the task: asyncio
-        # alone does not keep a task alive.
+        # If the caller is cancelled, this wait ends and the task goes on. The set keeps the task alive, because asyncio
+        # does not.
         self._finishing.add(task)
         task.add_done_callback(self._finishing.discard)
         try:
@@ -223,8 +224,8 @@ class AsyncDaytonaPort:
     async def aclose(self) -> None:
         """Release this loop's client.
 
-        If tasks of `finish` still run, return at once, and release the client when they end. A second call waits until
-        they have ended.
+        If tasks of `finish` still run, return at once, and release the client when they end. A second call waits for
+        these tasks.
         """
         loop = asyncio.get_running_loop()
         if loop in self._leaving:
@@ -274,12 +275,12 @@ class _SharedClient:
     users: int = 0
 
 
-# An entry is used on its own loop only; entries of closed loops may be removed from any thread.
+# Each entry is used on its own loop only. Any thread may remove entries of closed loops.
 _shared: dict[tuple[asyncio.AbstractEventLoop, Account], _SharedClient] = {}
 
 
 async def _join_client(account: Account) -> AsyncDaytona:
-    """Return this loop's client, shared by all sessions of an account. The caller must later call `_leave_client`.
+    """Return the client that all sessions of an account share on this loop. The caller must later call `_leave_client`.
 
     Each client reads the system's certificates twice: 60 ms and 1.7 MB (measured), too much for hundreds of sessions.
     """

@@ -1,4 +1,4 @@
-"""The sync runtime's sandbox port, over ``Daytona``: coroutines that never suspend."""
+"""The sync runtime's `SandboxPort`, over the SDK's ``Daytona``. Its coroutines never suspend."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from langchain_daytona_ws._core.ports import (
 
 
 class SyncDaytonaPort:
-    """A `SandboxPort` for all threads, with the client that all sessions of the account share."""
+    """A thread-safe `SandboxPort`. All sessions of an account share one client."""
 
     def __init__(self, account: Account, clock: Clock = SYSTEM_CLOCK) -> None:
         self._account = account
@@ -49,7 +49,7 @@ class SyncDaytonaPort:
         self._connections = _Connections()
 
     def _current(self) -> _Connections:
-        """Return the connections of this process, which are new after a fork."""
+        """Return the connections of this process. After a fork, the child gets new connections."""
         if self._connections.made_in != os.getpid():
             self._connections = _Connections()
         return self._connections
@@ -62,7 +62,7 @@ class SyncDaytonaPort:
             return current.shared.client
 
     def close(self) -> None:
-        """Close all connections, unless another session or process uses them. Later requests open new ones."""
+        """Close the connections that no other session or process uses. Later requests open new ones."""
         self._connections = _Connections()
 
     def _keep(self, sandbox: Sandbox) -> SandboxInfo:
@@ -168,13 +168,13 @@ class SyncDaytonaPort:
         return ThreadTask(work)
 
     async def finish(self, work: Coroutine[Any, Any, object], *, within_s: float) -> bool:
-        # Only a second Ctrl-C can interrupt it, and each request has its own time-out.
+        # No time limit is needed: each request has its own time-out. Only a second Ctrl-C can interrupt the work.
         await work
         return True
 
 
 class _Connections:
-    """The connections and the lock of one process: after a fork, the child must not use those of its parent."""
+    """The connections and the lock of one process. After a fork, the child must not use those of its parent."""
 
     def __init__(self) -> None:
         self.made_in = os.getpid()
@@ -203,15 +203,15 @@ _shared = {os.getpid(): _SharedClients()}
 
 
 def _shared_clients() -> _SharedClients:
-    """Return the clients of this process: a forked child must not use a connection or a lock of its parent."""
+    """Return the clients of this process. After a fork, the child must not use those of its parent."""
     return _shared.setdefault(os.getpid(), _SharedClients())
 
 
 class _SharedClient:
     """One client for all sessions of an account in this process; the SDK's sync client is thread-safe.
 
-    Each client reads the system's certificates twice, and has its own connections. The connections are closed when no
-    session refers to the client any more, also if a session was never closed.
+    It is shared because each client reads the system's certificates twice, and has its own connections. The connections
+    are closed when no session refers to the client any more, even if a session was never closed.
     """
 
     def __init__(self, account: Account) -> None:
@@ -222,17 +222,17 @@ class _SharedClient:
 
 
 def _close(client: Client, made_in: int) -> None:
-    """Close the connections, which the SDK would keep until garbage collection; a forked child closes nothing."""
+    """Close the connections; the SDK keeps them until garbage collection. A forked child closes nothing."""
     if made_in == os.getpid():
         client._api_client.rest_client.pool_manager.clear()
         client._toolbox_api_client.rest_client.pool_manager.clear()
         client._http_client.close()
 
 
-# The core repeats unanswered requests, since it knows whether they may have run. Here urllib3 repeats only
-# GET, PUT, DELETE and other idempotent requests. The SDK's own retries would repeat a POST (its
-# RemoteDisconnectedRetry), repeat after a refused certificate or port, and wait for the time of Retry-After, up to six
-# hours (urllib3).
+# urllib3 repeats only idempotent requests, such as GET, PUT and DELETE. The core repeats other requests, because it
+# knows whether they may have run. The SDK's own retries are replaced: they would repeat a POST (its
+# RemoteDisconnectedRetry), repeat after a refused certificate or port, and wait for Retry-After, up to six hours
+# (urllib3).
 _RETRIES = Retry(total=3, connect=0, other=0, respect_retry_after_header=False)
 
 

@@ -1,4 +1,4 @@
-"""Translate every exception of the SDK into PortFault: by type and status first, by text last."""
+"""Translate every exception of the SDK into PortFault: by its type and HTTP status, if necessary by its text."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ MESSAGE_LIMIT = 500
 def translated() -> Iterator[None]:
     """Raise PortFault for every failure of the SDK in the block.
 
-    The SDK's error is not chained: its frames have the API key and the request, and some loggers show local variables.
+    The SDK's error is not chained: some loggers show the variables of its frames, such as the API key and the request.
     """
     try:
         yield
-    except ConfigError:  # a ValueError, but not of the SDK
+    except ConfigError:  # also a ValueError, but not the SDK's
         raise
     except _TRANSLATED as error:
         raise _translation(error) from None
@@ -69,7 +69,7 @@ def translated() -> Iterator[None]:
 def translating(
     method: Callable[P, Coroutine[Any, Any, T]],
 ) -> Callable[P, Coroutine[Any, Any, T]]:
-    """Decorate a coroutine function: it raises PortFault for every failure of the SDK, as `translated` does."""
+    """Decorate a coroutine function, so that it runs inside `translated`."""
 
     @functools.wraps(method)
     async def translating_method(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -110,7 +110,7 @@ def _transport_fault(error: Exception) -> PortFault:
 
 
 def _untrusted(error: Exception) -> PortFault | None:
-    """Return the fault for a refused certificate; None for any other error."""
+    """Return the fault if a certificate was refused; None for any other error."""
     # Several causes may match: aiohttp's own error derives from ssl's, and has no text.
     refusals = [cause for cause in _causes(error) if isinstance(cause, ssl.SSLCertVerificationError)]
     if not refusals:

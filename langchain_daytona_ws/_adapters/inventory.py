@@ -30,11 +30,7 @@ class KeyInfo:
 
 
 class Inventory:
-    """Read access to one account. All methods block, and raise only PortFault.
-
-    Args:
-        account: The account.
-    """
+    """Read access to one account. All methods block, and raise only PortFault."""
 
     def __init__(self, account: Account) -> None:
         with making_a_client():
@@ -48,7 +44,6 @@ class Inventory:
                 yield _summary(sandbox)
 
     def sandbox(self, id_or_name: str) -> SandboxSummary | None:
-        """Return a sandbox, None if it does not exist."""
         with translated():
             try:
                 return _summary(self._client.get(id_or_name, request_timeout=REQUEST_TIMEOUT_S))

@@ -1,7 +1,8 @@
-"""Apply the environment's proxies to the SDK's sync client, by the rules of its async client with two exceptions.
+"""Make the SDK's sync client use the proxies of the environment.
 
-The exceptions: requests to this machine use no proxy, and SOCKS proxies can be used. The SDK's async client (aiohttp)
-and file transfers (httpx) read HTTP_PROXY, HTTPS_PROXY and NO_PROXY; its generated sync client (urllib3) does not.
+The SDK's async client (aiohttp) and file transfers (httpx) read HTTP_PROXY, HTTPS_PROXY and NO_PROXY; its generated
+sync client (urllib3) does not. This module gives the sync client the rules of aiohttp, with two exceptions: requests to
+this machine use no proxy, and SOCKS proxies can be used.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://[^/]", re.ASCII | re.IGNORECASE)
 
 
 def check_proxies() -> None:
-    """Refuse proxy addresses that have no scheme, or no usable host and port: aiohttp would retry for minutes.
+    """Refuse proxy addresses without a scheme, or without a usable host and port.
 
-    httpx reads ``host:port`` as http://, aiohttp reads ``host:`` as a scheme.
+    With such an address aiohttp would retry for minutes. The clients also read ``host:port`` differently: httpx adds
+    ``http://``, aiohttp takes ``host`` for the scheme.
 
     Raises:
         ConfigError: ``code="client"``. The message omits the value, which may hold a password.
@@ -33,7 +35,7 @@ def check_proxies() -> None:
             continue
         problem = "" if _ADDRESS.match(address) else "has no scheme"
         try:
-            urlsplit(address).port  # noqa: B018 - it is parsed here
+            urlsplit(address).port  # noqa: B018 - may raise ValueError
         except ValueError:
             problem = problem or "has no usable host and port"
         if problem:
@@ -41,7 +43,7 @@ def check_proxies() -> None:
 
 
 def check_async_proxy(url: str) -> None:
-    """Refuse a proxy such as SOCKS, if requests to ``url`` would use it: aiohttp would send HTTP to it.
+    """Refuse a SOCKS or other non-HTTP proxy that requests to ``url`` would use: aiohttp would send HTTP to the proxy.
 
     Raises:
         ConfigError: ``code="client"``.
@@ -79,29 +81,27 @@ class ProxiedPools(urllib3.PoolManager):
     def __init__(self, direct: urllib3.PoolManager, proxies: Mapping[str, str]) -> None:
         super().__init__(**direct.connection_pool_kw)
         self._proxied = {
-            scheme: _through(address, direct.connection_pool_kw) for scheme, address in proxies.items()
+            scheme: _proxy_manager(address, direct.connection_pool_kw) for scheme, address in proxies.items()
         }
 
     def urlopen(self, method: str, url: str, redirect: bool = True, **named: Any) -> Any:  # type: ignore[override]
-        """Send a request, as `urllib3.PoolManager.urlopen` does."""
         parts = urlsplit(url)
-        through = self._proxied.get(parts.scheme)
+        proxied = self._proxied.get(parts.scheme)
         send = super().urlopen
-        if through is not None and not _needs_no_proxy(parts.hostname or ""):
-            send = through.urlopen
+        if proxied is not None and not _needs_no_proxy(parts.hostname or ""):
+            send = proxied.urlopen
         try:
             return send(method, url, redirect=redirect, **named)
         finally:
-            del named  # they have the API key, which a traceback with variables would show
+            del named  # a traceback could show its API key
 
     def clear(self) -> None:
-        """Close all connections."""
         super().clear()
-        for through in self._proxied.values():
-            through.clear()
+        for proxied in self._proxied.values():
+            proxied.clear()
 
 
-def _through(address: str, settings: Mapping[str, Any]) -> urllib3.PoolManager:
+def _proxy_manager(address: str, settings: Mapping[str, Any]) -> urllib3.PoolManager:
     parts = parse_url(address)
     if parts.scheme not in ("http", "https"):
         from urllib3.contrib.socks import SOCKSProxyManager
@@ -112,5 +112,4 @@ def _through(address: str, settings: Mapping[str, Any]) -> urllib3.PoolManager:
 
 
 def _needs_no_proxy(host: str) -> bool:
-    """Return whether a host needs no proxy: it is this machine, or NO_PROXY names it."""
     return host in ("localhost", "::1") or host.startswith("127.") or bool(proxy_bypass(host))

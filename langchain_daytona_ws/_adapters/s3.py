@@ -33,12 +33,12 @@ Expired = Callable[[Credentials], None]
 
 
 class S3Store(ABC):
-    """The `ObjectStorePort` of a bucket; several ports may share one `Bucket`.
+    """The `ObjectStorePort` of a bucket. Several ports may share one `Bucket`.
 
     Args:
         bucket: The bucket.
         current: Returns the current credentials.
-        expired: Called with credentials that S3 refuses as expired or invalid; then `current` is called again.
+        expired: Called with credentials that S3 refuses as expired or invalid. Then ``current`` is called again.
     """
 
     def __init__(self, bucket: Bucket, current: Current, expired: Expired) -> None:
@@ -121,7 +121,7 @@ class S3Store(ABC):
             )
 
     def _transfer(self, credentials: Credentials, key: str) -> ObjectTransfer:
-        # Sessions without transfers do not import them.
+        # Imported here, because most sessions transfer nothing.
         from langchain_daytona_ws._adapters.s3_transfers import ObjectTransfer
 
         bucket = self._bucket
@@ -131,9 +131,9 @@ class S3Store(ABC):
 
     @abstractmethod
     def _reporting(self, on_bytes: OnBytes | None) -> contextlib.AbstractContextManager[OnBytes]:
-        """Return a context manager that yields a function for the thread of a request.
+        """Return a context manager that yields a callback for the thread of a request.
 
-        The function calls ``on_bytes`` in the caller's thread or event loop.
+        The callback calls ``on_bytes`` in the caller's thread or event loop.
         """
 
     @abstractmethod
@@ -143,11 +143,11 @@ class S3Store(ABC):
         await self._request(lambda credentials: self._bucket.delete(credentials, key))
 
     async def rename(self, source: str, target: str) -> None:
-        """Send the request by which mount-s3 renames an object; see `_core.mount.rename_probe`."""
+        """Send RenameObject, as mount-s3 does; see `_core.mount.rename_probe`."""
         await self._request(lambda credentials: self._bucket.rename(credentials, source, target))
 
     async def _request(self, work: Callable[[Credentials], T]) -> T:
-        """Send a request; if S3 refuses the credentials as expired, repeat it once with other credentials, if any."""
+        """Send a request. If S3 refuses the credentials as expired, repeat it once with other credentials, if any."""
         credentials = await self._current()
         try:
             return await self.offload(lambda: work(credentials))
@@ -163,7 +163,7 @@ class S3Store(ABC):
 
 
 class SyncS3Store(S3Store):
-    """The object store port of the sync runtime: its coroutines never suspend."""
+    """The port of the sync runtime: its coroutines never suspend."""
 
     async def offload(self, work: Callable[[], T]) -> T:
         return work()
@@ -192,7 +192,7 @@ class SyncS3Store(S3Store):
 
 
 class AsyncS3Store(S3Store):
-    """The object store port of the async runtime: blocking work runs in threads of the running loop."""
+    """The port of the async runtime: blocking work runs in threads."""
 
     async def offload(self, work: Callable[[], T]) -> T:
         return await asyncio.to_thread(work)
@@ -202,7 +202,7 @@ class AsyncS3Store(S3Store):
 
     @contextlib.contextmanager
     def _reporting(self, on_bytes: OnBytes | None) -> Iterator[OnBytes]:
-        """Call ``on_bytes`` on the running loop; end a cancelled request at its next piece."""
+        """Call ``on_bytes`` on the running loop. A cancelled request ends at its next piece."""
         loop, is_over = asyncio.get_running_loop(), threading.Event()
 
         def report(count: int) -> None:
@@ -235,7 +235,7 @@ def _ignore(count: int) -> None:
 
 
 def _without_expiry(got: list[T | StoreFault]) -> list[T | StoreFault]:
-    """Return the results; if one is a fault because of expired credentials, raise it."""
+    """Return the results unchanged; raise a fault among them that reports expired credentials."""
     for item in got:
         if isinstance(item, StoreFault) and item.kind is StoreFaultKind.EXPIRED:
             raise item

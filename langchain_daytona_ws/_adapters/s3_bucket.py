@@ -1,6 +1,6 @@
-"""One workspace's prefix of a bucket over boto3: requests, their answers, and clients for each set of credentials.
+"""Requests to one workspace's prefix of a bucket, over boto3. Each set of credentials has its own clients.
 
-boto3 is imported on first use: that takes a third of a second.
+boto3 is imported on first use, because the import takes a third of a second.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
 READ_ATTEMPTS = 4
 POOL = 16
-# A connection may close before the end of a body; boto3 does not retry that.
+# boto3 does not retry if a connection closes before the end of a body.
 BODY_ATTEMPTS = 3
 BODY_PAUSE_S = 0.2
 PIECE_BYTES = 256 << 10
@@ -69,7 +69,7 @@ class Clients:
 
 
 class _Opened:
-    """The clients of one process: if parent and child shared a connection, each could read the other's answers."""
+    """The clients of one process. Processes that share a connection could read each other's answers."""
 
     def __init__(self) -> None:
         self.made_in = os.getpid()
@@ -82,7 +82,7 @@ class Bucket:
 
     Args:
         workspace: The workspace. All requests stay below its prefix.
-        clock: The clock for pauses between attempts.
+        clock: For pauses between attempts.
     """
 
     def __init__(self, workspace: S3Workspace, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -95,7 +95,7 @@ class Bucket:
         self._opened = _Opened()
 
     def clients(self, credentials: Credentials) -> Clients:
-        """Return the clients for these credentials; close clients of older credentials, except the previous."""
+        """Return the clients for these credentials. Keep the clients of the previous credentials; close older ones."""
         if self._opened.made_in != os.getpid():
             self._opened = _Opened()
         opened = self._opened
@@ -157,7 +157,7 @@ class Bucket:
             answer = reads.get_object(**target)
             with closing(answer["Body"]):
                 stored = described_whole(key, answer)
-                if stored.info.size_bytes > max_bytes:  # with ``max_bytes=0``, only the description is wanted
+                if stored.info.size_bytes > max_bytes:  # max_bytes=0 requests only the description
                     return replace(stored, head=answer["Body"].read(HEAD_BYTES) if max_bytes else b"")
                 try:
                     return _with_content(stored, answer["Body"])
@@ -206,27 +206,30 @@ class Bucket:
 
     @boto_call(changes=True)
     def rename(self, credentials: Credentials, source: str, target: str) -> None:
-        """Send the request by which mount-s3 renames an object; older releases of boto3 lack the operation."""
+        """Send RenameObject, as mount-s3 does to rename an object.
+
+        The request is made from a PutObject, because older releases of boto3 lack RenameObject.
+        """
         renamed = quote(self.target(source)["Key"])
 
         def as_rename(params: dict[str, Any], **_: object) -> None:
             params["url"] += "?renameObject"
             params["headers"]["x-amz-rename-source"] = renamed
 
-        # A client of its own, since the handler must affect this request only.
+        # A separate client, because the handler must change this request only.
         with closing(_client(self._workspace, credentials, 1)) as client:
             client.meta.events.register("before-call.s3.PutObject", as_rename)
             client.put_object(**self.target(target), Body=b"")
 
     def target(self, key: str) -> dict[str, Any]:
-        """Return bucket and key of a request; refuse keys that a proxy could resolve to another prefix."""
+        """Return bucket and key of a request. Refuse a key that a proxy could resolve to another prefix."""
         if not key or key.startswith("/") or {".", ".."} & set(key.split("/")):
             raise StoreFault(StoreFaultKind.REFUSED, "the key could lead out of the workspace")
         return {"Bucket": self._bucket, "Key": self._prefix + key}
 
 
 def condition(if_match: str | None) -> dict[str, Any]:
-    """Return the condition of a write: the object has this ETag or, with None, does not exist."""
+    """Return the condition of a write: the object has this ETag; with None, the object does not exist."""
     return {"IfNoneMatch": "*"} if if_match is None else {"IfMatch": if_match}
 
 
@@ -238,7 +241,7 @@ def _threads(count: int) -> ThreadPoolExecutor:
 
 
 def _page(answer: Mapping[str, Any], prefix: str, workspace_prefix: str) -> KeyPage:
-    """Read a listing of keys below ``prefix``; the returned keys are relative to the workspace's prefix."""
+    """Read a listing of keys below ``prefix``. The returned keys are relative to ``workspace_prefix``."""
 
     def relative(key: object) -> str:
         whole = required_text(key)
@@ -257,7 +260,6 @@ def _page(answer: Mapping[str, Any], prefix: str, workspace_prefix: str) -> KeyP
 
 
 def described(key: str, answer: Mapping[str, Any], size_field: str) -> ObjectInfo:
-    """Read one object's description."""
     size = answer[size_field]
     if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size < 1 << 62:
         raise ValueError("the size is invalid")
@@ -269,14 +271,14 @@ def described(key: str, answer: Mapping[str, Any], size_field: str) -> ObjectInf
 
 
 def described_whole(key: str, answer: Mapping[str, Any]) -> StoredObject:
-    """Read the description of an object from the answer that has its whole content."""
+    """Read an object's description from an answer, which must contain the whole content."""
     if answer["ResponseMetadata"]["HTTPStatusCode"] != HTTPStatus.OK:
         raise ValueError("not the whole object")
     return StoredObject(described(key, answer, "ContentLength"), None, metadata_of(answer))
 
 
 def _with_content(stored: StoredObject, body: Any) -> StoredObject:
-    """Read a content; hash its pieces and count their line feeds while the next pieces arrive.
+    """Read the content; hash it and count its line feeds while it arrives.
 
     Raises:
         StoreFault: The content has another size than ``stored`` describes.
@@ -328,9 +330,9 @@ def _client(workspace: S3Workspace, credentials: Credentials, attempts: int) -> 
 
 @functools.cache
 def _session() -> Session:
-    """Return the session of all clients. Callers must hold `_creating`.
+    """Return boto3's session, which all clients share. Callers must hold `_creating`.
 
-    It reads no profile: a broken profile on this machine must not affect it.
+    The session reads no profile, because a broken profile on this machine must not affect it.
     """
     import botocore.session
     from boto3.session import Session
@@ -350,7 +352,7 @@ def _session() -> Session:
 
 @functools.cache
 def descriptions() -> Loader:
-    """Return the loader of boto3's service descriptions: they are slow to load, so all sessions share them."""
+    """Return the loader of boto3's service descriptions. All sessions share it, because loading is slow."""
     import botocore.loaders
 
     return botocore.loaders.create_loader()
@@ -391,7 +393,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def read_date(text: str) -> datetime:
-    """Return a date of a response. botocore's parser is slow: it reads only dates that Python's parsers do not read."""
+    """Parse a date of a response. botocore's parser is slow, so it is used only for dates that Python cannot parse."""
     for read in (datetime.fromisoformat, parsedate_to_datetime):
         try:
             date = read(text)
@@ -406,7 +408,7 @@ def read_date(text: str) -> datetime:
 
 
 def _without_redirect(context: dict[str, Any], **_: object) -> None:
-    """Disable botocore's redirect to another region: mount-s3 does not redirect, so a wrong region must fail here."""
+    """Disable botocore's redirect to another region: a wrong region must fail here, as it fails in mount-s3."""
     redirect = context.get("s3_redirect")
     if isinstance(redirect, dict):
         redirect["redirected"] = True

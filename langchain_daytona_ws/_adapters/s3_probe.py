@@ -1,4 +1,4 @@
-"""S3 requests for diagnosis, which sessions never send: unsigned, by HEAD, or outside of the prefix."""
+"""S3 requests of ``doctor``, such as unsigned requests and requests outside of the prefix. Sessions never send them."""
 
 from __future__ import annotations
 
@@ -16,26 +16,21 @@ _UNSIGNED = Credentials("unsigned", "unsigned")
 
 
 class S3Probe:
-    """Checks one workspace's S3. All methods block, and raise only StoreFault.
-
-    Args:
-        workspace: The workspace.
-    """
+    """Checks one workspace's S3. All methods block, and raise only StoreFault."""
 
     def __init__(self, workspace: S3Workspace) -> None:
         self._workspace = workspace
         self._bucket = Bucket(workspace)
 
     def close(self) -> None:
-        """Close all connections."""
         self._bucket.close()
 
     @boto_call()
     def server_time(self) -> tuple[float, float, float]:
-        """Return S3's time. The request is not signed, so that a wrong clock of this machine is no reason to refuse it.
+        """Return S3's time. The request is not signed: S3 refuses signed requests if this machine's clock is wrong.
 
         Returns:
-            Unix times in seconds: this machine's before the request, S3's (whole seconds), this machine's afterwards.
+            Unix times in seconds: this machine's before the request, S3's (whole seconds), this machine's after it.
 
         Raises:
             StoreFault: There was no response with a date.
@@ -60,8 +55,8 @@ class S3Probe:
         """Request an object below the prefix by HEAD, as mount-s3 does.
 
         Raises:
-            StoreFault: The request failed. MISSING if S3 answers that the object does not exist; DENIED if S3 refuses,
-                which it also does for a missing object without s3:ListBucket.
+            StoreFault: The request failed. MISSING: the object does not exist. DENIED: S3 refuses the request; without
+                s3:ListBucket, S3 also refuses requests for a missing object.
         """
         location = self._workspace.workspace
         reads = self._bucket.clients(credentials).reads
@@ -104,10 +99,9 @@ class S3Probe:
 
     @boto_call()
     def read_skills(self, credentials: Credentials) -> int:
-        """List the first page of the skills bucket, and read the first byte of one object that is not empty, if any.
+        """List the first page of the skills bucket; return its number of keys.
 
-        Returns:
-            The number of keys on the page.
+        Also read one byte of the first object that is not empty.
         """
         if self._workspace.skills is None:
             raise ValueError("this workspace has no skills")

@@ -1,4 +1,4 @@
-"""Transfer the content of one object in pieces: resume a lost download, upload a large content in parts."""
+"""Transfer the content of one object. Interrupted downloads are resumed; large uploads are sent in parts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from langchain_daytona_ws._core.transfers.models import content_of, read_exactly
 ATTEMPTS = 3
 PAUSE_S = 0.2
 PIECE_BYTES = 1 << 20
-# A larger content is uploaded in parts of at least this size; only the last part may be smaller. S3 accepts at most
+# Larger content is uploaded in parts of at least this size; only the last part may be smaller. S3 accepts at most
 # 10,000 parts (S3 API).
 PART_BYTES = 16 << 20
 MAX_PARTS = 10_000
@@ -41,13 +41,13 @@ class _Lost(Exception):
 
 
 class ObjectTransfer:
-    """The transfer of one object. The methods block. They raise only StoreFault, and errors from their arguments.
+    """The transfer of one object. The methods block. They raise StoreFault and the errors of passed objects.
 
-    ``on_bytes`` is called with the size of each piece, and before an error with minus the size of all these pieces.
+    ``on_bytes`` is called with the size of each piece. Before an error, it is called with minus the sum of these sizes.
 
     Args:
-        clients: The clients.
-        target: Bucket and key of each request.
+        clients: boto3's clients.
+        target: Bucket and key, as fields of each request.
         key: The key relative to the workspace's prefix.
         sleep: Waits for seconds.
     """
@@ -93,7 +93,7 @@ class ObjectTransfer:
 
     @boto_call()
     def _open(self, found: StoredObject | None, start: int) -> tuple[StoredObject, Any, int]:
-        """Request the content from ``start``; return the object's description, the content, and its length."""
+        """Request the content from ``start``. Return the object's description, the content's stream and its length."""
         options: dict[str, Any] = {} if found is None else {"IfMatch": found.info.etag}
         if start:
             options["Range"] = f"bytes={start}-"
@@ -127,7 +127,7 @@ class ObjectTransfer:
     def send(
         self, source: UploadSource, if_match: str | None, metadata: Mapping[str, str], on_bytes: OnBytes
     ) -> str:
-        """Upload a content, see `ObjectStorePort.send`."""
+        """Upload the content, see `ObjectStorePort.send`."""
         if source.size_bytes > PART_BYTES:
             return self._send_in_parts(source, if_match, metadata, on_bytes)
         data = content_of(source)
@@ -144,7 +144,7 @@ class ObjectTransfer:
     def _send_in_parts(
         self, source: UploadSource, if_match: str | None, metadata: Mapping[str, str], on_bytes: OnBytes
     ) -> str:
-        """Upload in parts. Nothing is visible before the last request, which has the condition."""
+        """Upload in parts. The object appears with the last request, which has the condition of the write."""
         upload = self._begin(metadata)
         digest, count = hashlib.sha256(), 0
         parts: list[Any] = []
@@ -156,7 +156,7 @@ class ObjectTransfer:
                 on_bytes(len(data))
             self._complete(upload, if_match, parts)
         except BaseException:
-            # If this fails too, a lifecycle rule of the bucket can remove the parts.
+            # If the abort fails too, a lifecycle rule of the bucket can remove the parts.
             with contextlib.suppress(StoreFault):
                 self._abort(upload)
             on_bytes(-count)
@@ -165,13 +165,13 @@ class ObjectTransfer:
 
     @boto_call()
     def _begin(self, metadata: Mapping[str, str]) -> dict[str, Any]:
-        """Begin an upload in parts; return the fields that identify it in requests."""
+        """Begin an upload in parts. Return the fields that identify it in requests."""
         created = self._clients.changes.create_multipart_upload(**self._target, Metadata=dict(metadata))
         return {**self._target, "UploadId": required_text(created["UploadId"])}
 
     @boto_call()
     def _upload(self, upload: Mapping[str, Any], number: int, data: bytes) -> dict[str, Any]:
-        """Upload one part; return its entry for the last request: its ETag, and its checksum if S3 sent one."""
+        """Upload one part. Return its entry for the last request: number, ETag, and checksum if S3 sent one."""
         answer = self._clients.reads.upload_part(**upload, PartNumber=number, Body=data)
         part = {"PartNumber": number, "ETag": required_text(answer["ETag"])}
         checksum = answer.get("ChecksumCRC32")
@@ -205,11 +205,7 @@ def _parts(source: UploadSource) -> Iterator[bytes]:
 
 
 def _described_rest(key: str, answer: Mapping[str, Any], start: int) -> tuple[int, StoredObject]:
-    """Read the description of an object from the answer that has its content from ``start``.
-
-    Returns:
-        The length of that content, and the description of the object.
-    """
+    """Check that an answer has the content from ``start``. Return the content's length and the object's description."""
     if not start:
         stored = described_whole(key, answer)
         return stored.info.size_bytes, stored

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # The SDK has no time-out of its own for control-plane requests.
 REQUEST_TIMEOUT_S = 30.0
 TRANSFER_TIMEOUT_S = 600
-# Limit for the TCP connection. Without it, an unreachable address would use the whole time-out of the request.
+# Limit for connecting. Without it, an unreachable address would use up the request's whole time-out.
 CONNECT_TIMEOUT_S = 10.0
 PING_TIMEOUT_S = 10.0
 
@@ -73,9 +73,10 @@ def client_config(account: Account) -> DaytonaConfig:
 
 @contextlib.contextmanager
 def making_a_client() -> Iterator[None]:
-    """Raise ConfigError for each failure of the block, which creates a client: it sends nothing, so settings are wrong.
+    """Raise ConfigError for each failure of the block, which creates a client of the SDK.
 
-    The SDK's deprecation warning for polling is suppressed, since this package polls on purpose.
+    Creating a client sends nothing, so a failure means a wrong setting. The SDK's warning that polling is deprecated is
+    suppressed: this package polls on purpose.
 
     Raises:
         ConfigError: ``code="client"``.
@@ -87,8 +88,8 @@ def making_a_client() -> Iterator[None]:
             yield
     except ConfigError:
         raise
-    except Exception as error:  # noqa: BLE001 - such as of httpx, of ssl, or for a missing package
-        # Only a missing package is named: other texts may quote a proxy's password.
+    except Exception as error:  # noqa: BLE001 - errors of httpx and ssl, missing packages
+        # Only the text about a missing package is shown: other texts may quote a proxy's password.
         reason = f": {error}" if isinstance(error, ImportError) else ""
         raise ConfigError(
             f"The Daytona SDK could not set up its connections ({type(error).__name__}{reason}). See whether the "
@@ -104,8 +105,8 @@ def making_a_client() -> Iterator[None]:
 def tracing_is_wanted() -> bool:
     """Return whether the process environment enables the SDK's tracing.
 
-    The SDK also reads .env files in the working directory, which may be untrusted: they could enable tracing to another
-    address, and choose the region (prevented by setting the client's target).
+    The SDK would also read .env files in the working directory. They may be untrusted, and could send traces to another
+    address. (They could also choose the region; the ports prevent this by setting the client's target.)
     """
     return "true" in (
         os.environ.get("DAYTONA_OTEL_ENABLED"),
@@ -151,5 +152,5 @@ def describe(sandbox: Sandbox | AsyncSandbox) -> SandboxInfo:
 
 
 def version_of(found: FileInfo | AsyncFileInfo) -> str:
-    """Return a file's size and time of modification as a text, by which a change of the file is detected."""
+    """Return a text that changes when the file changes: its size and time of modification."""
     return f"{found.size} {found.mod_time}"

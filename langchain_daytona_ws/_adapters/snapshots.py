@@ -25,7 +25,7 @@ from langchain_daytona_ws._core.ports import FaultKind, PortFault
 
 DELETE_WITHIN_S = 180.0
 POLL_S = 1.0
-# How long the control plane may be unreachable while a build is polled.
+# Polling a build fails if the control plane (Daytona's central API) is unreachable for longer.
 UNREACHABLE_S = 60.0
 
 _READY = "active"
@@ -55,13 +55,13 @@ class Snapshots:
     def __init__(self, account: Account) -> None:
         with making_a_client():
             self._client = Client(client_config(account))
-        # If no region is given, the client's own service would read it from DAYTONA_TARGET and from .env files.
+        # Without a target, the client's own service would read a region from DAYTONA_TARGET and from .env files.
         self._service = SnapshotService(
             SnapshotsApi(self._client._api_client), self._client._object_storage_api, account.target
         )
 
     def find(self, name: str) -> SnapshotInfo | None:
-        """Return the snapshot of this name, None if it does not exist."""
+        """Return the snapshot of this name; None if it does not exist."""
 
         def get() -> SnapshotInfo | None:
             try:
@@ -165,7 +165,7 @@ def _describe(snapshot: Snapshot) -> SnapshotInfo:
 
 
 def _image(dockerfile: str) -> Image:
-    """Return an image of this Dockerfile; the SDK reads Dockerfiles from files only."""
+    """Return an image of this Dockerfile, through a temporary file: the SDK reads Dockerfiles from files only."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "Dockerfile")
         path.write_text(dockerfile, encoding="utf-8")
@@ -184,10 +184,10 @@ def _watched(
     *,
     late: PortFault,
 ) -> T:
-    """Run `work` in a daemon thread, and pass its log lines to `on_log` in this thread.
+    """Run ``work`` in a daemon thread, and pass its log lines to ``on_log`` in this thread.
 
-    The SDK has no time-out for these requests. The SDK also starts a thread that would survive an interrupt and block
-    the program's exit; if a daemon thread starts that thread, that thread is a daemon thread too.
+    The SDK has no time-out for these requests. It also starts a log thread, which would block the program's exit after
+    an interrupt. Started by a daemon thread, the log thread is a daemon thread too.
     """
     lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     outcome: Future[T] = Future()
@@ -215,7 +215,7 @@ def _watched(
 
 @contextmanager
 def _without_traceback_of_the_log(on_log: Callable[[str], None]) -> Iterator[None]:
-    """Report a failure of the SDK's log thread in one line, without traceback: the build is not affected."""
+    """Report a failure of the SDK's log thread in one line, because it does not affect the build."""
     before = threading.excepthook
 
     def report(failed: threading.ExceptHookArgs) -> None:

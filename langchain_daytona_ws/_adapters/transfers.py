@@ -1,10 +1,10 @@
 """Stream files between this process and a sandbox, and hash uploads while they are sent.
 
-Downloads use the daemon's endpoint for one file: its answer is the content alone. In the answer for several files,
-daemon 0.190 separates them by a fixed text, which a file can contain.
+Downloads use the daemon's endpoint for one file, whose answer is the content alone. The endpoint for several files is
+not used: daemon 0.190 separates the files by a fixed text, which a file can contain.
 
-A transfer has no total time limit. It ends with an error if too few bytes move: see `Pace`; in a sync upload, if no
-bytes move for 60 seconds. After an upload, the answer may take 600 seconds.
+A transfer has no total time limit. It fails if it is too slow, see `Pace`; a sync upload fails if no bytes move for 60
+seconds. After an upload, the answer may take 600 seconds.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Write = Callable[[bytes], object]
 
 
 class Pace:
-    """The time limit of a transfer: 60 seconds, renewed each time when 64 KiB have been transferred."""
+    """The time limit of a transfer: 60 seconds, renewed after each 64 KiB."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -56,7 +56,7 @@ class Pace:
 
 
 class Upload:
-    """The body of an upload request, ``multipart/form-data``; each file is hashed while it is sent.
+    """The ``multipart/form-data`` body of an upload request. Each file is hashed while it is sent.
 
     Args:
         files: Absolute paths in the sandbox, and the content of each.
@@ -76,7 +76,7 @@ class Upload:
         self.failure: Exception | None = None  # the error of reading a content
 
     def pieces(self) -> Iterator[tuple[bytes, int]]:
-        """Yield pieces of the body with the number of content bytes in each; small pieces are joined."""
+        """Yield pieces of the body, each with its number of content bytes. Small pieces are joined."""
         joined, count = bytearray(), 0
         for piece, content_count in self._parts_of_body():
             if not joined and len(piece) == SENT_BYTES:
@@ -112,7 +112,7 @@ class Upload:
 
 
 def _head(boundary: str, number: int, path: str) -> bytes:
-    """Return the part with a path, and the head of the part with its file. The path must not have quotes."""
+    """Return the part with the path, and the header of the part with the file. The path must not contain quotes."""
     return (
         f'--{boundary}\r\nContent-Disposition: form-data; name="files[{number}].path"\r\n\r\n{path}\r\n'
         f'--{boundary}\r\nContent-Disposition: form-data; name="files[{number}].file"; filename="{path}"\r\n'
@@ -121,7 +121,6 @@ def _head(boundary: str, number: int, path: str) -> bytes:
 
 
 def _request(fs: Any, body: Upload) -> tuple[str, dict[str, str]]:
-    """Return address and headers of an upload request."""
     _, url, headers, *_ = fs._api_client._upload_files_serialize(None, None, None, None)
     own = {"Content-Type": body.content_type, "Content-Length": str(body.length)}
     return url, {**headers, **own}
@@ -149,12 +148,12 @@ def upload(
             if count and on_bytes is not None:
                 on_bytes(count)
 
-    # Each write has its own limit. The answer may take longer: a gateway may receive all files before it forwards them.
+    # The answer may take longer than a write, because a gateway may receive all files before it forwards them.
     limits = httpx.Timeout(TRANSFER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S, write=STALL_S)
     with fs._http_client.stream("POST", url, content=sent(), headers=headers, timeout=limits) as answer:
         if not answer.is_success:
             raise _refused(answer.status_code, answer.read())
-        # The status says that the files are stored; the rest is read only to keep the connection open.
+        # The status shows that the files are stored. Read the rest only to keep the connection open.
         with contextlib.suppress(httpx.HTTPError):
             answer.read()
     return body.hashes
@@ -192,7 +191,7 @@ async def aupload(
             if not answer.ok:
                 raise _refused(answer.status, await answer.content.read(MESSAGE_BYTES))
     except aiohttp.ClientError:
-        if body.failure is not None:  # aiohttp reports it as a failure of the connection
+        if body.failure is not None:  # aiohttp reports it as a failed connection
             raise body.failure from None
         raise
     return body.hashes
@@ -228,14 +227,14 @@ def _answer(fs: Any, path: str) -> Iterator[urllib3.BaseHTTPResponse]:
     try:
         yield answer
     except BaseException:
-        answer.close()  # otherwise its rest would be read as the next answer
+        answer.close()  # an open connection would deliver the unread rest as the next answer
         raise
     else:
         answer.release_conn()
 
 
 async def adownload(fs: Any, path: str, write: Write, on_bytes: OnBytes | None = None) -> None:
-    """Pass the pieces of a file to ``write``, as `download` does; ``write`` gets joined pieces, in a thread."""
+    """Download a file as `download` does. Pieces are joined, and ``write`` runs in a thread."""
     method, url, headers, *_ = fs._api_client._download_file_serialize(path, None, None, None, None)
     session = http_session_of(fs._api_client.api_client)
     limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
@@ -255,7 +254,7 @@ async def adownload(fs: Any, path: str, write: Write, on_bytes: OnBytes | None =
 async def _large_pieces(
     answer: aiohttp.ClientResponse, renew: Callable[[], None], pace: Pace
 ) -> AsyncIterator[bytes]:
-    """Join the pieces that arrive, because the start of a thread costs more than writing a small piece."""
+    """Join the pieces that arrive, because starting a thread costs more than writing a small piece."""
     joined = bytearray()
     async for piece in answer.content.iter_any():
         joined += piece
@@ -269,5 +268,5 @@ async def _large_pieces(
 
 
 def _refused(status: int, body: bytes) -> DaytonaError:
-    """Return the error of a refused transfer; the daemon's message may be missing."""
+    """Return the error of a refused transfer. ``body`` is the daemon's message, or empty."""
     return DaytonaError(f"{status}: {body[:MESSAGE_BYTES].decode('utf-8', 'replace')}", status_code=status)

@@ -1,4 +1,4 @@
-"""Send the mount specification with each request, and credentials when necessary; errors of mounting."""
+"""Send the mount specification with each request, and credentials if the sandbox lacks them. Errors of mounting."""
 
 from __future__ import annotations
 
@@ -28,12 +28,11 @@ from langchain_daytona_ws.errors import SandboxError
 # Starting mount-s3 takes about a second; mount-s3 gives up after 30 seconds.
 MOUNT_S = 45.0
 
-# If expired credentials were issued for less than this time, their short life is reported as the cause. AWS issues
-# credentials for 900 s or more.
+# A shorter life of credentials is reported as the cause of their expiry. AWS issues credentials for 900 s or more.
 SHORT_LIFE_S = 300.0
 
-# If a mount would hide files, the mounter first moves them to a directory with such a name. The mount helper of a
-# snapshot refuses to mount instead.
+# If a mount would hide files, the mounter (the program that mounts in the sandbox) first moves them to such a
+# directory. The mount helper, which is the mounter of a snapshot, refuses to mount instead.
 _FOUND = re.compile(r"/tmp/found-under-workspace-[a-z0-9_]{1,20}")  # noqa: S108 - in the sandbox
 
 _MOUNTER_MODULES = ("mount_request", "locks", "mount_credentials", "mount_check", "mounter")
@@ -71,11 +70,11 @@ class MountManager:
         self._caution = caution
         self._probe = probe
         self.margin_s = MOUNT_S
-        self.ends_at: str | None = None  # end of the credentials that the sandbox has, as text
+        self.ends_at: str | None = None  # when the sandbox's credentials expire, as text
         self.expires_at: float | None = None  # the same time in Unix seconds
-        self._life_s: float | None = None  # seconds for which the last sent credentials were issued
+        self._life_s: float | None = None  # for how many seconds the last used credentials were issued
         directory = workspace.workspace.directory
-        # The id stands for the directory, `_spec` for all settings of its mounts.
+        # `_id` identifies the directory, `_spec` all settings of its mounts.
         self._id = hashlib.sha256(directory.encode()).hexdigest()[:16]
         self._directories = [mount.directory for mount in workspace.mounts]
         self._fixed: dict[str, object] = {
@@ -94,11 +93,11 @@ class MountManager:
         self._spec = hashlib.sha256(json.dumps(self._fixed).encode()).hexdigest()[:16]
 
     async def prepare(self) -> None:
-        """Fetch credentials and check the store before a sandbox is created.
+        """Before a sandbox is created: fetch credentials, and check the store.
 
         Raises:
             CredentialsRefused: No credentials are available.
-            SandboxError: As `_check_store` raises.
+            SandboxError: As `_check_store`.
         """
         await self._credentials(SPARE_LIFE_S)
         await self._check_store()
@@ -107,8 +106,8 @@ class MountManager:
         """Refuse to mount a store on which a rename would lose files.
 
         Raises:
-            SandboxError: The store reports success for renames that it does not make, the bucket does not exist, or the
-                store's answer is not conclusive.
+            SandboxError: The store reports success for renames that it does not make, its answer is not conclusive, or
+                the bucket does not exist.
         """
         if self._probe is None:
             return
@@ -121,9 +120,9 @@ class MountManager:
     async def send(self, send: Send, request: GuestRequest) -> Answer:
         """Send a request with the mount specification, and return its answer.
 
-        The request contains the credentials only if the sandbox is not known to have them. If the sandbox reports that
-        it lacks them, the request is sent again with the credentials. If S3 refuses credentials that were delivered
-        earlier, or that expired on the way, the request is sent once more with new credentials.
+        If the credentials were delivered earlier, the request omits them. If the sandbox reports that it lacks them,
+        the request is sent again with the credentials. If S3 refuses credentials that were delivered earlier, or that
+        expired on the way, the request is sent once more with new credentials.
         """
         is_refreshed = False
         answer: Answer = {}
@@ -139,8 +138,8 @@ class MountManager:
                 return answer
             self._delivered.pop(request.sandbox_id, None)
             if is_delivered and code in ("mount_credentials", "mount_program"):
-                continue  # the sandbox no longer has what was delivered: send it again
-            # Delivered credentials may have been revoked; credentials of this request may have expired on the way.
+                continue  # the sandbox has lost the credentials or the program: send them again
+            # Credentials delivered earlier may have been revoked; those of this request may have expired on the way.
             is_old = code in (_OF_OLD_CREDENTIALS if is_delivered else ("mount_credentials", "mount_expired"))
             if not is_old or is_refreshed:
                 return answer
@@ -162,7 +161,7 @@ class MountManager:
             "directories": self._directories,
             "has_secret": not is_delivered,
             "request": json.dumps(mounts),
-            # With new credentials the mounter always runs, so send its source. Otherwise it rarely runs.
+            # The mounter always runs with new credentials, so send its source with them. Otherwise it rarely runs.
             "program": separate_program(_mounter(), with_source=not is_delivered),
         }
         # Keep the secret out of local variables: tracebacks may show them.
@@ -171,7 +170,7 @@ class MountManager:
         )
 
     def _record(self, sandbox_id: str, credentials: Credentials, answer: Answer) -> None:
-        """Record which credentials a sandbox has; add a notice if files were moved out of the workspace's directory."""
+        """Record which credentials the sandbox has. Add a notice if files were moved out of the mount's directory."""
         self._delivered[sandbox_id] = _serial(credentials)
         self.ends_at = expiry_text(credentials)
         self.expires_at = credentials.expires_at
@@ -184,11 +183,11 @@ class MountManager:
                 )
 
     def error(self, code: str, detail: str) -> SandboxError | None:
-        """Return the error for a failed mount, after which nothing ran; None if the code is not of this attachment."""
+        """Return the error for a failed mount; None if the code belongs to another attachment."""
         return self.refusal(code, detail) if code.startswith("mount_") else None
 
     def refusal(self, code: str, detail: str) -> SandboxError:
-        """Return the error for a mount that failed, or that is refused before it is tried."""
+        """Return the error for a mount that failed or was refused."""
         problem, remedy, for_model = _REFUSALS.get(code, _OTHER)
         if code == "mount_expired" and self._life_s is not None and self._life_s < SHORT_LIFE_S:
             problem, remedy = _SHORT_LIVED
@@ -212,12 +211,11 @@ class MountManager:
 
 @functools.cache
 def mounter_source(workspaces: str = "", skills: str = "") -> str:
-    """Return the source of the program that mounts workspaces as root (``_guest/mounter.py``).
+    """Return the source of the mounter (``_guest/mounter.py``), which runs as root.
 
     Args:
-        workspaces: In the mount helper of a snapshot: the only directory below which it may mount workspaces. ``""``:
-            any directory.
-        skills: In the mount helper: the only directory where it may mount skills. ``""``: any directory.
+        workspaces: The only directory below which it may mount workspaces; ``""`` for any directory.
+        skills: The only directory where it may mount skills; ``""`` for any directory.
     """
     text = joined_source(*_MOUNTER_MODULES)
     for name, value in (("WORKSPACES", workspaces), ("SKILLS", skills)):
@@ -232,7 +230,7 @@ def _mounter() -> bytes:
 
 
 def _serial(credentials: Credentials) -> str:
-    """Return a hash that identifies credentials without revealing them."""
+    """Return a hash that identifies the credentials and does not reveal them."""
     fields = [credentials.access_key_id, credentials.secret_access_key, credentials.session_token]
     return hashlib.sha256(json.dumps(fields).encode()).hexdigest()[:16]
 

@@ -1,7 +1,7 @@
 """Test whether renames on a mounted S3-compatible store would lose files.
 
-To rename a file, mount-s3 sends RenameObject. Some stores do not know this request, but report success and write an
-empty object.
+To rename a file, mount-s3 sends RenameObject. Some stores do not know this request. They report success, and write an
+empty object instead.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from urllib.parse import urlsplit
 
 from langchain_daytona_ws._core.s3.store import StoreFault, StoreFaultKind
 
-SCRATCH = ".langchain-daytona-ws-rename-"  # beginning of the names of temporary keys
+SCRATCH = ".langchain-daytona-ws-rename-"  # prefix of temporary keys
 # Pauses before the second and the third attempt, if an answer is not conclusive.
 PAUSES_S = (0.5, 1.0)
 
 _AMAZON = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
-# After these errors the mount fails too, for the same reason and with a better message, so no file is at risk.
+# With these errors the mount fails too, with a better message, so no file is at risk.
 _MOUNT_FAILS_TOO = {
     "PermanentRedirect",
     "AuthorizationHeaderMalformed",
     "IllegalLocationConstraintException",
     "SignatureDoesNotMatch",
 }
-# Errors that this machine causes, by its clock or certificates; requests of the sandbox may succeed.
+# Errors caused by this machine's clock or certificates. Requests of the sandbox may succeed.
 _OF_THIS_MACHINE = {"RequestTimeTooSkewed", "RequestExpired", "Certificate"}
-# HTTP statuses of proxies and gateways. They show nothing about the store.
+# HTTP statuses of proxies and gateways, which show nothing about the store.
 _OF_A_GATEWAY = {407, 408, 429, 502, 503, 504}
 
 LOSES_FILES = (
@@ -48,10 +48,10 @@ UNKNOWN_REMEDY = (
 
 
 class RenamePort(Protocol):
-    """The operations of the probe on keys below the workspace's prefix. All raise only StoreFault."""
+    """Requests of the probe. Keys are relative to the workspace's prefix. All methods raise only StoreFault."""
 
     async def rename(self, source: str, target: str) -> None:
-        """Send the request that mount-s3 sends to rename an object."""
+        """Send RenameObject, as mount-s3 does."""
         ...
 
     async def delete(self, key: str) -> None: ...
@@ -60,7 +60,7 @@ class RenamePort(Protocol):
 
 
 class Renames(enum.Enum):
-    """The conclusion from a store's response to a request to rename an object that does not exist."""
+    """The conclusion from a store's answer, when it was asked to rename an object that does not exist."""
 
     REFUSED = "the store refuses, so mount-s3 refuses too"
     ACCEPTED = "the store reports success and writes an empty object"
@@ -76,7 +76,7 @@ class Probed:
     Attributes:
         renames: The conclusion.
         detail: The error message of the store or of the transport; ``""`` if the store reported success.
-        left: The key of an empty object that the probe could not delete; ``""`` if nothing is left behind.
+        left: The key of an empty object that could not be deleted; ``""`` if there is none.
     """
 
     renames: Renames
@@ -85,19 +85,20 @@ class Probed:
 
 
 def needs_probe(endpoint: str | None) -> bool:
-    """Return whether a store must be probed. Amazon S3 is safe: it answers 501 or, for directory buckets, renames."""
+    """Return False for Amazon S3, which is safe: it answers 501 or, in directory buckets, renames the object."""
     host = "" if endpoint is None else (urlsplit(endpoint).hostname or "")
     return endpoint is not None and not host.endswith(_AMAZON)
 
 
 async def probe_renames(store: RenamePort, name: str) -> Probed:
-    """Ask a store to rename an object that does not exist, draw the conclusion, and delete an object that it wrote.
+    """Ask a store to rename an object that does not exist, and return the conclusion.
 
-    A safe store refuses: it does not implement the request (501), or does not find the object (404).
+    A safe store refuses: it does not implement the request (501), or does not find the object (404). An object that an
+    unsafe store wrote is deleted.
 
     Args:
         store: The bucket.
-        name: Random suffix of the two keys, which are below the workspace's prefix.
+        name: Random suffix of the two keys.
     """
     target = f"{SCRATCH}{name}"
     for pause_s in (*PAUSES_S, None):
@@ -112,12 +113,12 @@ async def probe_renames(store: RenamePort, name: str) -> Probed:
             break
         await store.sleep(pause_s)
     if probed.renames in (Renames.ACCEPTED, Renames.UNKNOWN) and maybe_written:
-        return replace(probed, left=await _deleted(store, target))
+        return replace(probed, left=await _left_after_delete(store, target))
     return probed
 
 
-async def _deleted(store: RenamePort, key: str) -> str:
-    """Delete the object that the store wrote; return its key if the deletion failed, otherwise ``""``."""
+async def _left_after_delete(store: RenamePort, key: str) -> str:
+    """Delete an object. Return its key if the deletion failed, otherwise ``""``."""
     try:
         await store.delete(key)
     except StoreFault:
@@ -130,7 +131,7 @@ def _judged(fault: StoreFault) -> Renames:
         return Renames.NO_BUCKET
     if fault.code in _OF_THIS_MACHINE:
         return Renames.UNKNOWN
-    # Only the credentials were refused. With another policy, the store might accept the rename: this is not REFUSED.
+    # A store that refuses these credentials might accept the rename with another policy, so this is not REFUSED.
     if fault.code in _MOUNT_FAILS_TOO or fault.kind in (StoreFaultKind.EXPIRED, StoreFaultKind.DENIED):
         return Renames.NOT_ASKED
     if fault.kind is StoreFaultKind.PASSING or fault.status in _OF_A_GATEWAY:

@@ -12,15 +12,15 @@ from langchain_daytona_ws._core.sandbox.remedies import BY_KIND, MESSAGES
 from langchain_daytona_ws.config import SandboxOptions
 from langchain_daytona_ws.errors import ConfigError, ProvisionError
 
-# The release that this package was developed with; the mount-s3 of the local server imitates this release.
+# The release that this package was developed with. The local server imitates it.
 MOUNT_S3_VERSION = "1.24.0"
 RELEASES = "https://s3.amazonaws.com/mountpoint-s3-release"
-# The primary keys that sign Mountpoint's packages, the newer key first (Amazon S3 User Guide, "Verifying
-# the signature of the Mountpoint for Amazon S3 package").
+# The primary keys that sign Mountpoint's packages, the newer key first (Amazon S3 User Guide, "Verifying the signature
+# of the Mountpoint for Amazon S3 package").
 RELEASE_KEYS = ("8AEFE705EBE329C0948C75A66F1C3B3AEF4B030B", "673FE4061506BB469A0EF857BE397A52B086DA5A")
 
-# Names of images and snapshots that the control plane accepts. An image name is written to the Dockerfile, so it must
-# not contain white space.
+# Names of images and snapshots that Daytona accepts. An image name must not contain white space, because it is written
+# to the Dockerfile.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/@-]{0,254}", re.ASCII)
 _VERSION = re.compile(r"\d{1,4}\.\d{1,4}\.\d{1,4}", re.ASCII)
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}", re.ASCII)
@@ -40,12 +40,11 @@ class Recipe:
     Args:
         base_image: A Debian or Ubuntu image with bash, Node and Python 3.8 or newer.
         mount_s3_version: A release of Mountpoint for Amazon S3.
-        user: The account that runs commands in the sandbox. If the base image does not have the account, it is created.
-            The account can mount workspaces and skills, and can do nothing else as root. If the user is ``root``,
-            commands can read the credentials.
-        workspace_root: The directory below which the account may mount workspaces. Not used if the user is
-            ``root``.
-        skills_mount_path: The directory where the account may mount skills. Not used if the user is ``root``.
+        user: The account that runs commands in the sandbox. If the base image lacks the account, it is created. As
+            root, the account can mount workspaces and skills, and do nothing else. If the user is ``root``, commands
+            can read the credentials.
+        workspace_root: The directory below which the account may mount workspaces. Not used for ``root``.
+        skills_mount_path: The directory where the account may mount skills. Not used for ``root``.
 
     Raises:
         ConfigError: A value is invalid, or the two directories overlap.
@@ -81,7 +80,7 @@ class Recipe:
             )
 
     def dockerfile(self) -> str:
-        """Return the Dockerfile. It needs no build context, and no newer Dockerfile syntax than version 1."""
+        """Return the Dockerfile, in syntax version 1. It needs no build context."""
         parts = [
             f"FROM {self.base_image}\nUSER root",
             _CHECKS,
@@ -101,11 +100,7 @@ class Recipe:
 
 
 def checked_name(name: str) -> str:
-    """Return a snapshot's name unchanged if it is valid.
-
-    Raises:
-        ConfigError: Daytona does not accept the name.
-    """
+    """Return a snapshot's name unchanged; raise ConfigError if Daytona does not accept it."""
     if not _NAME.fullmatch(name):
         raise _setting_error(
             f"the snapshot name {name!r} is not possible; use letters, digits and _ . : / @ -, such as fuse-s3"

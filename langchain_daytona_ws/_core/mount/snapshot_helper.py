@@ -1,6 +1,7 @@
 """The part of the snapshot's Dockerfile for the mount helper.
 
-The mount helper is the only program that the unprivileged account of the sandbox may run as root. It mounts workspaces.
+The mount helper mounts workspaces and skills. It is the only program that the sandbox's unprivileged account may run as
+root.
 """
 
 from __future__ import annotations
@@ -17,10 +18,7 @@ SUDOERS = "/etc/sudoers.d/langchain-daytona-ws"
 
 
 def account(user: str) -> str:
-    """Return the RUN instruction that creates the account.
-
-    The instruction also removes the account from groups that can become root, and locks root's password.
-    """
+    """Return the RUN instruction that creates the account without other ways to become root than the helper."""
     return _ACCOUNT.replace("@user@", user)
 
 
@@ -31,8 +29,8 @@ def helper(user: str, workspaces: str, skills: str) -> str:
 
     Args:
         user: The account.
-        workspaces: The directory below which the helper mounts workspaces.
-        skills: The directory where the helper mounts skills.
+        workspaces: The directory below which the helper may mount workspaces.
+        skills: The directory where the helper may mount skills.
     """
     steps = _HELPER
     for name, text in (

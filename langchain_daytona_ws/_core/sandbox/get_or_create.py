@@ -1,8 +1,7 @@
 """Get the persistent sandbox of a workspace: find and start it, or create it.
 
-The workspace determines the name of its sandbox, and the name is unique in the organization (Daytona API: a second
-create answers 409). If several sessions create the sandbox at the same time, one succeeds, and the other sessions use
-the sandbox that it has created.
+The workspace determines the name of its sandbox. The name is unique in the organization (Daytona API: a second create
+answers 409). If several sessions create the sandbox at the same time, one succeeds, and all use its sandbox.
 """
 
 from __future__ import annotations
@@ -22,14 +21,15 @@ from langchain_daytona_ws.errors import ProvisionError
 logger = logging.getLogger("langchain_daytona_ws")
 
 WITHIN_S = 300.0
-# Pauses before a create is repeated, or before the sandbox of another session is checked again.
+# Pauses before a request is repeated.
 FIRST_PAUSE_S = 0.3
 LONGEST_PAUSE_S = 5.0
 
 _DELETING = {"destroyed", "destroying"}
 _SLEEPING = {"stopped", "paused", "archived"}
 _FAILED = {"error", "build_failed"}
-# Most refused changes are in progress already, so they are tried again later. For these causes, waiting does not help.
+# A refused change is tried again later, because it is usually in progress already. For these causes, waiting does not
+# help.
 _PERMANENT = {"quota", "organization_suspended", "api_key_expired"}
 
 RESTARTED_NOTICE = (
@@ -50,7 +50,7 @@ class Acquired(NamedTuple):
     """A started sandbox."""
 
     info: SandboxInfo
-    created: bool = False  # whether this call created it
+    created: bool = False  # True if this call created the sandbox
     notice: str | None = None  # text for the next result, such as "the machine was restarted"
 
 
@@ -63,10 +63,10 @@ async def get_or_create(port: SandboxPort, spec: SandboxSpec, *, reached_before:
         reached_before: As in `lifecycle.provision`.
 
     Raises:
-        ProvisionError: Daytona refused a request or could not be reached; the new sandbox did not start
-            (``create_failed``); or a sandbox of this name was not created by this package for this workspace
-            (``name_taken``), was created with another configuration (``config_changed``), or did not leave its state
-            in time (``stuck``).
+        ProvisionError: Daytona refused a request or could not be reached. Other codes: ``create_failed``: the new
+            sandbox did not start. ``stuck``: the sandbox did not leave its state in time. ``name_taken``: the name
+            belongs to a sandbox that this package did not create for this workspace. ``config_changed``: the sandbox
+            was created with another configuration.
     """
     search = _Search(port, spec, reached=reached_before)
     while True:
@@ -75,7 +75,7 @@ async def get_or_create(port: SandboxPort, spec: SandboxSpec, *, reached_before:
             made = await search.create()
             if made is not None and made.state == "started":
                 return Acquired(made, created=True, notice=search.notice)
-            continue  # this session or another one is creating it
+            continue  # the sandbox is not started yet, or must be searched again
         if found.state in _DELETING:
             await search.pause(found)  # the name is free when the deletion is complete
             continue
@@ -97,8 +97,7 @@ async def find(port: SandboxPort, spec: SandboxSpec) -> SandboxInfo | None:
     Return None if there is no sandbox, or if the sandbox is being deleted.
 
     Raises:
-        ProvisionError: Daytona refused the request or could not be reached, or the sandbox of this name was not created
-            by this package for this workspace (``name_taken``).
+        ProvisionError: Daytona refused the request or could not be reached; or ``name_taken``, as in `get_or_create`.
     """
     found = await _Search(port, spec).get()
     if found is None or found.state in _DELETING:
@@ -110,11 +109,7 @@ async def find(port: SandboxPort, spec: SandboxSpec) -> SandboxInfo | None:
 
 
 def check_ours(found: SandboxInfo, spec: SandboxSpec) -> None:
-    """Refuse a sandbox that this package did not create for this workspace with this configuration.
-
-    Raises:
-        ProvisionError: ``code="name_taken"`` or ``code="config_changed"``.
-    """
+    """Raise ``name_taken`` or ``config_changed`` (see `get_or_create`) if the session must not use the sandbox."""
     if not _is_ours(found, spec):
         raise ProvisionError(
             f"A sandbox named {found.name} ({found.id}) exists but was not created by this package for this workspace "
@@ -150,8 +145,8 @@ class _Search:
 
     def __init__(self, port: SandboxPort, spec: SandboxSpec, *, reached: bool = True) -> None:
         self.notice: str | None = None
-        self.created = ""  # id of the sandbox that this search created; "" if it created no sandbox
-        self._tried: set[str] = set()  # changes that were requested; before repeating a change, wait
+        self.created = ""  # id of the sandbox that this search created, or ""
+        self._tried: set[str] = set()  # requested changes: wait before one is repeated
         self._port = port
         self._spec = spec
         self._began = port.now()
@@ -159,7 +154,7 @@ class _Search:
         self._pause_s = FIRST_PAUSE_S
 
     async def get(self) -> SandboxInfo | None:
-        """Return the sandbox of this name; None if there is no sandbox. After a passing fault, wait and try again."""
+        """Return the sandbox of this name; None if there is none. After a passing fault, wait and try again."""
         while True:
             try:
                 return await self._port.get(self._spec.name)
@@ -169,9 +164,10 @@ class _Search:
                 await self.pause(None, fault)
 
     async def create(self) -> SandboxInfo | None:
-        """Create the sandbox and return it; return None to search for it again.
+        """Create the sandbox and return it.
 
-        None means that the name is taken, that the answer was lost, or that the create may succeed later.
+        Return None to search for the sandbox again: the name is taken, the answer was lost, or the create may succeed
+        later.
         """
         try:
             made = await self._port.create(self._spec, timeout_s=lifecycle.CREATE_CALL_S)
@@ -182,14 +178,14 @@ class _Search:
                     raise create_error(fault, nothing_created=True) from None
                 await self.pause(None, fault)
             elif self._again("taken"):
-                # A sandbox of this name exists, but the search has not found it yet: wait.
+                # A sandbox of this name exists, but was not found: wait.
                 await self.pause(None, fault)
             return None
         self.created = made.id
         return made
 
     async def _delete_failed(self) -> None:
-        """Delete the failed sandbox that a refused create left behind: Daytona auto-deletes only stopped sandboxes."""
+        """Delete a failed sandbox that a refused create left behind. Daytona auto-deletes only stopped sandboxes."""
         try:
             left = await self._port.get(self._spec.name)
         except PortFault as fault:
@@ -199,10 +195,10 @@ class _Search:
             await lifecycle.discard_quietly(self._port, left.id)
 
     async def update_labels(self, found: SandboxInfo) -> None:
-        """Add the labels of the configuration to an existing sandbox; a failure is logged.
+        """Add the labels of the configuration to an existing sandbox; log a failure.
 
-        Daytona can only replace all labels, and without a condition. If two sessions add labels at the same time, one
-        session may remove the labels of the other session.
+        Daytona can only replace all labels, and without a condition. If two sessions add labels at the same time, the
+        labels of one may be lost.
         """
         if found.id == self.created or self._spec.labels.items() <= found.labels.items():
             return
@@ -221,8 +217,8 @@ class _Search:
         """Recover a failed sandbox once if Daytona can; otherwise delete it, so that a new sandbox replaces it.
 
         Raises:
-            ProvisionError: This search created the failed sandbox, so a new sandbox would probably fail too; or Daytona
-                refused the change for good.
+            ProvisionError: Daytona refused the change for good; or this search created the failed sandbox, so that
+                another new sandbox would probably fail too.
         """
         if found.recoverable and not self._again(f"recover {found.id}"):
             if await self._changed(
@@ -242,13 +238,13 @@ class _Search:
             self.notice = REPLACED_NOTICE
 
     def _again(self, change: str) -> bool:
-        """Record that a change is requested; return whether it was requested before."""
+        """Record that a change is requested. Return True if it was requested before."""
         again = change in self._tried
         self._tried.add(change)
         return again
 
     async def _changed(self, found: SandboxInfo, change: Callable[[], Awaitable[None]]) -> bool:
-        """Request a state change; return True. If it is refused for now or the answer is lost, wait; return False."""
+        """Request a state change. Return False, after a pause, if it is refused for now or the answer is lost."""
         try:
             await change()
         except PortFault as fault:

@@ -17,7 +17,7 @@ logger = logging.getLogger("langchain_daytona_ws")
 
 CREATE_CALL_S = 60.0
 RETRY_CREATE_S = 45.0
-# Limit of the retries while Daytona has never answered this session: the address is probably wrong.
+# Limit of the retries if Daytona has never answered this session: then the address is probably wrong.
 FIRST_REACH_S = 5.0
 START_WITHIN_S = 120.0
 STOP_WITHIN_S = 60.0
@@ -56,13 +56,13 @@ async def provision(
         port: The API.
         spec: The sandbox to create.
         organization_id: The organization that the sandbox must belong to; None for any organization.
-        on_left: Called with the name of the sandbox if the sandbox may still exist, because it could not be deleted.
-        reached_before: Whether Daytona has answered this session before. If not, a failed connection is retried for 5
+        on_left: Called with the sandbox's name if the sandbox could not be deleted and may still exist.
+        reached_before: False if Daytona has never answered this session: then a failed connection is retried for 5
             seconds only.
 
     Raises:
-        ProvisionError: No sandbox was created or started, or it is in another organization; ``code`` names the cause,
-            and the message a remedy.
+        ProvisionError: No sandbox was created or started, or it is in another organization. ``code`` names the cause,
+            the message a remedy.
     """
     try:
         info = await _create(port, spec, reached=reached_before)
@@ -81,11 +81,7 @@ async def provision(
 async def check_organization(
     port: SandboxPort, info: SandboxInfo, organization_id: str | None, *, made_here: bool
 ) -> None:
-    """Refuse a sandbox that is not in the configured organization; delete it if ``made_here`` is true.
-
-    Raises:
-        ProvisionError: ``code="organization_mismatch"``.
-    """
+    """Raise ``organization_mismatch`` if a sandbox is in another organization. If it was ``made_here``, delete it."""
     if organization_id is None or info.organization_id == organization_id:
         return
     if made_here:
@@ -113,7 +109,7 @@ async def _create(port: SandboxPort, spec: SandboxSpec, *, reached: bool) -> San
             if found is not None:
                 return found
         elif not last.passing and not re.search(NO_RUNNER, last.message):
-            # Without an HTTP status, the SDK itself gave up, for example because the new sandbox is in an error state.
+            # Without an HTTP status, the SDK gave up itself, for example because the new sandbox is in an error state.
             maybe_created |= last.status is None and last.kind is FaultKind.REFUSED
             raise create_error(last, nothing_created=not maybe_created)
         reached |= last.kind is not FaultKind.NOT_SENT
@@ -125,7 +121,7 @@ async def _create(port: SandboxPort, spec: SandboxSpec, *, reached: bool) -> San
 
 
 async def _find(port: SandboxPort, name: str) -> SandboxInfo | None:
-    """Return a sandbox; None if it does not exist, or after a passing fault. All callers try again after None."""
+    """Return a sandbox; None if it does not exist, or after a passing fault. After None, all callers try again."""
     try:
         return await port.get(name)
     except PortFault as fault:
@@ -155,7 +151,6 @@ async def _wait_until_started(port: SandboxPort, info: SandboxInfo) -> SandboxIn
 
 
 def failed_to_start(found: SandboxInfo) -> ProvisionError:
-    """Return the error for a new sandbox that did not start."""
     return ProvisionError(
         f"The new sandbox {found.id} went to state {found.state!r} instead of started. It was deleted. Try "
         "again, and check the snapshot or image if it happens again.",
@@ -177,7 +172,7 @@ class SandboxRecord(Protocol):
 
     @property
     def starts(self) -> int:
-        """Number of known starts of the sandbox. Read it before a request; pass it to `record_restart` afterwards."""
+        """Number of known starts. Read it before a request, and pass it to `record_restart` afterwards."""
         ...
 
     def record_loss(self, info: SandboxInfo) -> None:
@@ -187,11 +182,11 @@ class SandboxRecord(Protocol):
         """Record that the sandbox still exists, but cannot be used."""
 
     def record_restart(self, since: int) -> None:
-        """Record a restart. Ignore it if ``starts`` is no longer ``since``: another call has recorded it."""
+        """Record a restart if ``starts`` is still ``since``; otherwise another call has recorded it already."""
 
 
 class Revival(enum.Enum):
-    """The state of a sandbox that did not answer, as far as the control plane knows."""
+    """The state of a sandbox that did not answer, according to the control plane (Daytona's central API)."""
 
     READY = "it is started"
     RESTARTED = "it was stopped, and has been started, here or by another session"
@@ -205,7 +200,7 @@ async def revive(port: SandboxPort, info: SandboxInfo, *, starts: bool = True) -
     Args:
         port: The API.
         info: The sandbox.
-        starts: False to start no sandbox: for a stopped sandbox, the result is then `Revival.UNUSABLE`.
+        starts: False to return `Revival.UNUSABLE` for a stopped sandbox, instead of starting it.
 
     Raises:
         SandboxUnavailable: The control plane returned no state, or a state change did not end in time.
@@ -246,15 +241,11 @@ async def revive(port: SandboxPort, info: SandboxInfo, *, starts: bool = True) -
 
 
 async def restart(port: SandboxPort, info: SandboxInfo) -> Revival:
-    """Stop a sandbox that is started but does not answer, and start it again. Its disk is kept.
-
-    Raises:
-        SandboxUnavailable: The control plane returned no state, or a state change did not end in time.
-    """
+    """Stop a sandbox that is started but does not answer, then call `revive` to start it. Its disk is kept."""
     try:
         await port.stop(info.id, timeout_s=STOP_WITHIN_S)
     except PortFault as fault:
-        # Another session may be restarting it at the same time. `revive` waits for the end of the restart.
+        # Another session may be restarting the sandbox. `revive` waits for the end of the restart.
         logger.warning("could not stop sandbox %s, which does not answer: %s", info.id, fault)
     return await revive(port, info)
 
@@ -269,12 +260,7 @@ async def answers(port: SandboxPort, info: SandboxInfo) -> bool:
 
 
 async def discard(port: SandboxPort, id_or_name: str, *, within_s: float = DELETE_WITHIN_S) -> None:
-    """Delete a sandbox, with retries. Return without an error if the sandbox is gone already.
-
-    Args:
-        port: The API.
-        id_or_name: The sandbox.
-        within_s: Seconds for which a request is repeated after a passing fault.
+    """Delete a sandbox if it still exists. After a passing fault, repeat the request for ``within_s`` seconds.
 
     Raises:
         SandboxUnavailable: Daytona refused the deletion, or the sandbox could not be deleted in this time.
@@ -284,7 +270,7 @@ async def discard(port: SandboxPort, id_or_name: str, *, within_s: float = DELET
         try:
             return await port.delete(id_or_name)
         except PortFault as fault:
-            # During a state change, Daytona refuses the deletion with 409: send it again.
+            # During a state change, Daytona refuses the deletion with 409: repeat it.
             if not fault.passing or port.now() >= until:
                 raise not_deleted(id_or_name, fault.message) from fault
             wait_s = max(pause_s, fault.retry_after_s or 0.0)
@@ -293,7 +279,6 @@ async def discard(port: SandboxPort, id_or_name: str, *, within_s: float = DELET
 
 
 def not_deleted(sandbox_id: str, cause: str) -> SandboxUnavailable:
-    """Return the error for a failed deletion. The message explains when Daytona deletes the sandbox by itself."""
     return SandboxUnavailable(
         f"The sandbox {sandbox_id} could not be deleted: {cause}. Close the session again, or delete it in the "
         "Daytona dashboard; an ephemeral one is deleted by itself after 15 minutes without a request.",
@@ -306,7 +291,7 @@ def not_deleted(sandbox_id: str, cause: str) -> SandboxUnavailable:
 
 
 async def discard_quietly(port: SandboxPort, id_or_name: str) -> None:
-    """Delete a sandbox; log a failure instead of raising it, because the caller is raising another error."""
+    """Delete a sandbox. Log a failure instead of raising it, because the caller already raises an error."""
     try:
         await discard(port, id_or_name)
     except SandboxUnavailable as error:
@@ -316,7 +301,7 @@ async def discard_quietly(port: SandboxPort, id_or_name: str) -> None:
 async def sweep(port: SandboxPort, name: str, on_left: Callable[[str], object]) -> None:
     """Delete the sandbox of a failed or aborted create, which may still appear.
 
-    ``on_left`` is called with the name if the sandbox may still exist at the end.
+    Call ``on_left`` with the name if the sandbox may still exist at the end.
     """
     was_checked = False
     for pause_s in LINGER_S:

@@ -17,11 +17,11 @@ logger = logging.getLogger("langchain_daytona_ws")
 
 
 def network_rules(config: SandboxConfig) -> NetworkRules | None:
-    """Return Daytona's rules for the network setting; None without the setting, for the organization's default.
+    """Return Daytona's rules for the network setting. None if it is not set: then the organization's default applies.
 
     Raises:
-        ConfigError: The mode is ``restricted``, and only domains are listed, but domains are not enforced. Without this
-            error an empty list of ranges would be sent, which the API may treat as "no restriction".
+        ConfigError: The mode is ``restricted`` and lists only domains, which are not enforced. The rules would then be
+            an empty list of ranges, which the API may treat as "no restriction".
     """
     network = config.network
     if network is None:
@@ -45,7 +45,7 @@ def network_rules(config: SandboxConfig) -> NetworkRules | None:
 
 
 def warn_of_network(config: SandboxConfig, workspace: S3Workspace | None) -> None:
-    """Log that listed domains are ignored, and that the network setting may block S3; called once per session."""
+    """Log a warning if listed domains are ignored, or if the network setting may block S3."""
     network = config.network
     if network is None:
         return
@@ -59,10 +59,7 @@ def warn_of_network(config: SandboxConfig, workspace: S3Workspace | None) -> Non
 
 
 def caution_of(config: SandboxConfig, workspace: S3Workspace) -> str:
-    """Return a warning that the network setting may block S3 in the sandbox.
-
-    Return ``""`` if there is no network setting, or if it allows all access.
-    """
+    """Return a warning that the network setting may block S3 in the sandbox; ``""`` if all access is allowed."""
     if config.network is None or config.network.mode == "allow-all":
         return ""
     bucket, region = workspace.workspace.bucket, workspace.region

@@ -10,7 +10,8 @@ from langchain_daytona_ws._core.sandbox import lifecycle
 from langchain_daytona_ws._core.sandbox.remedies import remedy_for
 from langchain_daytona_ws.errors import CommandRefused, SandboxError, SandboxUnavailable
 
-# Daytona makes links for these ports only (its documentation). It may use other ports itself: 22222 is a web terminal.
+# Daytona makes links for these ports only (Daytona's documentation). It may use other ports itself: 22222 is its web
+# terminal.
 PORTS = range(3000, 10_000)
 EXPIRES_S = 3600
 EXPIRES_MAX_S = 24 * 3600  # assumed: Daytona's limit
@@ -25,7 +26,7 @@ class PreviewUrl:
     Attributes:
         url: The link, which contains a secret token. The ``repr`` of this object does not show it.
         port: The port in the sandbox.
-        expires_at: Time at which the link expires, in Unix seconds on the host's clock.
+        expires_at: When the link expires, in Unix seconds on the host's clock.
         sandbox_id: The sandbox.
     """
 
@@ -36,7 +37,7 @@ class PreviewUrl:
 
 
 def check_preview(port: int, expires_s: float) -> None:
-    """Refuse an invalid port or time before any request or approval.
+    """Check the arguments before any request or approval.
 
     Raises:
         CommandRefused: The port is not from 3000 to 9999, or the time is not a whole number from 1 to 86,400.
@@ -71,10 +72,10 @@ async def preview_url(
     Args:
         api: The API.
         sandbox: The state of the session's sandbox.
-        acquire: Returns the sandbox; starts a persistent sandbox first if it is stopped.
+        acquire: Returns the sandbox. If a persistent sandbox is stopped, starts it first.
         port: The port.
         expires_s: Seconds after which the link expires, a whole number.
-        may_exist: Whether a sandbox may exist already. If False, the call is refused: no server can be running.
+        may_exist: False if the sandbox cannot exist yet. Then the call is refused, because no server can be running.
         now: Returns the Unix time in seconds.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Summaries of an account's sandboxes; select the unused sandboxes; delete a sandbox and wait until it is gone."""
+"""List an account's sandboxes, select the unused ones, and delete a sandbox until it is gone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _AGE = re.compile(r"(\d{1,6})([smhdw])", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class SandboxSummary:
-    """A sandbox of a listing. Times (``_at``) are Unix seconds (Daytona API); None means that a value is not known."""
+    """A sandbox of a listing. Times (``_at``) are Unix seconds. None: the value is not known."""
 
     id: str
     name: str
@@ -38,32 +38,30 @@ class SandboxSummary:
 
     @property
     def is_ours(self) -> bool:
-        """Whether this package created the sandbox."""
         return self.labels.get("managed-by") == MANAGED_BY
 
     @property
     def own_labels(self) -> dict[str, str]:
-        """The labels that come from ``options.labels``: all except this package's and the SDK's own labels."""
+        """The labels that come from ``options.labels``, not from this package or the SDK."""
         return {name: value for name, value in self.labels.items() if name not in RESERVED_LABELS}
 
     @property
     def is_kept(self) -> bool:
-        """Whether a session has kept this ephemeral sandbox at its end, because some files are not in S3."""
+        """True for an ephemeral sandbox that its session kept at the end, because some files are not in S3."""
         return self.labels.get("lifetime") == "ephemeral" and self.auto_delete_minutes != 0
 
     @property
     def used_at(self) -> float | None:
-        """Time of the last known use."""
         return self.last_activity_at if self.last_activity_at is not None else self.created_at
 
 
 def ours(namespace: str | None) -> dict[str, str]:
-    """Return the labels by which this package's sandboxes are found: of one namespace, or (None) of all namespaces."""
+    """Return the labels by which this package's sandboxes are found. ``namespace=None``: in all namespaces."""
     return {"managed-by": MANAGED_BY} | ({} if namespace is None else {"namespace": namespace})
 
 
 def age_s(text: str) -> int | None:
-    """Return the seconds in an age such as ``7d``, a number and one of s, m, h, d and w; None for any other text."""
+    """Return an age such as ``7d`` in seconds (units: s, m, h, d and w); None for any other text."""
     found = _AGE.fullmatch(text)
     return int(found[1]) * _UNITS_S[found[2]] if found else None
 
@@ -71,10 +69,9 @@ def age_s(text: str) -> int | None:
 def prunable(sandboxes: Iterable[SandboxSummary], *, now: float, older_than_s: float) -> list[SandboxSummary]:
     """Return the sandboxes of this package that have not been used for more than ``older_than_s`` seconds.
 
-    A sandbox that is being deleted, or whose last use is not known, is not returned.
-
-    A running sandbox is returned only if it has also been unused for longer than its auto-stop interval. A background
-    job may still run in it: a job does not count as use, but raises this interval.
+    Sandboxes that are being deleted, or whose last use is not known, are omitted. A running sandbox is omitted within
+    its auto-stop interval, because a background job may run in it. A job does not count as use, but raises this
+    interval.
     """
     return [sandbox for sandbox in sandboxes if _is_old(sandbox, now, older_than_s)]
 
@@ -91,8 +88,7 @@ async def remove(port: SandboxPort, sandbox_id: str) -> None:
     """Delete a sandbox, and wait until it is gone.
 
     Raises:
-        SandboxUnavailable: The sandbox could not be deleted, or Daytona has not confirmed a minute later that it is
-            gone.
+        SandboxUnavailable: The sandbox could not be deleted, or is not gone a minute later.
     """
     await discard(port, sandbox_id)
     until, last_state = port.now() + DELETE_WITHIN_S, "its state could not be read"

@@ -58,11 +58,9 @@ def remedy_for(fault: PortFault, otherwise: str = "refused") -> tuple[str, str]:
 
 
 def create_error(fault: PortFault, *, nothing_created: bool) -> ProvisionError:
-    """Return the error for a failed request while a sandbox is created, found or started, with its remedy.
+    """Return the error, with its remedy, for a failed request to create, find or start a sandbox.
 
-    Args:
-        fault: The failure.
-        nothing_created: Whether it is certain that no sandbox was created.
+    ``nothing_created`` is True only if it is certain that no sandbox was created.
     """
     code, remedy = remedy_for(fault, "create_refused")
     return ProvisionError(

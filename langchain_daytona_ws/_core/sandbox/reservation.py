@@ -1,4 +1,4 @@
-"""The name, labels and lifetime of a workspace's sandbox. A persistent sandbox has the same name on every host."""
+"""The name, labels and lifetime of a workspace's sandbox."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from langchain_daytona_ws._core.s3.workspace import S3Workspace
 
 MANAGED_BY = "langchain-daytona-ws"
-# An ephemeral sandbox belongs to one session. Daytona stops it after this time without requests, and then deletes it at
-# once (auto-delete 0).
+# Daytona stops an ephemeral sandbox (of one session) after this time without requests, and then deletes it at once
+# (auto-delete 0).
 EPHEMERAL_STOP_MINUTES = 15
 # Daytona destroys an ephemeral sandbox at this age, in any state (Daytona API, ttlMinutes).
 EPHEMERAL_TTL_MINUTES = 24 * 60
-# Label of a sandbox whose workspace is synchronised with S3. Its value is a hash of location in S3 and directory.
+# Label of a sandbox with a synchronised workspace. The value is a hash of the location in S3 and the directory.
 SYNC_LABEL = "sync-location"
 
 
@@ -28,8 +28,8 @@ def sandbox_name(namespace: str, *identity: str) -> str:
     """Return the name of a workspace's persistent sandbox: DNS-safe, at most 63 characters, the same on every host.
 
     Args:
-        namespace: The workspace's name. The sandbox's name contains part of it.
-        identity: Bucket, endpoint and prefix, which distinguish workspaces of the same name.
+        namespace: The workspace's name, of which the sandbox's name contains a part.
+        identity: What else distinguishes workspaces: bucket, endpoint and prefix.
     """
     return _name(namespace, _hash(json.dumps([namespace, *identity])))
 
@@ -40,11 +40,11 @@ def _name(namespace: str, end: str) -> str:
 
 
 def config_hash(config: SandboxConfig, *location: str) -> str:
-    """Return a hash of the settings that cannot change in an existing sandbox. It depends on no secret.
+    """Return a hash of the settings that cannot change in an existing sandbox. The hash depends on no secret.
 
     Args:
         config: The configuration. envVars, labels, hooks and the account are not part of the hash.
-        location: The location of the workspace's files, and the mode in which commands access them.
+        location: The location of the workspace's files, and how commands access them.
     """
     options = config.options
     image = options.image
@@ -77,8 +77,7 @@ def specification(
         config: The configuration.
         namespace: The workspace's name.
         workspace: The S3 workspace; None if files are on the sandbox's own disk.
-        unique: Suffix that makes the name of an ephemeral sandbox unique. The name of a persistent sandbox depends only
-            on the workspace.
+        unique: Suffix that makes the name of an ephemeral sandbox unique. Not used for a persistent sandbox.
     """
     options, keep = config.options, config.persistent
     location = _location(config, workspace)
@@ -121,16 +120,13 @@ def _resources(options: SandboxOptions) -> Resources | None:
 
 
 def sync_location(workspace: S3Workspace) -> str:
-    """Return the value of the label `SYNC_LABEL`.
-
-    `release` and `recover` push only from a sandbox whose label has this value.
-    """
+    """Return the value of `SYNC_LABEL`. `release` and `recover` push only from a sandbox with this value."""
     where = workspace.workspace
     return _hash(json.dumps([workspace.endpoint, where.bucket, where.prefix, where.directory]))
 
 
 def _location(config: SandboxConfig, workspace: S3Workspace | None) -> tuple[str, ...]:
-    """Return the bucket and endpoint of an S3 workspace, and the configured prefix if it is not the default."""
+    """Return bucket and endpoint of an S3 workspace, and the configured prefix if it is not the default."""
     if workspace is None:
         return ()
     prefix, default = config.options.workspace_prefix, SandboxOptions.model_fields["workspace_prefix"].default
@@ -145,17 +141,17 @@ def _persistent(spec: SandboxSpec, config: SandboxConfig) -> SandboxSpec:
     """Return a specification with the intervals of a persistent sandbox, in whole minutes (Daytona API).
 
     The sandbox is never archived, because archived sandboxes are never auto-deleted. A stopped sandbox is deleted after
-    ``maxLifetimeSeconds``, or its default. Only if the configuration sets this key, the sandbox is also destroyed at
-    this age, in any state.
+    ``maxLifetimeSeconds`` or its default. If the configuration sets this key, the sandbox is also destroyed at that
+    age, in any state.
     """
     given = config.lifecycle or LifecycleConfig()
-    hard = "max_lifetime_seconds" in given.model_fields_set
+    is_age_limited = "max_lifetime_seconds" in given.model_fields_set
     return replace(
         spec,
         auto_stop_minutes=_minutes(given.idle_timeout_seconds),
         auto_archive_minutes=0,
         auto_delete_minutes=_minutes(given.max_lifetime_seconds),
-        ttl_minutes=_minutes(given.max_lifetime_seconds) if hard else None,
+        ttl_minutes=_minutes(given.max_lifetime_seconds) if is_age_limited else None,
     )
 
 

@@ -1,7 +1,7 @@
 """Transfers through the sandbox.
 
-Downloads: one call to the guest lists the files. Small files are joined: the guest writes many of them to one file (a
-pack), which Daytona's daemon serves. Large files are downloaded one by one.
+Downloads: the guest, this package's program in the sandbox, lists the files. Large files are downloaded one by one from
+Daytona's daemon. Small files are joined: the guest writes many of them to one file (a pack), which is downloaded.
 
 Uploads: the daemon writes the files of one request to the sandbox's own disk. A second request, to the guest, renames
 them to their final names, or copies them to a mount.
@@ -46,7 +46,7 @@ PACK_BYTES = 8 << 20  # maximum size of a pack of several files; the host keeps 
 PACK_FILES = 500  # maximum number of files in a pack
 GROUP_BYTES = 64 << 20  # maximum size of one upload request with several files
 GROUP_FILES = 250  # maximum number of files in one upload request
-TRIES = 3  # maximum number of downloads of a large file that changes meanwhile
+TRIES = 3  # maximum number of downloads of a large file that changes during the download
 CALL_S = 60.0
 ANSWER_S = 30.0  # time for the answer, after the guest's own limit of CALL_S
 COPIED_BYTES_A_SECOND = 1 << 20  # assumed speed of a slow mount
@@ -70,7 +70,7 @@ class GuestTransfers:
 
     Args:
         files: The sandbox's files.
-        new_key: Returns random idempotency keys.
+        new_key: Returns a random idempotency key.
         offload: Runs work that would block the event loop, such as reading a local file.
     """
 
@@ -145,16 +145,16 @@ class GuestTransfers:
                     continue
                 sizes.append(sink.size_bytes)
             if len(sizes) > TRIES and sizes == sorted(sizes) and sizes[-1] > sizes[0]:
-                return  # the file has only grown in each attempt, as a log does: accept the last download
+                return  # the file grew in each attempt, as a log does: accept the last download
             raise WriteConflict(
                 f"{path} changed while it was read. Try again.", code="busy", op="download", retryable=True
             )
 
         try:
-            # The file may have grown since it was listed. Up to this size, it is downloaded whole.
+            # The file may have grown since it was listed: allow for that.
             await into.store(file, fill, max_bytes=2 * file.size_bytes + PACK_BYTES)
         except SandboxError as error:
-            if error.code != "daytona_not_found":  # the file is not found: the sandbox exists
+            if error.code != "daytona_not_found":  # this code is about the file: the sandbox exists
                 raise
             if not found.is_directory:
                 raise file_error(path, "download", "missing", {}) from None
@@ -206,7 +206,7 @@ class GuestTransfers:
         packed: Sequence[tuple[int | str, bool]],
         into: Incoming,
     ) -> None:
-        """Store the files of a pack on the host, and record the files that the guest could not read as skipped."""
+        """Store the files of a pack on the host. Record files that the guest could not read as skipped."""
         start = 0
         for file, (size, is_executable) in zip(group, packed, strict=True):
             if isinstance(size, int):
@@ -234,15 +234,9 @@ class GuestTransfers:
     async def _joined(
         self, reply: FileReply, field: str, max_bytes: int, meter: ProgressMeter | None = None
     ) -> tuple[str, bytes]:
-        """Download a file that the guest wrote to its state directory; return its name and content.
+        """Download a listing or a pack that is too long for the guest's answer; return the file's name and content.
 
-        The guest writes a listing or a content there if it is too long for the answer.
-
-        Args:
-            reply: The answer, which contains the directory (``at``) and the size (``bytes``).
-            field: The field of the answer with the file's name.
-            max_bytes: Limit of the size.
-            meter: Counts the downloaded bytes.
+        The answer has the file's name in ``field``, its directory in ``at``, and its size in ``bytes``.
         """
         name, directory, size = reply.raw(field, 64), reply.raw("at", 128), reply.number("bytes")
         if "/" in name or size > max_bytes:
@@ -306,7 +300,7 @@ class GuestTransfers:
 
 
 def _is_packed(file: FoundFile) -> bool:
-    """Return whether a file is downloaded in a pack: it is a small file of a directory, or its name is not UTF-8."""
+    """Return True for a small file of a directory, and for any file whose name is not UTF-8."""
     try:
         file.name.encode()
     except UnicodeEncodeError:
@@ -335,7 +329,7 @@ def _groups(files: Sequence[Outgoing]) -> Iterator[Sequence[Outgoing]]:
 
 
 class _Listing(Reply):
-    """The guest's listing of a directory. The names may be forged: `LocalTarget` checks each name that it uses."""
+    """The guest's listing of a directory. Names may be forged; `LocalTarget` checks them."""
 
     def survey(self, path: str) -> Survey:
         if self.flag("cut"):

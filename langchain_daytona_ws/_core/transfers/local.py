@@ -2,9 +2,9 @@
 
 Uploads: a symbolic link below the uploaded directory is followed only if it leads to a file inside this directory.
 
-Downloads: names come from the sandbox and may be hostile, so each name is checked before it is used. Below the target,
-symbolic links are neither followed nor created. A file is written under a temporary name in its final directory, and
-renamed when it is complete.
+Downloads: names come from the sandbox and may be hostile, so each name is checked. Below the target, symbolic links are
+neither followed nor created. A file is written under a temporary name in its final directory, and renamed when it is
+complete.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ class LocalSource:
 
     Args:
         path: Its path.
-        size_bytes: Its size when it was found. If the file has grown since then, as a log does, only this number of
-            bytes is uploaded.
+        size_bytes: Its size when it was found. If it has grown since then, as a log does, only this number of bytes is
+            uploaded.
         is_executable: Whether its owner may execute it.
-        identity: Its device and inode, by which a file that has grown differs from a new file of the same name.
+        identity: Its device and inode. They distinguish a file that has grown from a new file of the same name.
     """
 
     path: str
@@ -101,11 +101,11 @@ class LocalTree:
 
     Args:
         name: Its name.
-        is_directory: Whether it is a directory.
-        files: Name and source of each file. In a directory, the name is the path relative to it, with slashes. A single
-            file has the name ``""``.
-        empty_directories: The directories below it that have no entries.
-        skipped: The entries that cannot be uploaded.
+        is_directory: True for a directory, False for a file.
+        files: Name and source of each file. The name is the path relative to the directory, with slashes; ``""`` for a
+            single file.
+        empty_directories: Directories without entries.
+        skipped: Entries that cannot be uploaded.
     """
 
     name: str
@@ -119,8 +119,7 @@ def scan(local: str) -> LocalTree:
     """Return the files to upload. The path, or a directory above it, may be a symbolic link.
 
     Raises:
-        FileError: The path does not exist, cannot be accessed, is neither a file nor a directory, or has too many
-            entries.
+        FileError: The path cannot be accessed, is neither a file nor a directory, or has too many entries.
     """
     with _local_errors(local):
         root = os.path.realpath(local)
@@ -160,7 +159,7 @@ class _Scan:
         return LocalTree(name, True, tuple(self._files), tuple(sorted(self._empty)), skipped)
 
     def _directory(self, below: str) -> list[str] | None:
-        """Collect the files of a directory; return the directories in it, or None if the directory is unreadable."""
+        """Collect the files of a directory. Return the directories in it; None if the directory is unreadable."""
         directories: list[str] = []
         count = 0
         try:
@@ -210,11 +209,7 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 
 
 class NameRefused(Exception):
-    """A file cannot be stored safely under this name on the host, so the file is skipped.
-
-    Args:
-        reason: The reason, for the list of skipped entries.
-    """
+    """A file cannot be stored safely under this name on the host, so the file is skipped."""
 
     def __init__(self, reason: SkipReason) -> None:
         super().__init__(reason)
@@ -226,12 +221,12 @@ class LocalTarget:
 
     Args:
         local: Its path. The path, or a directory above it, may be a symbolic link.
-        is_directory: Whether a directory is downloaded. If the directory exists, its other files are kept.
-        new_lock: Makes locks. Locks are necessary because several files may arrive at the same time, and because a
-            thread may still write when a cancelled transfer ends.
+        is_directory: True to download a directory: other files in an existing directory are kept. False for one file.
+        new_lock: Returns a new lock. Locks are necessary because several files may arrive at the same time, and because
+            a thread may still write when a cancelled transfer ends.
 
     Raises:
-        FileError: The path is a directory, but a file is downloaded, or the directories cannot be created.
+        FileError: One file is downloaded but the path is a directory, or the directories cannot be created.
     """
 
     def __init__(self, local: str, *, is_directory: bool, new_lock: NewLock) -> None:
@@ -254,7 +249,7 @@ class LocalTarget:
             os.makedirs(os.path.dirname(self._root), exist_ok=True)
 
     def open(self, name: str, max_bytes: int) -> LocalSink:
-        """Return a sink for the content of one file, after creating the directories above it.
+        """Create the directories above a file, and return a sink for its content.
 
         Args:
             name: Path of the file relative to the downloaded directory; ``""`` if a single file is downloaded.
@@ -286,8 +281,8 @@ class LocalTarget:
         """Rename a complete file to its final name.
 
         Raises:
-            NameRefused: This download has already written a file of the same name, because the host's file system does
-                not distinguish the names, for example ``a`` and ``A``.
+            NameRefused: This download has already written this file, because the host's file system does not
+                distinguish two names, for example ``a`` and ``A``.
         """
         with self._lock:
             with suppress(FileNotFoundError):
@@ -299,11 +294,7 @@ class LocalTarget:
             self._written.add((status.st_dev, status.st_ino))
 
     def _path(self, name: str) -> str:
-        """Return the path of a file on the host after checking its name.
-
-        Raises:
-            NameRefused: The host cannot have this name.
-        """
+        """Check a file's name, and return its path on the host."""
         if not self._is_directory:
             return self._root
         parts = name.split("/")
@@ -326,7 +317,7 @@ class LocalTarget:
 
 
 def is_usable(part: str) -> bool:
-    """Return whether a name from the sandbox is safe: on this host it can only be an entry of one directory."""
+    """Return whether a name from the sandbox is safe: on this host, it names an entry of one directory."""
     if part in ("", ".", "..") or "\0" in part or "/" in part:
         return False
     try:
@@ -349,7 +340,7 @@ def _is_reserved(part: str) -> bool:
 class LocalSink:
     """Receives the content of one file under a temporary name, in the directory of the final name.
 
-    After `abort`, which must also follow `commit`, further writes raise an error and create no file.
+    `abort` must be called at the end, also after `commit`. Later writes raise an error and create no file.
     """
 
     def __init__(self, target: LocalTarget, path: str, max_bytes: int) -> None:
@@ -391,7 +382,7 @@ class LocalSink:
 
         Raises:
             NameRefused: The host's file system refuses the name, or does not distinguish it from an earlier name.
-            FileError: The host's file system failed.
+            FileError: Another error of the host's file system.
         """
         with self._opened() as fd:
             with _name_errors():
@@ -405,7 +396,7 @@ class LocalSink:
                 raise
 
     def abort(self) -> None:
-        """End the download of the file, and remove the temporary file. After `commit` there is nothing to remove."""
+        """End the download of the file, and remove the temporary file if it still exists."""
         with self._lock:
             self._is_over = True
             if self._fd >= 0:
@@ -430,7 +421,7 @@ class LocalSink:
             yield self._fd
 
     def _set_mode(self, fd: int, is_executable: bool) -> None:
-        """Keep the mode of the file that is replaced. If the file is executable, all who may read it may execute it."""
+        """Keep the mode of a replaced file. Everyone who may read an executable file may execute it."""
         if _WINDOWS:
             return
         own = wanted = stat.S_IMODE(os.fstat(fd).st_mode)
@@ -474,7 +465,6 @@ def _name_errors() -> Iterator[None]:
 
 @contextmanager
 def _local_errors(path: str) -> Iterator[None]:
-    """Raise failures of the host's file system as `FileError`."""
     try:
         yield
     except OSError as error:

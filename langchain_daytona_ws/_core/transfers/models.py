@@ -1,4 +1,4 @@
-"""Data types of transfers, their progress, and the interface of the two backends: through the sandbox, and on S3."""
+"""Data types and progress of transfers, and the interface of the backends: through the sandbox, and on S3."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class SkippedEntry:
 
     Args:
         path: Its path relative to the directory.
-        reason: ``link``: it is a symbolic link to a directory, to a file outside, or to no file. ``special``: it is a
+        reason: ``link``: a symbolic link to a directory, to a file outside the directory, or to no file. ``special``: a
             FIFO, a socket or a device. ``unreadable``: permission was denied. ``name``: the receiver cannot store a
             file under this name. ``name_twin``: the host's file system does not distinguish the name from another name
             in the transfer. ``ignored``: ``syncIgnore`` excludes it from the files on S3. ``gone``: it was removed
@@ -74,9 +74,9 @@ class TransferProgress:
     """The progress of a transfer.
 
     Args:
-        name: The path in the workspace of the file that is transferred.
-        done_bytes: Number of bytes of all files that have been transferred so far. If a file is transferred again from
-            its start, this number falls.
+        name: The workspace path of the current file.
+        done_bytes: Number of bytes transferred so far, of all files. If a file is transferred again from its start,
+            this number falls.
         total_bytes: The size of all files together.
     """
 
@@ -92,13 +92,8 @@ OnProgress = Callable[[TransferProgress], object]
 class Progress:
     """Reports progress to a callback.
 
-    Calls of the callback never overlap. After the callback's first error, which is logged, the callback is
-    not called again.
-
-    Args:
-        on_progress: The callback; None to report no progress.
-        total_bytes: The size of all files together.
-        lock: Serialises the calls, because several files may be transferred at the same time.
+    The lock serialises the calls, because several files may be transferred at the same time. After the callback's first
+    error, which is logged, the callback is not called again.
     """
 
     def __init__(
@@ -110,7 +105,7 @@ class Progress:
         self._lock = lock
 
     def move(self, name: str, count: int) -> None:
-        """Add a number of transferred bytes of a file; a negative number if the file is transferred again."""
+        """Add transferred bytes of a file. A negative ``count`` subtracts bytes that will be transferred again."""
         with self._lock:
             self._done_bytes += count
             if self._on_progress is None or not count:
@@ -122,16 +117,12 @@ class Progress:
                 logger.warning("the progress callback failed, and is not called again", exc_info=True)
 
     def meter(self, files: Sequence[tuple[str, int]]) -> ProgressMeter:
-        """Return a meter for files that are transferred in this order.
-
-        Args:
-            files: Name and size of each file.
-        """
+        """Return a meter for files that are transferred in this order. ``files``: name and size of each file."""
         return ProgressMeter(self, files)
 
 
 class ProgressMeter:
-    """Counts the bytes of files that are transferred in a fixed order, and reports them with the file's name."""
+    """Counts the bytes of files that are transferred one after another, and reports them with the file's name."""
 
     def __init__(self, progress: Progress, files: Sequence[tuple[str, int]]) -> None:
         self._progress = progress
@@ -144,7 +135,6 @@ class ProgressMeter:
         self._at = self._before = self._moved = 0
 
     def add(self, count: int) -> None:
-        """Add a number of transferred bytes."""
         while self._at < len(self._files) - 1 and self._moved >= self._before + self._files[self._at][1]:
             self._before += self._files[self._at][1]
             self._at += 1
@@ -174,7 +164,7 @@ class FoundFile:
     Args:
         name: Its path relative to the downloaded directory; ``""`` if this file alone is downloaded.
         size_bytes: Its size when it was found.
-        is_executable: Whether its owner may execute it; None if only the download will show this.
+        is_executable: Whether its owner may execute it; None if this is not known before the download.
     """
 
     name: str
@@ -187,12 +177,12 @@ class Survey:
     """The file or directory that was found at a path of the workspace.
 
     Args:
-        path: Its path after resolving the symbolic links of the requested path.
-        is_directory: Whether it is a directory.
+        path: The requested path with its symbolic links resolved.
+        is_directory: True for a directory, False for a file.
         files: The file itself, or all files below the directory.
-        empty_directories: The directories below it that have no entries; paths relative to it.
+        empty_directories: Directories without entries; paths relative to ``path``.
         skipped: Entries that cannot be downloaded.
-        content: The content, if the backend has read it already, because it is one small file; otherwise None.
+        content: The content of one small file, if the backend has read it already; otherwise None.
     """
 
     path: str
@@ -203,12 +193,11 @@ class Survey:
     content: bytes | None = None
 
     def path_of(self, file: FoundFile) -> str:
-        """Return the workspace path of one of the found files."""
         return "/".join(part for part in (self.path, file.name) if part not in ("", "."))
 
 
 class Sink(Protocol):
-    """Receives the content of one file. The methods may block: the content may be written to a slow disk."""
+    """Receives the content of one file. The methods may block, because the disk may be slow."""
 
     @property
     def size_bytes(self) -> int:
@@ -221,7 +210,7 @@ class Sink(Protocol):
         ...
 
     def restart(self) -> None:
-        """Discard the content that was received: it will be sent again from its start."""
+        """Discard the received content, because it will be sent again from its start."""
 
     def write(self, piece: bytes) -> object:
         """Receive the next piece.
@@ -237,11 +226,11 @@ class Incoming(Protocol):
     async def store(
         self, file: FoundFile, fill: Callable[[Sink], Awaitable[bool | None]], *, max_bytes: int
     ) -> None:
-        """Store a file. It gets its final name when ``fill`` has returned; if ``fill`` raises, it is removed.
+        """Store a file. When ``fill`` has returned, the file gets its final name; if ``fill`` raises, it is removed.
 
         Args:
             file: The file.
-            fill: Writes the content to the sink. It returns whether the file is executable; None to use
+            fill: Writes the content to the sink. Returns whether the file is executable; None to use
                 ``file.is_executable``.
             max_bytes: Limit of the content's size.
         """
@@ -255,7 +244,7 @@ class TransferBackend(Protocol):
     """Transfers of the workspace's files. All methods raise the errors of this package."""
 
     async def survey(self, path: str) -> Survey:
-        """Return the file or directory at a path; one small file may be returned with its content."""
+        """Return the file or directory at a path. A small file may be returned with its content."""
         ...
 
     async def receive(
@@ -267,22 +256,21 @@ class TransferBackend(Protocol):
     async def send(
         self, files: Sequence[Outgoing], progress: Progress
     ) -> Sequence[TransferredFile | SkippedEntry]:
-        """Upload files; return the result for each. An existing file is replaced when the new content is complete."""
+        """Upload files; return one result for each. An existing file is replaced when the new content is complete."""
         ...
 
     async def make_directories(self, paths: Sequence[str]) -> None:
-        """Create directories that have no files. (Uploads of files create the directories above the files.)"""
+        """Create directories. (`send` creates the directories of its files itself.)"""
         ...
 
 
 def content_of(source: UploadSource) -> bytes:
-    """Return the whole content of a small file."""
     with source.open() as file:
         return read_exactly(file, source.size_bytes)
 
 
 def read_exactly(file: BinaryIO, count: int) -> bytes:
-    """Return the next ``count`` bytes of an open `UploadSource`. If it has fewer bytes, its ``read`` raises."""
+    """Return the next ``count`` bytes of an open `UploadSource`, whose ``read`` raises if there are fewer bytes."""
     pieces = []
     while count:
         pieces.append(file.read(count))

@@ -1,4 +1,4 @@
-"""Upload and download files and directories. The same code for all backends: through the sandbox, and on S3."""
+"""Upload and download files and directories. The code is the same for all backends."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class TransferOperations:
         backend: The workspace's files.
         root: The workspace directory in the sandbox.
         offload: Runs blocking work on the host's files.
-        new_lock: Makes locks.
+        new_lock: Returns a new lock.
     """
 
     def __init__(self, backend: TransferBackend, *, root: str, offload: Offload, new_lock: NewLock) -> None:
@@ -57,7 +57,7 @@ class TransferOperations:
         text = _local_text(local)
         tree = await self._offload(lambda: scan(text))
         top = self._location(path or ".")
-        if _is_into(path):  # append the local name unchanged: as a path of the model, "~" would be refused
+        if _is_into(path):  # the local name is not checked by _location, which would refuse "~"
             top = "/".join(part for part in (top, tree.name) if part not in ("", ".")) or "."
         if top == "." and not tree.is_directory:
             raise file_error(top, "upload", "is_directory", {})
@@ -189,5 +189,5 @@ def _local_text(local: str | os.PathLike[str]) -> str:
 
 
 def _is_into(path: str) -> bool:
-    """Return whether a path is empty or ends in a slash: then the source is copied into it under its own name."""
+    """Return True if a path is empty or ends in a slash: then the source is copied into it under its own name."""
     return not path or path.endswith(("/", os.sep))
