@@ -35,16 +35,17 @@ _ANSWER_FORMAT = (
 class InterruptApprover:
     """Ask for approval by interrupting the LangGraph graph that runs the tool.
 
-    The interrupt's value is a LangChain ``HITLRequest`` with one action; its description is the request's summary and
-    diff. Resume with a ``HITLResponse`` of one decision, ``Command(resume={"decisions": [{"type": "approve"}]})``. If
-    several interrupts are open, use ``Command(resume={interrupt.id: …})``. A `PermissionDecision` is accepted too,
-    except ``allow_edited``, which LangGraph can't save, and ``allow_always`` (see below). Any other answer denies the
-    call, and a warning in the log gives the reason.
+    The interrupt's value is a LangChain ``HITLRequest`` with one action. The action's description is the request's
+    summary and diff. Resume with a ``HITLResponse`` of one decision, such as
+    ``Command(resume={"decisions": [{"type": "approve"}]})``. If several interrupts are open, use
+    ``Command(resume={interrupt.id: …})``. A `PermissionDecision` is accepted too, except ``allow_edited``, which
+    LangGraph can't save, and ``allow_always``. Any other answer denies the call, and a warning in the log gives the
+    reason.
 
-    The graph needs a checkpointer. A resumed node runs again from its start: finished commands and changes return
-    their recorded results and do not run again; reads are repeated. Each answer applies only to the call that the
-    interrupt was about, also if several calls run in parallel. ``allow_always`` is refused: when the node runs again,
-    it could allow a call that was denied or edited before.
+    The graph needs a checkpointer. A resumed node runs again from its start: finished commands and changes return their
+    recorded results, and reads are repeated. Each answer applies only to its own call, also if several calls run in
+    parallel. ``allow_always`` is refused, because in the repeated run it could allow a call that was denied or edited
+    before.
     """
 
     def __call__(self, request: PermissionRequest, /) -> PermissionDecision:
@@ -59,13 +60,13 @@ class InterruptApprover:
 
 
 class _ReviewedCall(NamedTuple):
-    """Identifies a tool call of the model that a human was asked about. ``message`` and ``call`` are ids."""
+    """Identifies a tool call that a human reviews."""
 
     thread: str
     namespace: str
     tool: str
-    message: str
-    call: str
+    message_id: str
+    call_id: str
 
 
 class MiddlewareApprover:
@@ -74,9 +75,9 @@ class MiddlewareApprover:
     Pass `WorkspaceSession.interrupt_on` of a session with this approver to the middleware, or
     `WorkspaceBackend.interrupt_on` to ``create_deep_agent``. The middleware asks before the tools run. It answers the
     calls that the human refused, and changes the calls that the human edited. An approval applies to one call in one
-    message of the model, until a tool message answers the call; a later identical call needs its own approval, even
-    with the same id. A call is denied if no middleware in this process has asked about it, for example after a crash
-    between the answer and the call.
+    message of the model, until a tool message answers the call. A later identical call needs a new approval, even if it
+    has the same id. A call is denied if no middleware in this process has asked about it, for example after a crash
+    between approval and call.
     """
 
     def __init__(self) -> None:
@@ -93,7 +94,7 @@ class MiddlewareApprover:
 
         Args:
             mode: ``"ask"``, ``"edit"`` or ``"bypass"``; the mapping for ``"bypass"`` is empty.
-            namespace: Returns the name of the current run's workspace, for the requests.
+            namespace: Returns the name of the current run's workspace.
         """
 
         def needs(call: Mapping[str, Any]) -> bool:
@@ -133,12 +134,12 @@ class MiddlewareApprover:
         """Allow a call that a human has approved through the middleware.
 
         Raises:
-            AnswerUnusable: There is no approval, or it belongs to another call or another step of the graph.
+            AnswerUnusable: There is no approval for this call in this step of the graph.
         """
         settings = _settings()
         call, step = _reviewed_call(request, settings), str(settings.get("checkpoint_ns") or "")
         with self._lock:
-            # If a node runs again, it has the same step. An approval is valid for one step only.
+            # An approval is valid for one step. A node that runs again has the step of its first run.
             if call in self._approved and self._approved[call] in {None, step}:
                 self._approved[call] = step
                 return PermissionDecision.allow()
@@ -146,8 +147,8 @@ class MiddlewareApprover:
         if original is not None:
             raise AnswerUnusable(
                 f"the middleware asked about a call of {original}, and an edit changed it to a call of "
-                f"{_tool(request)}, which the human was not asked about: an edit may change the arguments only; to use "
-                "another tool, reject the call with a reason"
+                f"{_called_name(request)}, which the human was not asked about: an edit may change the arguments only; "
+                "to use another tool, reject the call with a reason"
             )
         remedy = (
             "HumanInTheLoopMiddleware(interrupt_on=session.interrupt_on())"
@@ -169,15 +170,15 @@ class MiddlewareApprover:
             for known in self._approved
             if known is not None and known._replace(tool=call.tool) == call
         )
-        tool = graph_messages.tool_of(graph_messages.messages_of(_settings()), call.call) or call.tool
+        tool = graph_messages.tool_of(graph_messages.messages_of(_settings()), call.call_id) or call.tool
         tool = next(reviewed, tool) if tool == call.tool else tool
         return None if tool == call.tool else legible.name(tool, 62)
 
     def _record(self, request: PermissionRequest) -> None:
         """Record a call that the middleware asks about, if a human may have answered.
 
-        The middleware builds the description twice: before the interrupt, when there is no answer yet, and again when
-        the graph resumes with the answer.
+        The middleware builds the description twice: before the interrupt, and again when the graph resumes with the
+        answer.
         """
         settings = _settings()
         call = _reviewed_call(request, settings)
@@ -206,15 +207,14 @@ def middleware_approver(approver: Approver | None) -> MiddlewareApprover:
 
 def hitl_request(request: PermissionRequest) -> dict[str, Any]:
     """Return a request as a LangChain ``HITLRequest``, under the name of the tool that the model called."""
-    name = _tool(request)
+    name = _called_name(request)
     arguments = request.arguments if request.called is None else request.called.arguments
     action = {"name": name, "args": plain_arguments(arguments), "description": _description(request)}
     review = {"action_name": name, "allowed_decisions": list(_DECISIONS)}
     return {"action_requests": [action], "review_configs": [review]}
 
 
-def _tool(request: PermissionRequest) -> str:
-    """Return the name of the tool that the model called."""
+def _called_name(request: PermissionRequest) -> str:
     return request.tool if request.called is None else request.called.name
 
 
@@ -319,7 +319,11 @@ def _reviewed_call(request: PermissionRequest, settings: Mapping[str, Any]) -> _
     if not message:
         return None
     return _ReviewedCall(
-        thread_of({"configurable": settings}) or "", request.namespace, _tool(request), message, call_id
+        thread_of({"configurable": settings}) or "",
+        request.namespace,
+        _called_name(request),
+        message,
+        call_id,
     )
 
 

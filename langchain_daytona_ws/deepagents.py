@@ -46,29 +46,29 @@ class WorkspaceBackend(SandboxBackendProtocol):
     Use it as ``create_deep_agent(backend=WorkspaceBackend(session))``. Several agents may share a session. The sandbox
     is created when it is first needed. Close the session after use; the backend itself needs no closing.
 
-    Paths are absolute paths in the sandbox; a relative path starts at the workspace directory, ``root``. Add
-    ``guidance()`` to the system prompt, which explains this to the model. Files in the workspace are accessed through
-    ``session.files``: files on S3 need no sandbox, and a concurrent change by another writer is not lost. All other
-    files are on the sandbox's own disk. Deep Agents stores long results there, in ``/large_tool_results``,
-    ``/conversation_history`` and ``/blobs``; these directories are created when first needed, with sudo if necessary.
+    Paths are absolute paths in the sandbox; a relative path starts at the workspace directory, ``root``. Add the text
+    of ``guidance()`` to the system prompt: it explains the paths to the model. Files in the workspace are accessed as
+    through ``session.files``: files on S3 need no sandbox, and a concurrent change by another writer is not lost. All
+    other files are on the sandbox's own disk. Deep Agents stores long results there, in ``/large_tool_results``,
+    ``/conversation_history`` and ``/blobs``. These directories are created when first needed, with sudo if necessary.
 
-    The session's approver is asked before a command, write, edit, deletion or upload, as with this package's tools.
-    In the three directories above only a deletion needs approval. A request to change a file outside of the workspace
-    has the tool name ``sandbox_file`` and needs approval in mode ``edit`` too. Denials and failures are returned as
-    results for the model; a graph's interrupts and cancellation are raised.
+    The session's approver is asked before a command, write, edit, deletion or upload, as with this package's tools. In
+    the three directories above, only a deletion needs approval. A request to change a file outside of the workspace has
+    the tool name ``sandbox_file``, and needs approval in mode ``edit`` too. Denials and failures are returned as
+    results for the model. A graph's interrupts and cancellation are raised.
 
-    In a graph, the methods behave as Deep Agents describes them to the model: ``write`` replaces a file, unless it has
-    changed since this thread read it, and ``glob`` returns absolute paths of files. Outside of a graph, they behave as
-    LangChain's standard tests for sandboxes require: ``write`` replaces no file, and ``glob`` returns files and
-    directories, relative to the searched directory.
+    In a graph, the methods behave as Deep Agents describes them to the model. There, ``write`` replaces an existing
+    file, but not a file that has changed since this thread read it; ``glob`` returns absolute paths of files. Outside
+    of a graph, the methods behave as LangChain's standard tests for sandboxes require. There, ``write`` replaces no
+    file; ``glob`` returns files and directories, relative to the searched directory.
 
-    Deep Agents does not pass a backend the id of the model's call, so an approver gets the id of LangGraph's task. Add
-    ``middleware=[backend.run_once]`` to the agent to pass the model's id. If a graph then repeats a command or change
-    after a crash of its process, it does not run twice.
+    Deep Agents does not pass the id of the model's call to a backend, so an approver gets the id of LangGraph's task.
+    With ``middleware=[backend.run_once]`` in the agent, the approver gets the model's id. Then a command or change also
+    runs only once if the graph repeats it after a crash of its process.
 
     Args:
-        session: The session of the workspace, or a `WorkspacePool` that has the session of each run. The key of a run
-            comes from the running graph.
+        session: The session of the workspace, or a `WorkspacePool` that has the session of each run. The pool gets a
+            run's key from the running graph.
         artifacts_root: Directory in which Deep Agents stores long results. Pass the same value as to
             `CompositeBackend`. Default: ``"/"``.
 
@@ -108,14 +108,14 @@ class WorkspaceBackend(SandboxBackendProtocol):
         return example_of(self.session)._state.guidance(deep_agent_in=root)
 
     def interrupt_on(self) -> dict[str, Any]:
-        """Return for which calls LangChain's ``HumanInTheLoopMiddleware`` must ask; the permission mode decides.
+        """Return the ``interrupt_on`` mapping of LangChain's ``HumanInTheLoopMiddleware`` for the permission mode.
 
         Pass the result to ``create_deep_agent(interrupt_on=…)``. Pass ``middleware=[backend.run_once]`` too, because an
         approval applies to the id of a call. The session needs ``approver=MiddlewareApprover()``. In mode ``bypass``
         the result is empty. The middleware also asks about calls for other backends of a `CompositeBackend`.
 
         Raises:
-            ConfigError: The mode is not ``bypass``, and the session has another approver, or none.
+            ConfigError: The mode is not ``bypass``, and the session's approver is not a `MiddlewareApprover`.
         """
         example = example_of(self.session)
         mode = example.config.permission_mode
@@ -141,7 +141,7 @@ class WorkspaceBackend(SandboxBackendProtocol):
 
     @contextmanager
     def _leased(self) -> Iterator[CallSession]:
-        """Lease the session of the running graph, for one sync call."""
+        """Lease the session of the running graph, for one sync call. Without a session, the call returns its error."""
         run = calls.run_config()
         with ExitStack() as stack:
             try:
@@ -153,7 +153,6 @@ class WorkspaceBackend(SandboxBackendProtocol):
 
     @asynccontextmanager
     async def _aleased(self) -> AsyncIterator[CallSession]:
-        """Lease the session as `_leased` does, for one async call."""
         run = calls.run_config()
         async with AsyncExitStack() as stack:
             try:
@@ -172,8 +171,8 @@ class WorkspaceBackend(SandboxBackendProtocol):
                 background job; at most 600. 0 means 600. Default: the configuration's ``timeout``.
 
         Returns:
-            The output, up to 1 MiB, and the exit code: 126 if the command did not run, None if it still runs as a job,
-            if it is unknown whether it ran, or if the approver answered in place of the command.
+            The output, up to 1 MiB, and the exit code. 126: the command did not run. None: the command still runs as a
+            job, it is unknown whether the command ran, or the approver answered in place of the command.
         """
         with self._leased() as session:
             return run_sync(Writer(session).execute(command, timeout))

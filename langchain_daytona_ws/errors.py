@@ -1,24 +1,24 @@
 """The errors that this package raises, as one tree.
 
 WorkspaceError
-├── ConfigError              the configuration or a namespace is wrong (also a ValueError)
-├── PermissionDenied         the call was not approved: the approver denied it or failed, or there is no approver
-├── SessionClosed            the session was closed or released
-├── HookFailed               a command of onCreate or onResume failed; the agent's command did not run
-├── ProvisionError           no sandbox could be created or started
-├── CredentialsRefused       no credentials for the workspace's S3 prefix could be obtained
-├── SandboxError             the sandbox failed, or returned an invalid answer
-│   ├── SandboxUnavailable   the sandbox or the API is not reachable now; nothing ran
-│   ├── UnpushedFiles        the sandbox was not deleted, because some of its files are not in S3
-│   └── OutcomeUnknown       the call was sent, and it is unknown whether the call took effect
-├── JobError                 the background job does not exist or is damaged, or too many jobs run
-├── CommandRefused           the command or an argument is invalid, such as an empty command; nothing ran
-└── FileError                a file operation was refused or failed; only code write_failed may change the file
-    ├── PathRefused          the path leads out of the workspace, or is not a valid path
-    ├── FileMissing          the file or directory does not exist
-    ├── FileUnsuitable       the file does not suit the operation: it is binary, too large, a directory …
-    ├── EditRefused          old_string is empty, too long, not found, not unique, or equal to new_string
-    └── WriteConflict        the existing file was not read, has changed since it was read, or is being changed
+├── ConfigError (also a ValueError)
+├── PermissionDenied
+├── SessionClosed
+├── HookFailed
+├── ProvisionError
+├── CredentialsRefused
+├── SandboxError
+│   ├── SandboxUnavailable
+│   ├── UnpushedFiles
+│   └── OutcomeUnknown
+├── JobError
+├── CommandRefused (also a ValueError)
+└── FileError
+    ├── PathRefused (also a ValueError)
+    ├── FileMissing
+    ├── FileUnsuitable
+    ├── EditRefused (also a ValueError)
+    └── WriteConflict
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class WorkspaceError(Exception):
         code: Stable identifier of the cause, such as ``"snapshot_not_found"``. Default: the class's ``default_code``.
         op: The operation, such as ``"create"``, ``"execute"`` or ``"read"``.
         context: Values that belong to the error, such as ids, sizes, limits and status codes. Contains no secret.
-        retryable: Whether the same call may succeed later.
-        for_model: Short text for the language model. Default: the message. Pass it if the message mentions the host,
-            the account or the workspace root.
+        retryable: True if the same call may succeed later. Default: False.
+        for_model: Short text for the language model. Default: the message. Pass a text if the message mentions the
+            host, the account or the workspace root.
     """
 
     default_code: ClassVar[str] = "workspace_error"
@@ -129,13 +129,13 @@ class UnpushedFiles(SandboxError):
 
 
 class OutcomeUnknown(SandboxError):
-    """The call was sent, and it is unknown whether the call took effect, for example after a lost connection."""
+    """The call was sent, but its effect is unknown, for example after a lost connection: it may have run or not."""
 
     default_code = "outcome_unknown"
 
 
 class JobError(WorkspaceError):
-    """The background job does not exist or its record is damaged, or too many jobs run."""
+    """The background job does not exist, its record is damaged, or too many jobs run."""
 
     default_code = "job"
 
@@ -180,6 +180,6 @@ class EditRefused(FileError, ValueError):
 
 
 class WriteConflict(FileError):
-    """The existing file was not read by this session, has changed since it was read, or is being changed now."""
+    """The existing file was not read by this thread of the graph, or has changed since, or is being changed now."""
 
     default_code = "write_conflict"

@@ -29,12 +29,10 @@ class Outcome(NamedTuple):
 
 
 class Question(NamedTuple):
-    """A call of the approver, before it is made.
+    """A call of the approver that has not been made yet.
 
     Args:
-        approver: The approver.
-        request: The request to approve.
-        context: Context variables for the approver: a copy of the caller's. An interrupt needs them.
+        context: A copy of the caller's context variables, for the approver. An interrupt needs them.
         timeout_s: Maximum number of seconds from the call of the approver to its answer; None for no limit.
     """
 
@@ -45,7 +43,6 @@ class Question(NamedTuple):
 
     @property
     def is_async(self) -> bool:
-        """Whether the approver is a coroutine function. This is found out without calling it."""
         method = type(self.approver).__call__
         return inspect.iscoroutinefunction(self.approver) or inspect.iscoroutinefunction(method)
 
@@ -66,8 +63,8 @@ class ApprovalRuntime(Protocol):
 class _Worker:
     """A daemon thread that calls an approver.
 
-    A thread makes a time-out possible, and does not block the event loop. It is a daemon thread outside of asyncio's
-    default executor: otherwise an unanswered prompt would delay the interpreter's exit and the end of `asyncio.run`.
+    A thread makes a time-out possible, and does not block the event loop. It is a daemon thread, not a thread of
+    asyncio's default executor: an unanswered prompt must not delay the interpreter's exit and the end of `asyncio.run`.
     """
 
     def __init__(self, question: Question, *, finish_awaitables: bool) -> None:
@@ -164,7 +161,7 @@ class AsyncioRuntime:
         try:
             await asyncio.wait({wrapped}, timeout=timeout_s)
         finally:
-            # If the wait was cancelled, a later result must not call a loop that may be closed by then.
+            # If the wait was cancelled, a later result must not use the loop, which may be closed by then.
             wrapped.cancel()
         return granted.done()
 
@@ -185,7 +182,7 @@ class AsyncioRuntime:
                     return Outcome(timed_out=True)
                 outcome = wrapped.result()
             finally:
-                # After a time-out or cancellation, the worker must not call a loop that may be closed when it ends.
+                # After a time-out or cancellation, the worker must not use the loop, which may be closed by then.
                 wrapped.cancel()
             value = outcome.value
             if outcome.error is not None:
@@ -210,7 +207,7 @@ class AsyncioRuntime:
             return Outcome(error=error)
 
 
-# An event loop holds only weak references to its tasks, so a task that ignores its cancellation could be
+# An event loop holds only weak references to its tasks. Without this set, a task that ignores its cancellation could be
 # garbage-collected.
 _unfinished: set[asyncio.Task[Outcome]] = set()
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 def control_flow_in(error: BaseException) -> BaseException | None:
     """Return the control-flow exception to raise; None if the exception is a failure.
 
-    An exception group, for example from an `asyncio.TaskGroup` in the approver, is searched at any depth: inside a
-    group, LangGraph and Python do not recognise their own exceptions. If there are several, KeyboardInterrupt or
-    SystemExit is returned before other control flow.
+    An exception group, for example from an `asyncio.TaskGroup` in the approver, is searched at any depth, because
+    LangGraph and Python do not recognise their own exceptions inside a group. KeyboardInterrupt and SystemExit precede
+    other control flow.
     """
     found = [leaf for leaf in _leaves(error) if is_control_flow(leaf)]
     exits = (leaf for leaf in found if isinstance(leaf, (KeyboardInterrupt, SystemExit)))

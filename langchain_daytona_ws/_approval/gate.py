@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 class _RunningApprover:
-    """Marks the context in which an approver runs. ``gate`` is None after the approver has ended or timed out."""
+    """Marks the context in which an approver runs. ``gate`` is None when the approver has ended or timed out."""
 
     def __init__(self, gate: ApprovalGate) -> None:
         self.gate: ApprovalGate | None = gate
@@ -42,24 +42,22 @@ _RUNNING: ContextVar[tuple[_RunningApprover, ...]] = ContextVar("langchain_dayto
 class ApprovalGate:
     """Ask for approval before each action that the permission mode does not allow.
 
-    The approver is called for one request at a time, in order of arrival, across all threads and event loops; after a
-    time-out or a cancelled call, the next request does not wait for the end of a sync approver. A call is denied if
-    there is no approver, if the approver raises an error or does not answer in time, and if its answer is not a
-    `PermissionDecision`. Control flow is always raised again: KeyboardInterrupt, SystemExit, cancellation, and
+    The approver is called for one request at a time, in order of arrival, across all threads and event loops. A call is
+    denied if there is no approver, if the approver raises an error or does not answer in time, or if its answer is not
+    a `PermissionDecision`. Control flow is always raised again: KeyboardInterrupt, SystemExit, cancellation, and
     LangGraph's interrupts.
 
     A sync approver runs on its own thread, with the caller's context variables. With ``approval_timeout_s=None`` a sync
     call runs it in the calling thread, which debuggers and GUIs need. In a sync call an async approver runs on its own
-    event loop. At a time-out an async approver is cancelled; a sync approver can't be stopped, and its late answer is
-    ignored.
+    event loop. At a time-out an async approver is cancelled. A sync approver can't be stopped: its late answer is
+    ignored, and the next request does not wait for its end.
 
     Args:
         mode: ``"ask"``, ``"edit"`` or ``"bypass"``.
         approver: The approver; None denies every action that needs approval.
-        approval_timeout_s: Seconds to wait in the queue, and again seconds to wait for the approver's answer; so a call
-            waits at most twice this time. Without the first limit, a hanging event loop would block all later calls for
-            ever. A call is also denied if the answers to earlier requests take longer in total. None: no limits.
-            Default: 3600.
+        approval_timeout_s: Seconds to wait in the queue, and again for the approver's answer: at most twice this time
+            in all. In the queue, a call is denied if the answers to earlier requests take longer in total. Without this
+            limit, a hanging event loop would block all later calls for ever. None: no limits. Default: 3600.
 
     Raises:
         ConfigError: The approver is not callable, or the time-out is not a finite number above 0.
@@ -95,7 +93,6 @@ class ApprovalGate:
         arguments: Mapping[str, object],
         remembered: RememberedApprovals,
     ) -> bool:
-        """Return whether a call needs no approval: by the mode, or because a remembered approval covers it."""
         return not needs_approval(self.mode, tool, action) or remembered.covers(tool, action, arguments)
 
     async def check(
@@ -108,24 +105,23 @@ class ApprovalGate:
     ) -> Approval[T] | Answered:
         """Ask for approval if the mode requires it, and wait for the answer.
 
-        If the call is cancelled, its request leaves the queue, or its answer is ignored.
+        If the call is cancelled, its request is removed from the queue; if it was asked already, the answer is ignored.
 
         Args:
             request: The call to approve.
             validate: Converts edited arguments (plain dicts and lists) to the tool's arguments, or raises an error.
                 None: an edit denies the call. Default: None.
             remembered: The approvals of the call's thread.
-            new_runtime: Makes the `ApprovalRuntime`, which waits for the turn and calls the approver. `BlockingRuntime`
-                blocks the thread; then this coroutine never suspends. `AsyncioRuntime` does not block the event loop.
+            new_runtime: Makes the `ApprovalRuntime`. With a `BlockingRuntime`, which blocks the thread, this coroutine
+                never suspends. An `AsyncioRuntime` does not block the event loop.
 
         Returns:
-            `Approval`: the arguments to run with. `Answered`: a text of the approver, to return instead of the tool's
+            `Approval`: the arguments to run with. `Answered`: a text of the approver to return instead of the tool's
             result; the tool must not run.
 
         Raises:
-            PermissionDenied: With the ``code`` ``denied``, ``no_approver``, ``approver_error``,
-                ``approval_timeout``, ``turn_timeout``, ``malformed_answer``, ``reentrant`` or
-                ``would_deadlock``.
+            PermissionDenied: With the ``code`` ``denied``, ``no_approver``, ``approver_error``, ``approval_timeout``,
+                ``turn_timeout``, ``malformed_answer``, ``reentrant`` or ``would_deadlock``.
         """
         if self._allows(request.tool, request.action, request.arguments, remembered):
             return Approval(request.arguments)
@@ -205,26 +201,26 @@ class Ticket:
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None) -> None:
         self.loop = loop
+        # Threads and event loops can both wait for a concurrent future.
         self.granted: Future[None] = Future()
         # If a waiter's `asyncio.wrap_future` is cancelled, a pending future is cancelled too; a running future is not.
         self.granted.set_running_or_notify_cancel()
 
 
 class Turns:
-    """A first-in, first-out queue for callers on any thread and any event loop; its head has the turn.
+    """A first-in, first-out queue for callers on any thread and any event loop. The first ticket has the turn.
 
-    Threads and event loops can both wait for a ``concurrent.futures.Future``. A caller calls `leave` after its turn,
-    and also when it gives up waiting.
+    Each caller must call `leave`: after its turn, or when it stops waiting.
     """
 
     def __init__(self) -> None:
-        # Held for a few instructions. Reentrant: the garbage collector may close a waiting coroutine, which then
-        # calls `leave`, while this thread holds the lock.
+        # Held for a few instructions. Reentrant: meanwhile the garbage collector may close a waiting coroutine in this
+        # thread, which calls `leave`.
         self._lock = threading.RLock()
         self._queue: deque[Ticket] = deque()
 
     def join(self, ticket: Ticket) -> None:
-        """Add a ticket; ``ticket.granted`` is done when its turn comes.
+        """Add a ticket. At its turn, ``ticket.granted`` gets a result.
 
         Raises:
             _LoopWouldBlock: The caller would block the event loop that must run before an earlier ticket can finish.

@@ -1,9 +1,9 @@
 """Ask a human through a LangGraph interrupt, and match each answer to its tool call.
 
-LangGraph's ``interrupt()`` returns the n-th answer to the n-th call in a task. The tool calls of one node run
-concurrently in one task, in any order, so one call could receive the answer to another. This module derives an
-interrupt id from each call and stores each answer with its id. An answer without an id (``Command(resume=value)``)
-applies only if the checkpoint has exactly one open interrupt.
+LangGraph's ``interrupt()`` returns the n-th answer to the n-th ``interrupt()`` of a task. The tool calls of one node
+run concurrently in one task, in any order, so a tool call could receive the answer to another tool call. This module
+derives an interrupt id from each tool call, and stores each answer with its interrupt id. An answer without an id
+(``Command(resume=value)``) applies only if the checkpoint has exactly one open interrupt.
 """
 
 from __future__ import annotations
@@ -37,10 +37,11 @@ _POLL_INTERVAL_S = 0.01
 
 _ANSWER_BY_ID = "answer by the interrupt's id instead: Command(resume={interrupt.id: answer})"
 
-# The hash of a LangGraph thread selects its lock: calls of one LangGraph thread share answers, so they read them one
-# after another. Few LangGraph threads share a lock.
+# The calls of one LangGraph thread share their answers, and hold one lock while they read them. The thread's hash
+# selects the lock.
 _locks = tuple(threading.Lock() for _ in range(64))
-_discarded: deque[tuple[str, object]] = deque(maxlen=256)
+# (checkpoint, answer)
+_discarded_answers: deque[tuple[str, object]] = deque(maxlen=256)
 
 
 def answer_to(
@@ -178,7 +179,7 @@ class _Task:
         return answers
 
     def advance(self) -> None:
-        """Count one used answer, so that a later ``interrupt()`` in this task reads the next answer."""
+        """Count an answer as used, so that a later ``interrupt()`` in this task reads the next answer."""
         self._scratchpad.interrupt_counter()
 
     def _is_own(self, key: object) -> bool:
@@ -206,7 +207,7 @@ class _Task:
         plain = self._scratchpad.get_null_resume(False)
         if plain is None or self._saves_at_exit:
             return
-        if any(step == self._checkpoint and answer is plain for step, answer in _discarded):
+        if any(step == self._checkpoint and answer is plain for step, answer in _discarded_answers):
             return
         deadline = time.monotonic() + _SAVE_TIMEOUT_S
         while not self._is_saved(plain):  # LangGraph saves the answer in the background
@@ -217,7 +218,7 @@ class _Task:
             self._saver.put_writes(self._root, [(_RESUME, None)], _NO_TASK)
         except Exception as error:
             raise _checkpoint_failed(self._saver) from error
-        _discarded.append((self._checkpoint, plain))
+        _discarded_answers.append((self._checkpoint, plain))
 
     def _is_saved(self, plain: object) -> bool:
         saved = [

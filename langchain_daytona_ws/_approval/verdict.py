@@ -33,7 +33,7 @@ class Approval(NamedTuple, Generic[T]):
     Args:
         arguments: The arguments to run with: the arguments of the request (read-only), or a new dict of the edited
             arguments that are not None.
-        edited: Whether the approver edited the arguments; then ``validated`` and ``note`` are set.
+        edited: True if the approver edited the arguments; then ``validated`` and ``note`` are set.
         validated: The edited arguments, converted by the caller's ``validate``.
         note: Text for the model that lists the changed arguments.
     """
@@ -45,17 +45,12 @@ class Approval(NamedTuple, Generic[T]):
 
 
 class Answered(NamedTuple):
-    """The approver's answer in place of the tool's result: the tool must not run.
-
-    Args:
-        text: The answer, for the model.
-    """
+    """The approver's answer for the model, in place of the tool's result: the tool must not run."""
 
     text: str
 
     @property
     def content_and_artifact(self) -> tuple[str, dict[str, Any]]:
-        """The tool's result."""
         return self.text, {"response": self.text}
 
 
@@ -70,10 +65,10 @@ def apply_outcome(
     """Return the approved call, or the answer in place of the tool's result.
 
     Args:
-        request: The request that the approver was asked about.
+        request: The request that the approver got.
         outcome: Result of the call of the approver.
-        validate: Converts edited arguments to the tool's arguments, or raises an error. For an `AnswerUnusable`, its
-            text is logged; for another error, only the type. None: an edit denies the call.
+        validate: Converts edited arguments to the tool's arguments, or raises an error. The text of an `AnswerUnusable`
+            is logged; of another error, only the type. None: an edit denies the call.
         remembered: Stores ``allow_always`` answers.
         timeout_s: The time limit of the answer in seconds, for the error message; None for no limit.
 
@@ -201,18 +196,7 @@ def deny(
     *,
     cause: BaseException | None = None,
 ) -> NoReturn:
-    """Deny a call, with one text for the engineer and one for the model.
-
-    Args:
-        request: The call.
-        code: Code of the error.
-        message: Reason and remedies, for the engineer.
-        for_model: Reason, for the model; "do not retry" is added.
-        cause: The exception that caused the denial, if any.
-
-    Raises:
-        PermissionDenied: Always.
-    """
+    """Raise `PermissionDenied`: ``message`` for the engineer, ``for_model`` and advice not to retry for the model."""
     action = f"{request.tool} {legible.one_line(request.action, 60)}"
     raise PermissionDenied(
         f"{action}: {message}",
@@ -235,6 +219,6 @@ def deny_malformed(
     *,
     cause: BaseException | None = None,
 ) -> NoReturn:
-    """Log why the approver's answer can't be used, and deny the call; the model does not get the reason."""
+    """Log why the approver's answer can't be used (``message``, not for the model), and deny the call."""
     _log.warning("%s: denied", message)
     deny(request, "malformed_answer", message, for_model, cause=cause)

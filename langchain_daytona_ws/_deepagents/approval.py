@@ -21,27 +21,23 @@ _TOOL_ARGUMENTS = {"content", "old_string", "new_string", "replace_all"}
 
 
 class _Call(BaseModel):
+    """Arguments of a call; the approver may have edited them."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class CommandCall(_Call):
-    """Arguments of a command, validated after an edit by the approver; the time-out is in seconds."""
-
     command: str
-    timeout: float | None = None
+    timeout: float | None = None  # seconds
 
 
 class WriteCall(_Call):
-    """Arguments of a write, validated after an edit by the approver."""
-
     action: str
     path: str
     content: str
 
 
 class EditCall(_Call):
-    """Arguments of an edit, validated after an edit by the approver."""
-
     action: str
     path: str
     old_string: str
@@ -50,8 +46,6 @@ class EditCall(_Call):
 
 
 class DeleteCall(_Call):
-    """Arguments of a deletion, validated after an edit by the approver."""
-
     action: str
     path: str
     recursive: bool = True
@@ -60,7 +54,6 @@ class DeleteCall(_Call):
 def command_request(
     command: str, arguments: Mapping[str, object], *, namespace: str, tool_call_id: str | None
 ) -> PermissionRequest:
-    """Build the request to run a command."""
     request = PermissionRequest.for_bash(
         command, namespace=namespace, tool_call_id=tool_call_id, arguments=arguments
     )
@@ -80,9 +73,9 @@ def file_request(
 
     Args:
         action: ``"write"``, ``"edit"`` or ``"delete"``.
-        arguments: Arguments of the operation. The summary shows whether ``recursive`` is set.
+        arguments: Arguments of the operation. With ``recursive``, the summary says that the whole tree is deleted.
         path: The absolute path.
-        is_outside: Whether the path is outside the workspace.
+        is_outside: True if the path is outside the workspace.
         namespace: Name of the workspace.
         tool_call_id: The model's id of the call.
     """

@@ -21,9 +21,8 @@ _tool_call: ContextVar[ToolCall | None] = ContextVar("langchain_daytona_ws_agent
 class RunOnce(AgentMiddleware[Any, Any, Any]):
     """Middleware that passes the id of the running tool call to a `WorkspaceBackend`.
 
-    Deep Agents does not pass a backend the id of the model's call. With this middleware the approver gets the id, and a
-    command or change that a graph repeats after a crash of its process returns its recorded result and does not run
-    again.
+    Deep Agents itself does not pass the id. With the id, the approver knows the model's call, and a command or change
+    runs only once: if the graph repeats it after a crash of its process, the recorded result is returned.
     """
 
     def wrap_tool_call(
@@ -66,7 +65,7 @@ def is_in_graph() -> bool:
 def tool_call_id() -> str | None:
     """Return the model's id of the call if `RunOnce` is used, else the id of LangGraph's task; None outside a graph.
 
-    Deep Agents runs each tool call as a separate task, whose id stays the same if it runs again.
+    Deep Agents runs each tool call as a separate task. If the task runs again, it has the same id.
     """
     call = _tool_call.get()
     if call is not None:
@@ -82,14 +81,14 @@ def idempotency_key(
     namespace: str,
     session_id: str,
 ) -> str | None:
-    """Return a key from the model's id of the call, so that the operation runs at most once.
+    """Return a key from the model's id of the call, with which the operation runs at most once.
 
-    Return None without `RunOnce`, and for an operation that the model's call did not request: another tool may repeat
-    an operation on purpose, and so may Deep Agents when it stores a long result.
+    Return None without `RunOnce`, and if the model's call did not request the operation. Another tool, and Deep Agents
+    when it stores a long result, may repeat an operation on purpose.
 
     Args:
         tool: Name of Deep Agents' tool for the operation.
-        requested: Arguments that the call must have, as passed to the backend.
+        requested: Arguments that the model's call has if it requested this operation.
         operation: The operation to run.
         namespace: Name of the workspace.
         session_id: Id of the session. If the graph has no thread, call ids are unique only within a session.

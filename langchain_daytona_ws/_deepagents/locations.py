@@ -1,4 +1,4 @@
-"""Classify a path: in the workspace, in the artifact directories of Deep Agents, or elsewhere in the sandbox. Pure."""
+"""Classify a path: in the workspace, in the artifact directories of Deep Agents, or elsewhere in the sandbox."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class FileLocation:
         path: The absolute path.
         relative: The path relative to the workspace directory; ``"."`` is the directory itself. None outside the
             workspace.
-        is_artifact: Whether the path is in an artifact directory of Deep Agents.
+        is_artifact: True if the path is in an artifact directory of Deep Agents.
     """
 
     path: str
@@ -42,12 +42,11 @@ class FileLocation:
 
     @property
     def is_outside(self) -> bool:
-        """Whether the path is outside the workspace."""
         return self.relative is None
 
     @property
     def name(self) -> str:
-        """The path for file operations: in the workspace a relative path, elsewhere the absolute path."""
+        """The path in a permission request: in the workspace the relative path, elsewhere the absolute path."""
         return self.path if self.relative is None else self.relative
 
     def child(self, name: str) -> str:

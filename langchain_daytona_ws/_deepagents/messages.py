@@ -1,4 +1,4 @@
-"""Render errors in the format of Deep Agents, with the names of its tools. Pure."""
+"""Render errors in the format of Deep Agents, with the names of its tools."""
 
 from __future__ import annotations
 
@@ -27,14 +27,7 @@ def code_of(error: WorkspaceError) -> str | None:
 
 
 def error_text(error: WorkspaceError, path: str = "") -> str:
-    """Return the code and message of an error for the model, with the names of Deep Agents' tools.
-
-    If the approver answered in place of the tool, return the answer without a code.
-
-    Args:
-        error: The error.
-        path: The path that the model has sent. Default: none.
-    """
+    """Return the code and message of an error for the model; if the approver answered instead, only the answer."""
     if error.code == "answered":
         return error.message
     if error.code == "outside":

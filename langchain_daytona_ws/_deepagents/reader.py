@@ -46,11 +46,7 @@ _SPECIAL = frozenset("\\.+*?()|[]{}^$")  # have a special meaning in regular exp
 
 
 class Reader:
-    """Read, download, list, find and search, as coroutines.
-
-    Args:
-        session: The session of the call.
-    """
+    """Read, download, list, find and search, as coroutines."""
 
     def __init__(self, session: CallSession) -> None:
         self._session = session
@@ -117,8 +113,8 @@ class Reader:
         found = await self._glob(pattern, path)
         if found.error or found.matches or not is_in_graph():
             return found
-        # In Deep Agents, a pattern with a leading slash starts at the searched directory. But models also send absolute
-        # patterns, because they use absolute paths everywhere.
+        # In Deep Agents, a pattern with a leading slash starts at the searched directory. But models also send patterns
+        # that are absolute paths.
         directory, below = anchor_of(pattern)
         elsewhere = await self._glob(below, directory) if directory else found
         return elsewhere if elsewhere.matches else found
@@ -177,7 +173,7 @@ class Reader:
                 matches += [
                     GrepMatch(path=top.child(path), line=0, text=BINARY_MATCH) for path in omitted.paths
                 ]
-            # Deep Agents can't report the reason. Large binary files do not count: they are skipped on purpose.
+            # Deep Agents can't report the reason. Large binary files are skipped on purpose, and do not count.
             truncated = truncated or omitted.reason in ("unreadable", "utf16")
         return GrepResult(matches=matches[:max_rows], truncated=truncated)
 
@@ -211,7 +207,7 @@ def _read_result(path: str, viewed: FileView, offset: int, limit: int) -> ReadRe
 
 
 def _relative(found: str, location: FileLocation) -> str:
-    """Convert a path relative to the root of the file operations to a path relative to the searched directory."""
+    """Convert a path that file operations found to a path relative to the searched directory."""
     top = location.path.lstrip("/") if location.relative is None else location.relative
     return found if top in ("", ".") else found.removeprefix(f"{top}/")
 
@@ -248,9 +244,9 @@ def anchor_of(pattern: str) -> tuple[str, str]:
 
 
 def hidden_name_filter(pattern: str) -> Callable[[str], bool]:
-    """Return a predicate that rejects hidden names, except names that match a part of the pattern with a leading dot.
+    """Return a predicate that rejects hidden names, except if a part of the pattern with a leading dot matches them.
 
-    For a pattern without a slash only the file's own name is checked: ``*.yml`` finds ``.github/ci.yml``.
+    For a pattern without a slash, only the file's own name is checked: ``*.yml`` finds ``.github/ci.yml``.
 
     Raises:
         GlobError: The pattern is invalid.

@@ -40,11 +40,6 @@ class CallSession:
         approval_runtime: Makes the runtime that waits for an approval.
         run: The config of the running graph.
         artifacts: The artifact directories of Deep Agents.
-
-    Attributes:
-        root: The workspace directory.
-        namespace: Name of the workspace.
-        session_id: Id of the session. If the graph has no thread, call ids are unique only within a session.
     """
 
     def __init__(
@@ -63,7 +58,7 @@ class CallSession:
         self._artifacts = artifacts
 
     def location_and_operations(self, path: str) -> tuple[FileLocation, FileOperations]:
-        """Return the location of a path and its file operations: one object for the workspace, one for all other paths.
+        """Return the location of a path, and the file operations for it.
 
         Raises:
             PathRefused: The path is not valid.
@@ -73,14 +68,13 @@ class CallSession:
 
     @cached_property
     def _workspace(self) -> FileOperations:
-        """The operations on files in the workspace."""
         return self._runtime.file_operations(
             self._conversation, limit_bytes=RESULT_BYTES, suggests_similar=False
         )
 
     @cached_property
     def _outside(self) -> FileOperations:
-        """The operations on all other files, by absolute path."""
+        """The operations on files outside the workspace, by absolute path."""
         return self._runtime.file_operations_outside(
             self._conversation, limit_bytes=RESULT_BYTES, made=self._artifacts
         )
@@ -88,7 +82,7 @@ class CallSession:
     def asks_about(self, tool: str, action: str) -> bool:
         """Return whether the permission mode asks about an action.
 
-        If it does not, the caller builds no request, because building it may take longer than the action.
+        Call this before building a request, which may take longer than the action.
         """
         return needs_approval(self._state.config.permission_mode, tool, action)
 
@@ -109,7 +103,7 @@ class CallSession:
         return answer
 
     async def execute(self, command: str, *, timeout_s: float | None, key: str | None) -> CommandResult:
-        """Run a command; add the session's notices to its result."""
+        """Run a command, and add the session's notices to its result."""
         result = await self._runtime.run(
             command, timeout_s=timeout_s, idempotency_key=key, limit_bytes=OUTPUT_BYTES
         )
@@ -121,20 +115,14 @@ class CallSession:
 
 
 class NoSession(CallSession):
-    """Stands for the session of a call that could not get one: raises the error for each path and each command.
-
-    Args:
-        error: The error.
-    """
+    """The session of a call for which no session was found. It raises the error for each path and each command."""
 
     def __init__(self, error: WorkspaceError) -> None:
         self.root, self.namespace, self.session_id = "/", "", ""
         self._error = error
 
     def location_and_operations(self, path: str) -> NoReturn:
-        """Raise the error."""
         raise self._error
 
     def asks_about(self, tool: str, action: str) -> NoReturn:
-        """Raise the error."""
         raise self._error

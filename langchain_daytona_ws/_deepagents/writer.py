@@ -1,4 +1,4 @@
-"""The backend's commands and file changes; each asks the session's approver first, if it needs approval."""
+"""The backend's commands and file changes. If a call needs approval, the approver is asked first."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ T = TypeVar("T", WriteCall, EditCall, DeleteCall)
 NOT_RUN = 126
 """Exit code of a command that did not run (POSIX shells: command not executable)."""
 
-# Only the sandbox can resolve symbolic links. So this script compares the inode of "$target" with the inodes of the
-# working directory and of each of its parents.
+# Only the sandbox can resolve symbolic links. This script therefore compares the inode of "$target" with the inodes of
+# the working directory and its parents.
 _REMOVE_TREE = """\
 directory=$(pwd -P)
 while ! [ "$target" -ef "$directory/" ]; do
@@ -62,20 +62,12 @@ exit 1
 
 
 def remove_tree_command(path: str) -> str:
-    """Return a shell command that deletes a directory tree, but never the directory in which it runs, or a parent.
-
-    Args:
-        path: Absolute path of the directory.
-    """
+    """Return a shell command that deletes a directory tree, but never its own working directory or a parent of it."""
     return f"target={shlex.quote(path)}\n{_REMOVE_TREE}"
 
 
 class Writer:
-    """Execute, write, edit, delete and upload, as coroutines.
-
-    Args:
-        session: The session of the call.
-    """
+    """Execute, write, edit, delete and upload, as coroutines."""
 
     def __init__(self, session: CallSession) -> None:
         self._session = session
@@ -130,8 +122,8 @@ class Writer:
         try:
             await ops.write(location.path, content, key=key)
         except WriteConflict as error:
-            # With Deep Agents, a model may write a file without reading it. If the file has changed since it was read,
-            # the write is still refused.
+            # With Deep Agents, a model may write a file that it has not read. A write is still refused if the file has
+            # changed since it was read.
             if error.code != "exists_unread":
                 raise
             await ops.write(location.path, content, overwrite=True, key=_subkey(key, "o"))
@@ -184,7 +176,7 @@ class Writer:
             )
 
     async def _remove_tree(self, location: FileLocation, key: str | None) -> None:
-        # The command runs in the workspace directory: if the mount is lost, it fails and does not find an empty tree.
+        # The command runs in the workspace directory: if the mount is lost, it fails instead of finding no files.
         command = remove_tree_command(location.path)
         result = await self._session.execute_quietly(command, key=_subkey(key, "r"))
         if result.exit_code != 0:
@@ -252,15 +244,14 @@ class Writer:
 
 
 def _tool_for(location: FileLocation) -> str:
-    """Return the tool name for a request to change a file."""
     return OUTSIDE_TOOL if location.is_outside else "workspace_file"
 
 
 def _omission_notes(result: CommandResult) -> list[str]:
     """Return a note on omitted output, for the start and the end of the result.
 
-    Deep Agents stores a long result in a file and shows only its start and end. The model then searches that file,
-    which does not contain the omitted middle.
+    Deep Agents stores a long result in a file, and shows only its start and end. Without the note, the model would
+    search that file for the omitted middle.
     """
     if not result.truncated:
         return []
@@ -269,5 +260,5 @@ def _omission_notes(result: CommandResult) -> list[str]:
 
 
 def _subkey(key: str | None, suffix: str) -> str | None:
-    """Return an idempotency key for another operation of the same call."""
+    """Return an idempotency key for a second operation of a call."""
     return f"{key}{suffix}" if key else None

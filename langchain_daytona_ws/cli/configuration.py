@@ -24,14 +24,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print only one JSON do
 
 
 def read_configuration(source: str | None) -> SandboxConfig:
-    """Read the configuration.
-
-    Args:
-        source: Name of a JSON file, ``-`` for standard input, None for environment variables only.
-
-    Raises:
-        ConfigError: The configuration can't be read, or has problems; all problems are listed.
-    """
+    """Read a JSON file, standard input (``-``), or environment variables only (None)."""
     if source is None:
         return SandboxConfig.from_env()
     if source == "-":

@@ -95,7 +95,7 @@ def _copy(
 
 @contextmanager
 def _progress_bar(is_silent: bool) -> Iterator[OnProgress | None]:
-    """Show a progress bar on standard error, if standard error is a terminal."""
+    """Show a progress bar on standard error if it is a terminal."""
     console = Console(stderr=True)
     if is_silent or not console.is_terminal:
         yield None
@@ -116,7 +116,7 @@ def _progress_bar(is_silent: bool) -> Iterator[OnProgress | None]:
 
 
 def _shown(name: str) -> str:
-    """Return a name from a sandbox in a form that is safe for the terminal: printable, without markup, not too long."""
+    """Return a name from a sandbox as short printable text without markup."""
     from rich.markup import escape
 
     from langchain_daytona_ws._core.paths import shown_name

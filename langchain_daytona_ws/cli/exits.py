@@ -21,12 +21,7 @@ NOT_RUN = LOST = 125
 
 
 def error_exit(message: str, *, code: int = FAILED) -> typer.Exit:
-    """Print an error on standard error; return the exception for the caller to raise.
-
-    Args:
-        message: The failure and every remedy.
-        code: One of the exit codes above. Default: `FAILED`.
-    """
+    """Print an error on standard error; return the exception for the caller to raise."""
     Console(stderr=True, soft_wrap=True).print(
         Text("Error: ", style="bold red").append(message, style="default")
     )

@@ -9,12 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def require_extra(extra: str, *modules: str) -> Iterator[None]:
-    """If a module of an extra is not installed, end the program with a message that names the extra.
-
-    Args:
-        extra: Name of the extra.
-        modules: Top-level modules that the extra installs. If another module is missing, its error is raised.
-    """
+    """End the program with a message that names the extra, if one of its top-level ``modules`` is not installed."""
     try:
         yield
     except ModuleNotFoundError as error:

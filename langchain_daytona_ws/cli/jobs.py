@@ -158,7 +158,7 @@ def logs(
 def _session(source: str | None, namespace: str, *, creates: bool = False) -> Iterator[WorkspaceSession]:
     """Open the session of a persistent workspace; exit with an error if the configuration is not persistent.
 
-    Unless ``creates``, also exit with an error if the workspace has no sandbox.
+    Without ``creates``, also exit with an error if the workspace has no sandbox.
     """
     from langchain_daytona_ws._session.account import AccountSandboxes, persistent_spec
     from langchain_daytona_ws.session import WorkspaceSession

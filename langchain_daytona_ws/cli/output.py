@@ -11,12 +11,11 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-# Width of tables if the output is a pipe and COLUMNS is not set. It is wide, because long lines can be searched.
+# Width of tables if the output is a pipe and COLUMNS is not set: wide, so that lines can be searched.
 WIDTH = 200
 
 
 def print_json(document: object) -> None:
-    """Print one JSON document in ASCII."""
     typer.echo(json.dumps(document, indent=2))
 
 

@@ -17,7 +17,7 @@ from langchain_daytona_ws.cli.exits import NOT_RUN, OUTCOME_UNKNOWN, TIMED_OUT, 
 from langchain_daytona_ws.config import SandboxConfig
 from langchain_daytona_ws.errors import OutcomeUnknown, WorkspaceError
 
-# Maximum of SandboxConfig.output_limit_bytes: a script needs as much output as possible.
+# The maximum of SandboxConfig.output_limit_bytes, because a script needs as much output as possible.
 OUTPUT_LIMIT_BYTES = 262_144
 
 
@@ -76,7 +76,7 @@ def _run_command(command: str, source: str | None, namespace: str, timeout_s: in
 
 
 def _for_script(config: SandboxConfig) -> SandboxConfig:
-    """Raise the output limit to its maximum unless it is set; in an ephemeral sandbox, kill at the time-out."""
+    """Set a missing output limit to its maximum; in an ephemeral sandbox, kill commands at their time-out."""
     changes: dict[str, object] = {}
     if "output_limit_bytes" not in config.model_fields_set:
         changes["output_limit_bytes"] = OUTPUT_LIMIT_BYTES

@@ -151,11 +151,11 @@ def prune(
 def _remove(
     account: AccountSandboxes, old: Iterable[SandboxSummary], limit_s: float
 ) -> tuple[list[SandboxSummary], list[tuple[SandboxSummary, str]]]:
-    """Delete the sandboxes that are still unused; return the deleted sandboxes, and the failures with their reasons."""
+    """Delete the sandboxes that are still unused; return the deleted sandboxes, and the failed ones with the error."""
     deleted, failures = [], []
     for sandbox in old:
         try:
-            # A session may have started to use the sandbox during the confirmation.
+            # A session may have used the sandbox during the confirmation.
             current = account.find(sandbox.id)
             if current is None or not prunable([current], now=time.time(), older_than_s=limit_s):
                 continue

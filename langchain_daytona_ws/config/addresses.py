@@ -21,8 +21,8 @@ def url(value: str, *, sends: str | None, example: str) -> str:
 
     Args:
         value: The URL. No error quotes it, because it may contain a password.
-        sends: Description of the secret in the requests to this URL: plain http is refused, except for loopback
-            addresses. None if they contain no secret: plain http is accepted for every host.
+        sends: Description of the secret in requests to this URL; plain http is then refused, except to loopback
+            addresses. None: requests contain no secret, and plain http is accepted.
         example: A valid URL, for the error message.
     """
     # urlsplit silently removes some of these characters, and parses others differently from HTTP clients.

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class _NormalizedObject(dict[str, Any]):
-    """An object whose keys are known and in camelCase; missing values were read from environment variables."""
+    """An object with known keys in camelCase. Missing values were read from environment variables."""
 
 
 class ConfigModel(BaseModel):
@@ -52,8 +52,8 @@ class ConfigModel(BaseModel):
         __tracebackhide__ = True
         _or_config_error(type(self), lambda: super(ConfigModel, self).__init__(**data))
 
-    # With this mark, as in RootModel, pydantic does not call this __init__ for nested objects. Otherwise each nested
-    # object would raise its own error, and the problems would not be reported together.
+    # With this mark (RootModel has it too), pydantic does not call this __init__ for nested objects. Otherwise each
+    # nested object would raise a separate error.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
     @classmethod
@@ -94,7 +94,7 @@ class ConfigModel(BaseModel):
         """Yield (key, problem) for each conflict between settings.
 
         Args:
-            given: The normalised object. Its values may be invalid, because they are validated later.
+            given: The normalised object. Its values are not validated yet.
         """
         return ()
 
@@ -116,7 +116,7 @@ class ConfigModel(BaseModel):
             instance = handler(normalized)
         except ValidationError as error:
             problems += [document.located(problem) for problem in problems_of(error)]
-        # Raise the new error outside the `except` block: inside, its __context__ would be the error with the input.
+        # Raise the new error outside the `except` block, so that its __context__ is not the error with the input.
         if problems or instance is None:
             raise validation_error(cls.__name__, problems)
         return instance
@@ -154,7 +154,7 @@ class _Document:
 
     Args:
         root: The model of the whole document.
-        outer: Location of the model's object in the document (``("config",)`` in an envelope).
+        outer: Location of that model's object in the document (``("config",)`` in an envelope).
     """
 
     def __init__(self, root: type[ConfigModel], outer: Location) -> None:
@@ -164,7 +164,7 @@ class _Document:
         self._remedies: dict[Location, str] = {}
 
     def normalized(self, model: type[BaseModel], data: Any, at: Location) -> Any:
-        """Return an object, and the objects in it, with camelCase keys and with values from the environment."""
+        """Return an object, also its inner objects, with camelCase keys and with values from the environment."""
         if not isinstance(data, Mapping):
             return data
         result = self._with_known_keys(model, data, at)
@@ -183,10 +183,7 @@ class _Document:
         return result
 
     def located(self, problem: Problem) -> Problem:
-        """Return a problem of pydantic with its location in the whole document.
-
-        If the setting has an environment variable, the text names the variable as part of the remedy.
-        """
+        """Return a problem of pydantic with its location in the document, and its environment variable as a remedy."""
         is_in_envelope = problem.at[:1] and problem.at[0] in self.root._envelope_keys
         at = problem.at if is_in_envelope else (*self.outer, *problem.at)
         return Problem(at, problem.text + self._remedies.get(at, ""))

@@ -14,11 +14,11 @@ from pydantic.fields import FieldInfo
 from langchain_daytona_ws.config.problems import Location, path_of, quoted
 
 ENV = "x-env"
-"""JSON Schema keyword for the environment variable (or variables) of a setting; also a key of the field's metadata."""
+"""Keyword in the JSON Schema, and so in a field's metadata, for the setting's environment variable or variables."""
 
 
 class JsonObject(dict[str, object]):
-    """A parsed JSON object; ``repeated`` lists the keys that it contained more than once."""
+    """A parsed JSON object; ``repeated`` lists the keys that occur more than once in its text."""
 
     def __init__(self, pairs: list[tuple[str, object]]) -> None:
         super().__init__(pairs)
@@ -37,7 +37,6 @@ def spellings(model: type[BaseModel]) -> dict[str, str]:
 
 
 def fields(model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
-    """Yield each camelCase key with its field."""
     for name, field in model.model_fields.items():
         yield field.alias or name, field
 
@@ -51,7 +50,7 @@ def nested(field: FieldInfo) -> type[BaseModel] | None:
 
 
 def variables_of(field: FieldInfo) -> tuple[str, ...]:
-    """Return the environment variables from which a missing value is read, the preferred variable first."""
+    """Return the environment variables of a field, the preferred variable first."""
     extra = field.json_schema_extra
     named = extra.get(ENV) if isinstance(extra, dict) else None
     if isinstance(named, str):
@@ -60,7 +59,7 @@ def variables_of(field: FieldInfo) -> tuple[str, ...]:
 
 
 def from_environment(field: FieldInfo) -> tuple[str, str] | None:
-    """Return (variable, value) of the field's first non-empty environment variable; None if there is none."""
+    """Return (variable, value) of the field's first environment variable that is not empty, or None."""
     for variable in variables_of(field):
         value = os.environ.get(variable)
         if value:

@@ -99,15 +99,15 @@ class SandboxConfig(ConfigModel):
     from its environment variable (``x-env`` in the schema) when the configuration is validated. An empty variable
     counts as unset.
 
-    A pickle contains no secret. The API key is not pickled: it is read from ``DAYTONA_API_KEY`` at unpickling. A
-    configuration with envVars can't be pickled, because the sandbox would be different without them.
+    A pickle contains no secret. At unpickling, the API key is read from ``DAYTONA_API_KEY``. A configuration with
+    envVars can't be pickled, because the sandbox would be different without them.
 
     Raises:
         ConfigError: The configuration is invalid. The error lists each problem with its JSON path and its remedies, and
             never contains a secret.
     """
 
-    # The description for the JSON Schema, in place of the docstring, which is for Python.
+    # In the JSON Schema, this description replaces the docstring.
     model_config = ConfigDict(
         json_schema_extra={"description": "The settings of a workspace and its sandbox."}
     )
@@ -188,14 +188,13 @@ class SandboxConfig(ConfigModel):
         """Return a configuration with the defaults and the values of environment variables.
 
         Raises:
-            ConfigError: The value of a variable is invalid. A missing API key is no error here: `require_api_key`
-                raises it later.
+            ConfigError: The value of a variable is invalid. A missing API key is reported later, by `require_api_key`.
         """
         return cls.model_validate({})
 
     @classmethod
     def from_file(cls, path: str | PathLike[str]) -> Self:
-        """Return the configuration in a JSON file. Settings that are not in the file come from environment variables.
+        """Return the configuration in a JSON file. Settings that the file lacks come from environment variables.
 
         Args:
             path: The file.
@@ -238,10 +237,10 @@ class SandboxConfig(ConfigModel):
 
     @classmethod
     def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Return the JSON Schema of a document, which is an object of settings or an envelope around this object.
+        """Return the JSON Schema of a document: an object of settings, or an envelope around it.
 
-        ``["$defs"]["SandboxConfig"]`` is the schema of the object of settings, with the description, default and range
-        of each setting. ``x-env`` names the environment variable of a setting.
+        ``["$defs"]["SandboxConfig"]`` is the schema of the object of settings. It has the description, default, range
+        and environment variable (``x-env``) of each setting.
 
         Args:
             args: Positional arguments of pydantic's ``model_json_schema``.
@@ -282,7 +281,7 @@ class SandboxConfig(ConfigModel):
         return {**inner, "name": data["name"]}, ("config",), problems
 
     def __getstate__(self) -> dict[Any, Any]:
-        """Refuse to pickle a configuration with envVars. (`SandboxOptions` leaves the API key out of a pickle.)"""
+        """Refuse to pickle a configuration with envVars. `SandboxOptions` omits the API key."""
         if self.env_vars:
             raise ConfigError(
                 "envVars: a configuration with envVars can't be pickled, because a pickle must contain no secret; "

@@ -1,4 +1,4 @@
-"""The namespace is the name of a workspace's directory and S3 prefix. Validate it, or derive it from any string."""
+"""Namespaces: a namespace is the name of a workspace, of its directory, and of its S3 prefix."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from langchain_daytona_ws.config.problems import FOR_MODEL, quoted
 from langchain_daytona_ws.errors import ConfigError
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
-# The form of a namespace that `namespace_of` returns for a key that is not a valid namespace.
+# Form of the namespaces that `namespace_of` derives.
 _HASHED = re.compile(r".*--[0-9a-f]{40}")
 _READABLE_CHARS = 40
 
@@ -38,11 +38,10 @@ def validate_namespace(value: str) -> str:
 def namespace_of(key: str) -> str:
     """Return the namespace for any string (a key), such as a user's e-mail address.
 
-    Two keys never have the same namespace. A key that is a valid namespace is returned unchanged, so that
-    ``WorkspaceSession(namespace=key)`` finds the same workspace. For any other key, the result consists of readable
-    characters of the key (``key`` if there are none), ``--``, and 40 hexadecimal digits of the key's SHA-256. A key
-    that has this form itself is converted in the same way. Keys that differ only in upper and lower case have
-    different namespaces.
+    Two keys never have the same namespace, even if they differ only in upper and lower case. A key that is a valid
+    namespace is returned unchanged, so that ``WorkspaceSession(namespace=key)`` finds the same workspace. Any other key
+    is converted to some readable characters of the key (``key`` if there are none), ``--``, and 40 hexadecimal digits
+    of the key's SHA-256. A valid namespace of this converted form is converted too.
 
     Args:
         key: Any string that is not empty.

@@ -288,7 +288,7 @@ class SandboxOptions(ConfigModel):
         return {**state, "__dict__": {**state["__dict__"], "api_key": None}}
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
-        """Restore a pickled object, with the API key from the environment variable ``DAYTONA_API_KEY``."""
+        """Restore a pickled object; read the API key from the environment variable ``DAYTONA_API_KEY``."""
         super().__setstate__({**state, "__dict__": {**state["__dict__"], "api_key": _key_from_environment()}})
 
 

@@ -1,6 +1,6 @@
 """Problems of a configuration document. A problem has a location and a text with a remedy, and contains no secret.
 
-The texts replace those of pydantic, which describe Python types. Pydantic's errors also contain the rejected input.
+Pydantic's own texts are not used, because they describe Python types. Its errors also contain the rejected input.
 """
 
 from __future__ import annotations
@@ -60,9 +60,7 @@ def _key(key: str) -> str:
 
 
 def quoted(text: str, limit: int = 60) -> str:
-    """Return a value in quotes for a message: one line of printable characters.
-
-    A value with more than ``limit`` characters is cut.
+    """Return a value in quotes for a message: one line of printable characters, cut after ``limit`` characters.
 
     Do not pass secrets.
     """
@@ -93,12 +91,12 @@ def _text(detail: ErrorDetails) -> str:
     if kind == "literal_error":
         # Do not quote the value: it may be a secret in the wrong place.
         return f"must be {detail['ctx']['expected'].replace(chr(39), chr(34))}"
-    # For an unknown kind of error, show only the name of the kind: pydantic's message may quote the value.
+    # Of an unknown kind of error, show only the name: pydantic's message may quote the value.
     return _TEXTS.get(kind, f"is not acceptable ({kind})")
 
 
 def validation_error(title: str, problems: Iterable[Problem]) -> ValidationError:
-    """Return a pydantic error with these problems. It does not contain the input."""
+    """Return a pydantic error with these problems, and without the input."""
     lines: list[InitErrorDetails] = [
         {"type": refusal(problem.text), "loc": problem.at, "input": None} for problem in problems
     ]
@@ -106,7 +104,6 @@ def validation_error(title: str, problems: Iterable[Problem]) -> ValidationError
 
 
 def config_error(title: str, problems: Sequence[Problem]) -> ConfigError:
-    """Return the error that lists all problems."""
     lines = [f"{problem.path or 'the document'}: {problem.text}" for problem in problems]
     if len(lines) == 1:
         message = f"{title}: {lines[0]}"

@@ -56,19 +56,13 @@ _EXTERNAL_ID = r"[A-Za-z0-9_+=,.@:/-]{2,1224}"
 
 
 class ImageDefinition(Protocol):
-    """The part of ``daytona.Image`` that this package uses. It makes importing ``daytona`` unnecessary."""
+    """The part of ``daytona.Image`` that this package uses, so that it need not import ``daytona``."""
 
     def dockerfile(self) -> str: ...
 
 
 class WholeNumber:
-    """Annotation of a whole number from ``low`` to ``high``, both included.
-
-    Args:
-        low: The smallest value.
-        high: The largest value.
-        unit: Unit of the number, for the error message.
-    """
+    """Annotation of a whole number from ``low`` to ``high``, both included; ``unit`` is for the error message."""
 
     def __init__(self, low: int, high: int, unit: str) -> None:
         self.low, self.high, self.unit = low, high, unit
@@ -100,7 +94,7 @@ def one_line(value: str) -> str:
 
 
 def api_key(value: SecretStr) -> SecretStr:
-    """Accept an API key that can be sent in an HTTP header; refuse the mask that a dump shows in place of the key."""
+    """Accept an API key that can be sent in an HTTP header; refuse the mask of a key in a dump."""
     key = value.get_secret_value()
     if not key:
         raise refusal("must not be empty; leave it out instead")
@@ -114,7 +108,6 @@ def api_key(value: SecretStr) -> SecretStr:
 
 
 def variable_name(value: str) -> str:
-    """Accept the name of an environment variable that is not reserved."""
     if not re.fullmatch(_VARIABLE, value):
         raise refusal(
             "is not a valid name of an environment variable; use letters, digits and _, not starting with a digit"
@@ -125,7 +118,7 @@ def variable_name(value: str) -> str:
 
 
 def variable_value(value: SecretStr) -> SecretStr:
-    """Accept a value that is valid in a process environment; refuse the mask of a secret."""
+    """Accept a value that is valid in a process environment; refuse the mask of a secret in a dump."""
     text = value.get_secret_value()
     if "\0" in text or _has_lone_surrogate(text):
         raise refusal(
@@ -137,7 +130,7 @@ def variable_value(value: SecretStr) -> SecretStr:
 
 
 def _has_lone_surrogate(text: str) -> bool:
-    # Python and JSON strings may contain lone surrogates, but UTF-8 cannot encode them.
+    # Python and JSON strings may contain lone surrogates; UTF-8 cannot encode them.
     return any("\ud800" <= character <= "\udfff" for character in text)
 
 
@@ -181,14 +174,12 @@ def bucket(value: str) -> str:
 
 
 def region(value: str) -> str:
-    """Accept the name of a region."""
     if not re.fullmatch(_REGION, value):
         raise refusal("is not a region; example: eu-central-1")
     return value
 
 
 def role_arn(value: str) -> str:
-    """Accept the ARN of an IAM role."""
     if not re.fullmatch(_ROLE_ARN, value):
         raise refusal(
             "is not the ARN of an IAM role; example: arn:aws:iam::123456789012:role/sandbox-s3mount"
@@ -224,7 +215,6 @@ def user(value: str) -> str:
 
 
 def label_name(value: str) -> str:
-    """Accept the name of a label that is not reserved."""
     if not re.fullmatch(_LABEL_NAME, value):
         raise refusal(
             "is not the name of a label; use 1 to 63 letters, digits and ._/-, starting with a letter or digit"
@@ -235,7 +225,6 @@ def label_name(value: str) -> str:
 
 
 def label_value(value: str) -> str:
-    """Accept the value of a label: a line of printable text."""
     if len(value) > MAX_LABEL_LENGTH or not value.isprintable():
         raise refusal(
             f"must be printable text of at most {MAX_LABEL_LENGTH} characters; shorten it, and remove control "
@@ -272,7 +261,6 @@ def workspace_prefix(value: str) -> str:
 
 
 def ignore_pattern(value: str) -> str:
-    """Accept one line of a gitignore file."""
     if not value.strip():
         raise refusal("must not be empty; leave it out instead")
     if not re.fullmatch(_IGNORE_PATTERN, value) or _has_lone_surrogate(value):
@@ -314,7 +302,7 @@ def image(value: object) -> object:
 
 
 class _ImageType:
-    """Annotation of an image. With pydantic's own annotations, a module would be imported that nothing else needs."""
+    """Annotation of an image. Pydantic's own annotations would import one more module."""
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         dumped = core_schema.plain_serializer_function_ser_schema(_image_out)
@@ -324,7 +312,7 @@ class _ImageType:
 def _image_out(value: object) -> object:
     if value is None or isinstance(value, str):
         return value
-    # Without this error, pydantic would dump {}, because a daytona.Image has only private attributes.
+    # Pydantic would dump {}, because a daytona.Image has only private attributes.
     raise ValueError(
         "options.image is a daytona.Image, which can't be dumped; use the name of a published image instead"
     )

@@ -16,8 +16,8 @@ Kind = Literal["allow", "deny", "allow_edited", "allow_always", "respond"]
 class AnswerUnusable(Exception):
     """Raise this in a custom approver that can't answer: the call is denied, and the text is logged for the engineer.
 
-    The model gets a general text. For any other exception only the type is logged, because its text may quote a
-    secret.
+    The model gets a general text. If the approver raises another exception, only its type is logged, because its text
+    may quote a secret.
 
     Example:
         ``raise AnswerUnusable("the approval service returned an unknown user")``
@@ -41,8 +41,7 @@ class PermissionDecision:
 
     Raises:
         ValueError: A field is invalid, or the fields contradict each other.
-        TypeError: The reason or the message is not a string. If one of these is raised in the approver, the call is
-            denied.
+        TypeError: The reason or the message is not a string. Either error denies the call if the approver raises it.
     """
 
     kind: Kind
@@ -115,24 +114,24 @@ class PermissionDecision:
 
         Args:
             scope: ``"command"``: this exact command (for another tool: this exact call). ``"prefix"``, for bash only:
-                commands in which every part (between ``&&``, ``|`` …) starts with a remembered prefix. Further words
-                must not be known to run another program, as in ``make test --eval=…``. ``"tool"``: every call of this
-                tool.
-            prefix: The words to remember, such as ``"git status"``. Default: ``request.suggested_prefixes``; if they
-                are empty, the call is allowed once.
+                commands in which every part (between ``&&``, ``|`` …) starts with a remembered prefix. A part is not
+                allowed if a later word is known to run another program, as in ``make test --eval=…``. ``"tool"``: every
+                call of this tool.
+            prefix: The words to remember, such as ``"git status"``. Default: ``request.suggested_prefixes``; if this is
+                empty, the call is allowed once.
 
         Raises:
-            ValueError: The scope is unknown, or the prefix is not the beginning of one literal command, or belongs to
-                another scope.
+            ValueError: The scope is unknown, the prefix is not the beginning of one literal command, or a prefix is
+                given for another scope than ``"prefix"``.
         """
         return cls("allow_always", scope=scope, prefix=prefix)
 
     @classmethod
     def respond(cls, message: str) -> PermissionDecision:
-        """Answer in place of the tool; the tool does not run.
+        """Answer in place of the tool, which then does not run.
 
         Args:
-            message: The tool's result for the model, passed on unchanged.
+            message: Given to the model unchanged, as the tool's result.
 
         Raises:
             TypeError: The message is not a string.

@@ -13,7 +13,7 @@ from langchain_daytona_ws.permissions.shell import Words
 
 
 def _combinations(*rows: tuple[Words, ...]) -> frozenset[Words]:
-    """Return all phrases that consist of one word from each part of a row."""
+    """Return all combinations of one word from each part of a row."""
     return frozenset(phrase for row in rows for phrase in itertools.product(*row))
 
 
@@ -43,7 +43,7 @@ RUNS_ANYTHING = frozenset({
     "ansible-playbook",
 })  # fmt: skip
 
-# Subcommands that run anything, of programs that also have harmless subcommands, such as "docker run".
+# Subcommands that run anything, such as "docker run". Their programs also have harmless subcommands.
 VERBS_RUN_ANYTHING = _combinations(
     (("docker", "podman", "nerdctl"), ("run", "exec", "create", "container", "plugin", "buildx", "context")),
     (("docker", "podman", "nerdctl"), ("compose",), ("run", "exec")),
@@ -115,21 +115,21 @@ THREE_WORDS_AFTER = _combinations(
 RUN_PROGRAMS = frozenset({"bun", "pnpm", "yarn"})
 PROGRAMS = RUNS_ANYTHING | INTERPRETERS
 
-# The words after these are a separate command, which is examined separately.
+# The words after a runner are a separate command, which is checked separately.
 RUNNERS = _combinations(
     (("uv",), ("run",)),
     (("poetry",), ("run",)),
     (("bundle",), ("exec",)),
     (("python", "pypy"), ("-m",)),
 )  # fmt: skip
-# In these programs the second word is a target or a file; an option before it is harmless.
+# The second word of these programs is a target or a file; an option before it is harmless.
 _NO_VERBS = frozenset(
     {"gmake", "gradle", "gradlew", "just", "make", "mvn", "mvnw", "nox", "rake", "task", "tox"}
 )
 WITH_VERBS = (TWO_WORDS | THREE_WORDS) - _NO_VERBS
 HARMLESS_FIRST = frozenset({"--help", "--version", "-h", "-V", "-v"})
 
-# Words with one of these characters could run as shell code, because recipes insert words into a command line.
+# Words with one of these characters could run as shell code, because Makefiles insert words into commands.
 _SHELL_TEXT = "*[][;&|$`<>(){}'\"\\]*"
 _PIP = (
     "-i", "-f", "-e", "-r", "-c", "-C", "-t", "--index-url", "--extra-index-url", "--index", "--default-index",

@@ -26,8 +26,8 @@ _MAX_LINES_COMPARED = 1000
 _FROM_ARGUMENTS = "(from the call's arguments, not the file)"
 
 
-# A path of these characters, ASCII letters and digits is displayed without quotes. In summaries and diffs, other
-# characters follow a path.
+# A path of these characters, ASCII letters and digits is displayed without quotes. In summaries and diffs, the text
+# after a path begins with another character.
 _BARE = frozenset("_-./+=@%")
 
 
@@ -49,9 +49,9 @@ def one_line(text: str, limit: int, *, double_backslash: bool = True) -> str:
 
     Args:
         text: Any text, lone surrogates included.
-        limit: Maximum length of the result in characters, 60 or more. A longer text keeps both ends, because either
-            may matter, with the number of omitted characters between them.
-        double_backslash: Write ``\`` as ``\\``, so that the text can't imitate an escape.
+        limit: Maximum length of the result in characters, 60 or more. A longer text keeps both ends, because either may
+            matter, with the number of omitted characters between them.
+        double_backslash: If true, write ``\`` as ``\\``, so that the text can't imitate an escape.
     """
     return _one_line(text, limit, escaped="\\" if double_backslash else "")
 

@@ -9,12 +9,12 @@ from fnmatch import fnmatchcase
 from langchain_daytona_ws.permissions import known_tools
 from langchain_daytona_ws.permissions.shell import Words, simple_commands
 
-# Maximum number of runners before a command; "uv run python -m pytest" has two.
+# Maximum number of runners before a command: "uv run python -m pytest" has the runners "uv run" and "python -m".
 _MAX_RUNNERS = 3
 # A command may be a megabyte long, and a scan of all its words would block the event loop.
 _MAX_WORDS = 2000
-# Debian's names for builds of one program: vim.tiny, nc.openbsd.
-_BUILD = r"\.(?:athena|basic|gtk3?|nox|openbsd|tiny|traditional)$"
+# Debian's suffixes for variants of one program: vim.tiny, nc.openbsd.
+_VARIANT = r"\.(?:athena|basic|gtk3?|nox|openbsd|tiny|traditional)$"
 # Version suffixes: python3.11, node20, clang-15, python3.13t (free-threaded Python).
 _VERSION = r"(?<=[A-Za-z+])[-.]?[0-9][0-9.]*(?:td?|d|m|-dbg)?$"
 _MAX_NAME_CHARS = 100
@@ -34,8 +34,8 @@ def starts_with(words: Words, prefix: Words) -> bool:
 def covers(prefix: Words, words: Words) -> bool:
     """Return whether a remembered prefix allows a simple command.
 
-    The command must start with the prefix, and no further word may be known to make the tool run something else
-    (``make test --eval=…`` is not covered by ``make test``). `diverted` describes the limits of this check.
+    The command must start with the prefix. None of its other words may be known to make the tool run something else:
+    ``make test`` does not cover ``make test --eval=…``. `diverted` describes the limits of this check.
     """
     return starts_with(words, prefix) and not diverted(words, len(prefix))
 
@@ -44,8 +44,8 @@ def suggested_prefixes(command: str) -> tuple[str, ...]:
     """Return one prefix for each simple command in ``command``. Together the prefixes cover ``command``.
 
     Returns:
-        Distinct prefixes in written order. Empty if a part of ``command`` is not a literal simple command, or has no
-        suitable prefix, because it would allow too much (``git``, ``sudo``, ``npx``, ``docker run``, ``git -c …``).
+        Distinct prefixes in written order. Empty if a part of ``command`` is not a literal simple command, or if its
+        prefix would allow too much (``git``, ``sudo``, ``npx``, ``docker run``, ``git -c …``).
     """
     found: dict[str, None] = {}
     for words in simple_commands(command) or ():
@@ -53,7 +53,6 @@ def suggested_prefixes(command: str) -> tuple[str, ...]:
         if prefix is None:
             return ()
         found[shlex.join(prefix)] = None
-    # Suggest only prefixes that `prefix_words` accepts.
     return tuple(found) if all(prefix_words(prefix) for prefix in found) else ()
 
 
@@ -73,14 +72,14 @@ def _suggested(words: Words) -> Words | None:
 def diverted(words: Words, after: int) -> bool:
     """Return whether a word after the first ``after`` words makes a known tool run something else.
 
-    The words of the remembered prefix are approved and not checked. The check uses tables. In doubt it returns True: it
-    treats any word as an option at any position, and any abbreviation as the full long option. The tables do not
-    contain every tool or every option. The check ignores what a tool does by design: it runs code from files (a
-    Makefile, tests, a package's scripts), reads its settings files, passes arguments to a script, and overwrites files.
+    The check uses the tables of `known_tools`. In doubt the result is True: a word counts as an option at any position,
+    and an abbreviation counts as the full long option. The check has two limits. The tables do not contain every tool
+    and every option. And the check ignores the normal effects of a tool, such as running code from files (a Makefile,
+    tests, a package's scripts), reading its settings files, passing arguments to a script, and overwriting files.
 
     Args:
         words: A simple command.
-        after: Number of words in the remembered prefix.
+        after: Number of words in the remembered prefix. They are approved, and are not checked.
     """
     levels = _levels(words)
     if levels is None:
@@ -89,7 +88,7 @@ def diverted(words: Words, after: int) -> bool:
     for start, end in zip(levels, [*levels[1:], len(words)], strict=True):
         tool = _tool(words[start : start + 3])
         later = words[max(after, start + 1) : end]
-        # An option in place of the subcommand may mean anything, and hides the subcommand.
+        # An option in place of the subcommand may have any effect, and hides the subcommand.
         if tool[0] in known_tools.WITH_VERBS and after <= start + 1 and _is_option(later[:1]):
             return True
         patterns = [pattern for size in (1, 2) for pattern in _patterns(tool[:size])]
@@ -112,8 +111,9 @@ def _patterns(tool: Words) -> Words:
 def _matches(word: str, pattern: str) -> bool:
     """Return whether a word matches a pattern of `known_tools.DIVERTING`.
 
-    ``--file``: this option, abbreviated or with a value. ``-f``: the letter in any group of short options. ``-exec``:
-    with one or two dashes, with or without a value. ``=``: an assignment. Other patterns: as in `fnmatch`.
+    ``--file`` matches this option, also if it is abbreviated or has a value. ``-f`` matches the letter in any group of
+    short options. ``-exec`` matches one or two dashes, with or without a value. ``=`` matches an assignment. Any other
+    pattern matches as in `fnmatch`.
     """
     if "*" in pattern or "[" in pattern:
         return fnmatchcase(word, pattern)
@@ -130,7 +130,7 @@ def _matches(word: str, pattern: str) -> bool:
 
 
 def _levels(words: Words) -> list[int] | None:
-    """Return the index at which the command and each nested command start: ``[0, 2]`` for ``uv run pytest``.
+    """Return the start of the command and of each nested command: ``[0, 2]`` for ``uv run pytest``.
 
     Return None if there are too many nested commands.
     """
@@ -149,7 +149,7 @@ def _tool(words: Words) -> Words:
     """Return the words with the plain name of the program: without directory and version (``pip3.11`` → ``pip``)."""
     name = words[0].rsplit("/", 1)[-1]
     if len(name) <= _MAX_NAME_CHARS:
-        name = re.sub(_BUILD, "", name)
+        name = re.sub(_VARIANT, "", name)
         name = name if name in known_tools.KNOWN else re.sub(_VERSION, "", name)
     return (name, *words[1:])
 

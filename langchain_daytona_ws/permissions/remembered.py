@@ -14,7 +14,7 @@ from langchain_daytona_ws.permissions.request import PermissionRequest
 
 
 class RememberedApprovals:
-    """Approvals in memory. Several threads of the process may use them at the same time."""
+    """Approvals in memory, safe for use by several threads of the process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -58,10 +58,9 @@ class RememberedApprovals:
         return True
 
     def covers(self, tool: str, action: str, arguments: Mapping[str, object]) -> bool:
-        """Return whether the tool, the exact call, or a prefix of each simple command is remembered.
+        """Return whether the tool, the exact call, or a prefix for each part of a bash command is remembered.
 
-        A prefix does not cover a command whose further words make a known tool run something else (``make test -f …``
-        is not covered by ``make test``). `prefixes.diverted` describes the limits of this check.
+        A part is a simple command (between ``&&``, ``|`` …). `prefixes.covers` compares it with a prefix.
         """
         with self._lock:
             if tool in self._tools:
@@ -101,8 +100,8 @@ def _command(tool: str, arguments: Mapping[str, object]) -> str | None:
 
 
 def _fingerprint(tool: str, action: str, arguments: Mapping[str, object]) -> bytes:
-    # A hash, because a command may be a megabyte long. For bash only the command counts: with another description or
-    # time-out, the approval still holds.
+    # A hash, because a command may be a megabyte long. For bash only the command counts: the approval also holds with
+    # another description or time-out.
     command = _command(tool, arguments)
     call: object = command if command is not None else _canonical(arguments)
     text = repr((tool, action, call))

@@ -1,7 +1,7 @@
 """Split a command into literal simple commands, to compare them with remembered prefixes.
 
-This is not a shell parser. It supports the small part of bash in which the written words are the words that run, and
-returns None ("unsure") for all other commands.
+This is not a shell parser. It supports only commands that bash runs with exactly the written words. For all other
+commands it returns None ("unsure").
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ Words = tuple[str, ...]
 
 
 # One alternative for each kind of token. Any other character (``$ ` & < > ( ) { } [ ] * ? ~ ! ^ #``, other control
-# characters, non-ASCII characters outside quotes) makes the whole command "unsure". Line breaks and tabs in quotes do
-# too: a reader can confuse them with unquoted line breaks and tabs.
+# characters, non-ASCII characters outside quotes) makes the whole command "unsure". A line break or tab in quotes also
+# makes it "unsure", because a reader can confuse it with an unquoted line break or tab.
 @functools.cache
 def _token() -> re.Pattern[str]:
     return re.compile(
@@ -34,7 +34,8 @@ def _token() -> re.Pattern[str]:
 _ESCAPE_IN_DOUBLE_QUOTES = r'\\([$`"\\])'
 
 
-# Reserved words at the start of a command. They are refused even in quotes, because the check does not see quotes.
+# Reserved words at the start of a command. They are refused even in quotes, because the check gets words without
+# quotes.
 _RESERVED = frozenset({
     "if", "then", "elif", "else", "fi", "for", "in", "until", "while", "do", "done", "case", "esac", "coproc",
     "select", "function", "time", "{", "}", "!", "[[", "]]",
@@ -51,15 +52,15 @@ _EVALUATES_AGAIN = frozenset({
 def simple_commands(command: str) -> tuple[Words, ...] | None:
     """Return the argv of each simple command in ``command``, in written order.
 
-    The commands may be joined by ``;``, ``&&``, ``||``, ``|`` or a line break, and contain plain words, quotes and
-    backslashes without expansion.
+    The commands may be joined by ``;``, ``&&``, ``||``, ``|`` or a line break. They may contain plain words, quotes and
+    backslashes, but nothing that bash expands.
 
     Args:
         command: A command for non-interactive bash.
 
     Returns:
-        One tuple of words for each simple command; None if ``command`` contains anything else, a syntax error, or no
-            command.
+        One tuple of words for each simple command. None if ``command`` contains anything else, a syntax error, or no
+        command.
     """
     if not _is_readable(command):
         return None

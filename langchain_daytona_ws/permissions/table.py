@@ -7,25 +7,25 @@ from types import MappingProxyType
 
 from langchain_daytona_ws.config import PermissionMode
 
-_READS: frozenset[str] = frozenset()
-_CHANGES_FILES = frozenset({"ask"})
-_RUNS_COMMANDS = frozenset({"ask", "edit"})
+_NEVER: frozenset[str] = frozenset()
+_IN_ASK = frozenset({"ask"})
+_IN_ASK_AND_EDIT = frozenset({"ask", "edit"})
 
 ASKS: Mapping[tuple[str, str], frozenset[str]] = MappingProxyType(
     {
-        ("workspace_file", "read"): _READS,
-        ("workspace_file", "list"): _READS,
-        ("workspace_file", "glob"): _READS,
-        ("workspace_file", "grep"): _READS,
-        ("workspace_file", "write"): _CHANGES_FILES,
-        ("workspace_file", "edit"): _CHANGES_FILES,
-        ("workspace_file", "delete"): _CHANGES_FILES,
-        ("bash", "run"): _RUNS_COMMANDS,
-        ("bash_job", "status"): _READS,
-        ("bash_job", "logs"): _READS,
-        ("bash_job", "list"): _READS,
-        ("bash_job", "stop"): _RUNS_COMMANDS,
-        ("preview_url", "open"): _RUNS_COMMANDS,
+        ("workspace_file", "read"): _NEVER,
+        ("workspace_file", "list"): _NEVER,
+        ("workspace_file", "glob"): _NEVER,
+        ("workspace_file", "grep"): _NEVER,
+        ("workspace_file", "write"): _IN_ASK,
+        ("workspace_file", "edit"): _IN_ASK,
+        ("workspace_file", "delete"): _IN_ASK,
+        ("bash", "run"): _IN_ASK_AND_EDIT,
+        ("bash_job", "status"): _NEVER,
+        ("bash_job", "logs"): _NEVER,
+        ("bash_job", "list"): _NEVER,
+        ("bash_job", "stop"): _IN_ASK_AND_EDIT,
+        ("preview_url", "open"): _IN_ASK_AND_EDIT,
     }
 )
 """(tool, action) → the modes in which the action needs approval."""

@@ -23,10 +23,10 @@ Problem = tuple[str, str]
 class ToolInput(BaseModel):
     """Base class of a tool's arguments.
 
-    For an optional argument, ``null`` means the default, and so does ``""`` unless `may_be_empty` has the argument.
-    Models also send argument names of other tools, see `foreign_names`. Such an argument is ignored if it is null or
-    false, or if it is true and in `ignored_if_true`. Otherwise it is refused, and the error names this tool's argument.
-    All problems are reported at once, except that of unknown names only the first 10 are reported.
+    For an optional argument, ``null`` means the default. ``""`` also means the default, except for the arguments in
+    `may_be_empty`. Models also send arguments of other tools (`foreign_names`). A foreign argument is ignored if it is
+    null, false, or true and in `ignored_if_true`. Any other foreign argument is refused, and the error names this
+    tool's argument for it. All problems are reported at once, but at most 10 unknown names.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -34,21 +34,21 @@ class ToolInput(BaseModel):
     may_be_empty: ClassVar[frozenset[str]] = frozenset()
     """Optional arguments for which ``""`` is a value."""
     foreign_names: ClassVar[Mapping[str, str]] = {}
-    """Argument of another tool, normalised by `_plain` → its name in this tool, or why there is none."""
+    """Argument of another tool, normalised by `_plain` → its name in this tool, or a remark for the model."""
     ignored_if_true: ClassVar[frozenset[str]] = frozenset()
-    """Names in `foreign_names` that are also ignored if they are true: this tool always does what they request."""
+    """Keys of `foreign_names` that are also ignored if true, because this tool always behaves as they request."""
     foreign_values: ClassVar[Mapping[str, str]] = {}
-    """Name of an operation in another tool, normalised by `_plain` → its name in this tool."""
+    """Operation of another tool, normalised by `_plain` → its name in this tool."""
     operation_argument: ClassVar[str] = ""
-    """The argument that names the operation; ``""`` if the tool has none."""
+    """The argument that names the operation; ``""`` if the tool has one operation."""
 
     @classmethod
     def problems(cls, operation: str, values: Mapping[str, Any]) -> Iterable[Problem]:
-        """Return problems that the types of the arguments do not show.
+        """Return the problems that pydantic does not find.
 
         Args:
-            operation: This tool's name of the requested operation, or an unknown name; ``""`` if there is none.
-            values: The validated arguments; if an argument is invalid, the unvalidated arguments.
+            operation: The requested operation, under this tool's name or an unknown name; ``""`` if there is none.
+            values: The validated arguments; if one of them is invalid, the unvalidated arguments.
         """
         return ()
 
@@ -89,7 +89,6 @@ class ToolInput(BaseModel):
 
     @classmethod
     def _is_number(cls, name: str) -> bool:
-        """Return whether an argument takes a number."""
         return cls.model_fields[name].annotation in (int, float, int | None, float | None)
 
     @classmethod
@@ -106,7 +105,7 @@ class ToolInput(BaseModel):
 
     @classmethod
     def _intended_by(cls, name: object) -> str:
-        """Return the likely intended argument, or a remark about this name; "" if neither is known."""
+        """Return the argument that an unknown name probably stands for, a remark about the name, or ""."""
         plain = _plain(name)
         by_plain = {_plain(own): own for own in cls.model_fields}
         if plain in by_plain:
@@ -132,8 +131,7 @@ class ToolInput(BaseModel):
         """Validate the arguments that an approver edited.
 
         Raises:
-            AnswerUnusable: The arguments are invalid. The text of the exception gives the reason, without the values of
-                arguments.
+            AnswerUnusable: The arguments are invalid. The text gives the reason, without the values of arguments.
         """
         try:
             return cls.model_validate(arguments)

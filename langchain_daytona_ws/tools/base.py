@@ -1,4 +1,4 @@
-"""The template of all tools: ask for approval, perform the operation, return content and artifact."""
+"""The base class of all tools: ask for approval, perform the operation, return content and artifact."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ RunManager: TypeAlias = CallbackManagerForToolRun | AsyncCallbackManagerForToolR
 Content: TypeAlias = str | list[dict[str, Any]]
 """A text, or LangChain's standard content blocks."""
 
-# Default names of a session's tools. The results of most of these tools contain the id of the sandbox.
+# Default names of the tools. The id of a thread's sandbox is in their earlier results.
 _TOOLS = frozenset({"bash", "workspace_file", "bash_job", "preview_url"})
 
-# LangChain's injected argument for this id is not used: a tool that has it refuses a call with the arguments only.
+# The model's id of the call. A tool with LangChain's injected argument for this id would refuse calls without an id.
 _tool_call_id: ContextVar[str | None] = ContextVar("langchain_daytona_ws_tool_call_id", default=None)
 
 
@@ -98,11 +98,10 @@ class WorkspaceTool(BaseTool):
             raise tool_exception(error, run_manager) from error
 
     def _lease(self, config: RunnableConfig) -> nullcontext[WorkspaceSession] | SessionLease:
-        """Return a sync and async context manager that leases the session of a run."""
+        """Return a context manager, sync and async, that leases the session of a run."""
         return nullcontext(self.session) if self.pool is None else lease_for(self.pool, config)
 
     async def _call(self, call: CallContext, arguments: dict[str, Any]) -> tuple[Content, dict[str, Any]]:
-        """Run one call: ask for approval if the mode requires it, perform the operation, add the notices."""
         state, conversation = call.state, call.conversation
         wanted: Any = self._input.model_construct(**arguments)  # LangChain has validated the arguments
         action, shown = self._action_and_arguments(wanted)
@@ -134,7 +133,6 @@ class WorkspaceTool(BaseTool):
     async def _ask(
         self, call: CallContext, wanted: Any, action: str, shown: dict[str, object]
     ) -> Approval[Any] | Answered:
-        """Ask for approval; a call that cannot succeed is refused instead."""
         await self._refuse_early(call, wanted)
         return await call.gate.check(
             self._request(call, action, shown),
@@ -146,27 +144,24 @@ class WorkspaceTool(BaseTool):
     # --- what each tool defines ---
 
     _tool: ClassVar[str]
-    """The tool's name in permissions, also if the program has given the tool another name."""
+    """The tool's name in permissions, also if the program has renamed the tool."""
     _input: ClassVar[type[ToolInput]]
-    """The model of the tool's arguments."""
 
     def _action_and_arguments(self, wanted: Any) -> tuple[str, dict[str, object]]:
         """Return the action, and the arguments as a permission request shows them."""
         raise NotImplementedError
 
     def _request(self, call: CallContext, action: str, arguments: dict[str, object]) -> PermissionRequest:
-        """Return the request for approval."""
         raise NotImplementedError
 
     async def _refuse_early(self, call: CallContext, wanted: Any) -> None:
         """Raise an error if the call cannot succeed, before the approver is asked."""
 
     def _identifying_arguments(self, wanted: Any, arguments: dict[str, object]) -> dict[str, object]:
-        """Return the arguments that identify the call: a repetition of the call has equal values."""
+        """Return the arguments that identify the call: they are equal if the call is repeated."""
         return arguments
 
     async def _perform(self, call: CallContext, wanted: Any) -> ToolResult:
-        """Perform the operation."""
         raise NotImplementedError
 
 
@@ -177,7 +172,7 @@ class ToolResult(NamedTuple):
         content: For the model.
         artifact: For the program.
         facts: For tracers, see `add_to_run`.
-        has_notices: Whether content and artifact already have the notices of the thread.
+        has_notices: True if content and artifact already contain the notices.
     """
 
     content: Content
@@ -190,19 +185,12 @@ class CallContext:
     """One call of a tool.
 
     Attributes:
-        session: The session of the call.
-        state: The state of the session.
-        gate: Asks for approval.
         conversation: The state of the call's thread.
-        runtime: Performs operations, sync or async.
-        approval_runtime: Makes the runtime that waits for an approval.
-        config: The config of the call's run.
-        run_manager: LangChain's manager of the run, which has its tracers.
+        run_manager: LangChain's manager of the run, which has the tracers.
         tool_call_id: The model's id of the call; None if a program calls the tool.
-        idempotency_key: Identifies the call, so that the operation does not run again if the graph's node runs again.
-            None without ``tool_call_id``.
-        concurrent: Registers the call with the other calls that run at the same time in the graph; None for a sync
-            call.
+        idempotency_key: Key with which the operation runs once, even if the graph's node runs again. None without
+            ``tool_call_id``.
+        concurrent: Registers this call with the concurrent calls of the graph; None for a sync call.
     """
 
     def __init__(
@@ -225,7 +213,6 @@ class CallContext:
         self.concurrent: ConcurrentCall | None = None
 
     def set_idempotency_key(self, tool_call_id: str, identity: Mapping[str, object]) -> None:
-        """Set ``idempotency_key``. ``identity`` has the arguments that identify the call."""
         namespace, session_id = self.session.namespace, self.session.id
         self.idempotency_key = call_key(
             self.config, tool_call_id, identity, namespace=namespace, session_id=session_id
@@ -251,13 +238,7 @@ def _with_notices(content: Content, notices: Iterable[str]) -> Content:
 def tool_exception(
     error: WorkspaceError, run_manager: RunManager | None, notices: Iterable[str] = ()
 ) -> ToolException:
-    """Add an error's code to the run's trace; return the exception that LangChain turns into a tool message.
-
-    Args:
-        error: The error.
-        run_manager: LangChain's manager of the run, which has its tracers.
-        notices: The notices with which the message begins. Default: none.
-    """
+    """Add the error's code to the run's trace; return the exception that LangChain turns into a tool message."""
     add_to_run(run_manager, {"error_code": error.code})
     lines = "".join(f"[{notice}]\n" for notice in notices)
     text = f"[{error.code}] {error.for_model}"[:ERROR_LIMIT]
@@ -267,8 +248,7 @@ def tool_exception(
 def add_to_run(run_manager: RunManager | None, facts: dict[str, Any]) -> None:
     """Add facts to the run's metadata in every tracer that derives from LangChain's base class, such as LangSmith's.
 
-    LangChain has no function for this. Each tracer keeps the run under its id until the run ends, and then sends it
-    with the added metadata.
+    LangChain has no function for this. A tracer keeps a run in ``run_map`` until the run ends, and sends it then.
     """
     if run_manager is None or not run_manager.handlers:
         return

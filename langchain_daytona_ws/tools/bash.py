@@ -20,15 +20,15 @@ from langchain_daytona_ws.pool import example_of, source_of
 from langchain_daytona_ws.tools.arguments import Problem, ToolInput, by_foreign_name
 from langchain_daytona_ws.tools.base import CallContext, ToolResult, WorkspaceTool
 
-# Longer jobs are requested in hours: a time-out of 60000 may be a minute in milliseconds, or 16 hours.
+# Longer jobs are requested in hours, because a time-out of 60000 could be a minute (in milliseconds) or 16 hours.
 JOB_TIMEOUT_MAX_S = int(JOB_DEFAULT_S)
 HOURS_MAX = int(JOB_MAX_S / 3600)
 
 OnChunk: TypeAlias = Callable[[dict[str, Any]], object]
-"""Called with each piece of a bash call's output: ``type``, ``tool_call_id``, ``sandbox_id``, ``offset``, ``text``."""
+"""Callback for pieces of output: a dict of ``type``, ``tool_call_id``, ``sandbox_id``, ``offset`` and ``text``."""
 
 CHUNK_TYPE = "bash_output"
-# A graph inside another graph wraps the writer of the outer graph.
+# Maximum depth of nested graphs: an inner graph wraps the stream writer of the outer graph.
 WRAPPERS_MAX = 50
 
 _KILLED = "A command that exceeds its timeout is killed with all that it started; its output until then is returned."
@@ -121,7 +121,7 @@ def _is_number(value: object) -> TypeGuard[float]:
 
 
 def _range_of_timeout(timeout: float, limit: int, *, background: bool) -> str:
-    """Return the limits, and the value that was probably intended."""
+    """Return the text of the problem: the limits, and the probably intended value."""
     parts = [f"in seconds, above 0 and at most {limit}"]
     if background:
         parts.append(f"for a longer job, of up to {HOURS_MAX} hours, give hours in its place")
@@ -148,8 +148,8 @@ class BashTool(WorkspaceTool, defer_build=False):
             dict: ``type`` (``"bash_output"``), ``tool_call_id``, ``sandbox_id``, ``offset`` (number of characters that
             this call has printed before) and ``text``. LangGraph's custom stream gets the same dicts if it has a
             listener.
-        raw_output: For a command with ``pty``: whether the artifact also has the output with all control codes, as
-            ``raw_output``. The artifact's ``output`` is always the text that the terminal shows. Default: False.
+        raw_output: If true, the artifact of a command with ``pty`` also has ``raw_output``, the output with all control
+            codes. The artifact's ``output`` is always the text that the terminal shows. Default: False.
     """
 
     name: str = "bash"
@@ -185,7 +185,6 @@ class BashTool(WorkspaceTool, defer_build=False):
         check_command(wanted.command)
 
     def _identifying_arguments(self, wanted: BashInput, arguments: dict[str, object]) -> dict[str, object]:
-        # `description` does not identify the call.
         background = {"background": True} if wanted.background else {}
         terminal = {"pty": True} if wanted.pty else {}
         return {"command": wanted.command, "timeout": _timeout_s(wanted), **background, **terminal}
@@ -219,7 +218,7 @@ def _timeout_s(wanted: BashInput) -> float | None:
 
 
 def _facts(result: CommandResult) -> dict[str, Any]:
-    """Return facts about a command for tracers; neither the command nor its output is among them."""
+    """Return facts about a command for tracers, without the command and its output."""
     facts: dict[str, Any] = {
         "exit_code": result.exit_code,
         "duration_s": result.duration_s,
@@ -233,14 +232,9 @@ def _facts(result: CommandResult) -> dict[str, Any]:
 def _output_to(
     on_chunk: OnChunk | None, tool_call_id: str | None, sandbox_id: Callable[[], str | None]
 ) -> OnOutput | None:
-    """Return the function that forwards the output of one call; None if no listener exists.
+    """Return the function that sends the output of one call to LangGraph's stream and to ``on_chunk``.
 
-    Call it in the context of the tool's run, which holds LangGraph's stream.
-
-    Args:
-        on_chunk: The tool's callback, which gets the same dicts as the stream.
-        tool_call_id: The model's id of the call.
-        sandbox_id: Returns the id of the sandbox; None while there is none.
+    Return None if there is no listener. Call this in the context of the tool's run, which holds LangGraph's stream.
     """
     targets = [target for target in (_custom_stream(), on_chunk) if target is not None]
     if not targets:
@@ -282,8 +276,8 @@ def _has_no_listener(writer: object) -> bool:
     """Return whether a writer discards its input.
 
     Without ``stream_mode="custom"``, a graph's writer is an empty function, possibly wrapped (langgraph 1.0 to 1.2);
-    LangGraph offers no other sign. A function that refers to nothing else cannot forward its input. A function of
-    unknown form is treated as a listener; this costs a few requests.
+    LangGraph offers no other sign. A function without global names and free variables cannot forward its input. A
+    function of unknown form is treated as a listener, which costs a few requests.
     """
     for _ in range(WRAPPERS_MAX):
         code = getattr(writer, "__code__", None)

@@ -14,13 +14,11 @@ _current: ContextVar[ConcurrentCall | None] = ContextVar("langchain_daytona_ws_c
 
 
 class ConcurrentCall:
-    """One async call of a tool. If it interrupts the graph, it first waits until approved concurrent calls are done.
+    """One async call of a tool. Before it interrupts the graph, it waits until the running concurrent calls are done.
 
-    At the first interrupt, LangGraph's async tool node abandons the other calls: they are cancelled when the
-    event loop ends, and their commands killed, although they were approved. Its sync tool node waits for them.
-
-    Args:
-        config: The call's config.
+    Without this wait, LangGraph's async tool node would abandon the running calls at the first interrupt: they would be
+    cancelled when the event loop ends, and their commands killed, although they were approved. LangGraph's sync tool
+    node waits itself.
     """
 
     def __init__(self, config: Mapping[str, Any] | None) -> None:
@@ -31,17 +29,15 @@ class ConcurrentCall:
 
     @staticmethod
     def current() -> ConcurrentCall | None:
-        """Return the async call that runs in this context; None if there is no such call."""
         return _current.get()
 
     def begin(self) -> None:
-        """Record that the call is running: it was approved, or needs no approval. Outside a graph, record nothing."""
+        """Record that the call runs, because it was approved or needs no approval. Outside a graph, record nothing."""
         if self._done is None and self._task[1]:
             self._done = asyncio.get_running_loop().create_future()
             _running.setdefault(self._task, set()).add(self._done)
 
     def end(self) -> None:
-        """Record that the call is done."""
         _current.reset(self._token)
         if self._done is None:
             return

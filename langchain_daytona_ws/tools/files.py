@@ -156,16 +156,15 @@ class WorkspaceFileTool(WorkspaceTool, defer_build=False):
 
     The artifact is the operation's result as a dict. With ``media``, ``read`` returns an image (PNG, JPEG, GIF, WebP)
     or a PDF document as a line of text and LangChain's standard content block; the artifact describes the file without
-    its content. The file may have at most 3,750,000 bytes and 8,000 pixels a side. Its kind is detected from its
-    content, not from its name. If the file is not shown, the result states what kind of file it is. If the model's
-    provider does not accept such a block, the run ends with an error.
+    its content. The file may have at most 3,750,000 bytes and 8,000 pixels a side. Its kind is detected from the
+    content, not from the name. If a file is not shown, the result states its kind. If the model's provider does not
+    accept the content block, the run ends with an error.
 
     Args:
         session: The session that has the files and asks for approval. Omit it with a pool.
         pool: The `WorkspacePool` that has the session of each run. Omit it with a session.
         media: The kinds of files to show to the model: True for all kinds (``"image"`` and ``"pdf"``), a list of kinds,
-            or the chat model itself. A model's profile lists the kinds that the model accepts in tool messages.
-            Default: False.
+            or the chat model itself, whose profile lists the kinds that it accepts in tool messages. Default: False.
     """
 
     name: str = "workspace_file"
@@ -237,7 +236,7 @@ class WorkspaceFileTool(WorkspaceTool, defer_build=False):
                 return _result(rendering.deleted(deleted), deleted)
 
     async def _read(self, files: FileOperations, path: str, wanted: FileInput) -> ToolResult:
-        """Read a text, or show an image or a PDF document, which `FileOperations.read` refuses."""
+        """Read a text file, or show an image or PDF document, which `FileOperations.read` refuses."""
         try:
             page = await files.read(path, offset=wanted.offset, limit=wanted.limit or PAGE_LINES)
         except FileUnsuitable as refusal:
@@ -255,7 +254,7 @@ def _result(content: str, record: DataclassInstance) -> ToolResult:
 
 
 def _sendable(value: Any) -> Any:
-    """Replace each name that is not UTF-8 by its form for the model, because JSON cannot contain the name itself."""
+    """Replace each string that is not UTF-8, which JSON cannot contain, by its form for the model."""
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -308,7 +307,6 @@ def content_blocks(media: Media, content: FileContent) -> list[dict[str, Any]]:
 
 
 def _media_artifact(media: Media, content: FileContent) -> dict[str, Any]:
-    """Return the artifact: it describes the file without its content."""
     return {
         "path": content.path,
         "kind": media.kind,

@@ -41,8 +41,8 @@ class PreviewTool(WorkspaceTool, defer_build=False):
     """The tool ``preview_url``: a model makes a link to a web server in the sandbox of a `WorkspaceSession`.
 
     `WorkspaceToolkit` includes this tool only if ``previews`` is true. The tool needs approval in the modes ``ask`` and
-    ``edit``, because it opens a port to anyone with the link. The artifact is the `PreviewUrl` as a dict. Content and
-    artifact contain the link, so the graph's state and traces contain a link that works until it expires.
+    ``edit``, because it opens a port to anyone with the link. The artifact is the `PreviewUrl` as a dict. The link is
+    in content and artifact, and so in the graph's state and traces; it works until it expires.
 
     Args:
         session: The session whose sandbox runs the server, and which asks for approval. Omit it with a pool.

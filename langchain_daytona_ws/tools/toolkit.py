@@ -32,8 +32,8 @@ class WorkspaceToolkit(BaseToolkit):
         session: The session that the tools share. Omit it with a pool.
         pool: The pool that has the session of each run. Omit it with a session.
         on_output: Callback for the output of running commands, see `BashTool`.
-        previews: Whether `get_tools` includes a `PreviewTool`. Default: False.
-        media: The kinds of files that ``workspace_file`` shows to the model, or the chat model; see
+        previews: If true, `get_tools` includes a `PreviewTool`. Default: False.
+        media: The kinds of files that ``workspace_file`` shows to the model, or the chat model, see
             `WorkspaceFileTool`. Default: False.
     """
 
@@ -53,7 +53,6 @@ class WorkspaceToolkit(BaseToolkit):
 
     @property
     def _source_argument(self) -> dict[str, Any]:
-        """The argument ``session`` or ``pool`` of the tools."""
         return {"session": self.session} if self.pool is None else {"pool": self.pool}
 
     @classmethod
@@ -73,8 +72,8 @@ class WorkspaceToolkit(BaseToolkit):
             config: A `SandboxConfig`, or its JSON as a dict.
             namespace: Name of the workspace.
             on_output: Callback for the output of running commands, see `BashTool`.
-            previews: Whether `get_tools` includes a `PreviewTool`.
-            media: The kinds of files to show to the model, or the chat model, see `WorkspaceFileTool`.
+            previews: If true, `get_tools` includes a `PreviewTool`. Default: False.
+            media: The kinds of files to show to the model, or the chat model, see `WorkspaceFileTool`. Default: False.
             arguments: Further arguments of `WorkspaceSession`, such as ``approver``.
 
         Raises:
