@@ -76,8 +76,8 @@ class MiddlewareApprover:
     `WorkspaceBackend.interrupt_on` to ``create_deep_agent``. The middleware asks before the tools run. It answers the
     calls that the human refused, and changes the calls that the human edited. An approval applies to one call in one
     message of the model, until a tool message answers the call. A later identical call needs a new approval, even if it
-    has the same id. A call is denied if no middleware in this process has asked about it, for example after a crash
-    between approval and call.
+    has the same id. A call is denied if no middleware in this process has asked about it, for example because the
+    process was restarted after the approval.
     """
 
     def __init__(self) -> None:

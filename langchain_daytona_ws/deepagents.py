@@ -48,8 +48,8 @@ class WorkspaceBackend(SandboxBackendProtocol):
 
     Paths are absolute paths in the sandbox; a relative path starts at the workspace directory, ``root``. Add the text
     of ``guidance()`` to the system prompt: it explains the paths to the model. Files in the workspace are accessed as
-    through ``session.files``: files on S3 need no sandbox, and a concurrent change by another writer is not lost. All
-    other files are on the sandbox's own disk. Deep Agents stores long results there, in ``/large_tool_results``,
+    through ``session.files``: files on S3 need no sandbox, and concurrent changes by other writers are kept. All other
+    files are on the sandbox's own disk. Deep Agents stores long results there, in ``/large_tool_results``,
     ``/conversation_history`` and ``/blobs``. These directories are created when first needed, with sudo if necessary.
 
     The session's approver is asked before a command, write, edit, deletion or upload, as with this package's tools. In
@@ -172,7 +172,7 @@ class WorkspaceBackend(SandboxBackendProtocol):
 
         Returns:
             The output, up to 1 MiB, and the exit code. 126: the command did not run. None: the command still runs as a
-            job, it is unknown whether the command ran, or the approver answered in place of the command.
+            job, its outcome is unknown, or the approver answered in place of the command.
         """
         with self._leased() as session:
             return run_sync(Writer(session).execute(command, timeout))

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 def control_flow_in(error: BaseException) -> BaseException | None:
     """Return the control-flow exception to raise; None if the exception is a failure.
 
-    An exception group, for example from an `asyncio.TaskGroup` in the approver, is searched at any depth, because
-    LangGraph and Python do not recognise their own exceptions inside a group. KeyboardInterrupt and SystemExit precede
-    other control flow.
+    An exception group, for example from an `asyncio.TaskGroup`, is searched at any depth: LangGraph and Python do not
+    recognise their own exceptions inside a group. KeyboardInterrupt and SystemExit precede other control flow.
     """
     found = [leaf for leaf in _leaves(error) if is_control_flow(leaf)]
     exits = (leaf for leaf in found if isinstance(leaf, (KeyboardInterrupt, SystemExit)))

@@ -43,8 +43,8 @@ class ApprovalGate:
     """Ask for approval before each action that the permission mode does not allow.
 
     The approver is called for one request at a time, in order of arrival, across all threads and event loops. A call is
-    denied if there is no approver, if the approver raises an error or does not answer in time, or if its answer is not
-    a `PermissionDecision`. Control flow is always raised again: KeyboardInterrupt, SystemExit, cancellation, and
+    denied without an approver, and if the approver raises an error, does not answer in time, or does not return a
+    `PermissionDecision`. Control flow is always raised again: KeyboardInterrupt, SystemExit, cancellation, and
     LangGraph's interrupts.
 
     A sync approver runs on its own thread, with the caller's context variables. With ``approval_timeout_s=None`` a sync

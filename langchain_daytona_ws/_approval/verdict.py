@@ -31,8 +31,8 @@ class Approval(NamedTuple, Generic[T]):
     """An approved call.
 
     Args:
-        arguments: The arguments to run with: the arguments of the request (read-only), or a new dict of the edited
-            arguments that are not None.
+        arguments: The arguments to run with: the request's arguments (read-only), or a new dict of the edited arguments
+            without None values.
         edited: True if the approver edited the arguments; then ``validated`` and ``note`` are set.
         validated: The edited arguments, converted by the caller's ``validate``.
         note: Text for the model that lists the changed arguments.

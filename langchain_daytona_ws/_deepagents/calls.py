@@ -21,8 +21,8 @@ _tool_call: ContextVar[ToolCall | None] = ContextVar("langchain_daytona_ws_agent
 class RunOnce(AgentMiddleware[Any, Any, Any]):
     """Middleware that passes the id of the running tool call to a `WorkspaceBackend`.
 
-    Deep Agents itself does not pass the id. With the id, the approver knows the model's call, and a command or change
-    runs only once: if the graph repeats it after a crash of its process, the recorded result is returned.
+    Deep Agents itself does not pass the id. The approver gets the id. If a graph repeats a command or change after a
+    crash of its process, the id identifies it: it does not run again, and its recorded result is returned.
     """
 
     def wrap_tool_call(

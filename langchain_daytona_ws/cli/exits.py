@@ -13,8 +13,8 @@ from rich.text import Text
 
 FAILED = 1
 USAGE_ERROR = 2
-# Exit codes of `run` and `jobs wait`, in addition to the exit codes of the command itself. 124 and 125 are as in GNU
-# timeout and env.
+# Further exit codes of `run` and `jobs wait`, which otherwise exit with the command's exit code. 124 and 125 are as in
+# GNU timeout and env.
 OUTCOME_UNKNOWN = 123
 TIMED_OUT = 124
 NOT_RUN = LOST = 125

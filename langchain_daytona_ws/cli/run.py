@@ -42,9 +42,9 @@ def run(
 ) -> None:
     """Run a command in a workspace, print its output, and exit with its exit code.
 
-    Other exit codes: 124 = time-out (with onTimeout background in a persistent workspace, the command continues as a
-    job); 125 = the command did not run, for the reason in the message; 123 = it is unknown whether the command ran. The
-    sandbox is deleted afterwards, unless the configuration has persistent: true.
+    Other exit codes: 124 = time-out; 125 = the command did not run, for the reason in the message; 123 = it is unknown
+    whether the command ran. With onTimeout background in a persistent workspace, a command continues as a job at its
+    time-out. The sandbox is deleted afterwards, unless the configuration has persistent: true.
     """
     with cleaning_up():
         code = _run_command(

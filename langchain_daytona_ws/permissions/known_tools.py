@@ -17,8 +17,8 @@ def _combinations(*rows: tuple[Words, ...]) -> frozenset[Words]:
     return frozenset(phrase for row in rows for phrase in itertools.product(*row))
 
 
-# A prefix of one of these programs would allow anything: they run commands from their arguments, input or files, or
-# change the meaning of the words that follow.
+# A prefix of one of these programs would allow anything. They run commands from their arguments, input or files, or
+# change the meaning of the following words.
 RUNS_ANYTHING = frozenset({
     ".", "alias", "bind", "builtin", "command", "coproc", "declare", "enable", "eval", "exec", "export", "hash",
     "let", "mapfile", "read", "readarray", "readonly", "set", "shopt", "source", "time", "trap", "typeset", "unset",
@@ -139,8 +139,8 @@ _PIP = (
 )  # fmt: skip
 _FROM_ELSEWHERE = ("*:*", "/*", "[!@]*/*", ".*", "@*/*/*", "*.tgz", "*.tar*")
 
-# Words that make a known tool run something other than its subcommand: another file, another program, code in the
-# word itself, or packages from another source. `prefixes._matches` defines the notation.
+# Words that make a known tool run something other than its subcommand: another file or program, code in the word, or
+# packages from another source. `prefixes._matches` defines the notation.
 DIVERTING: Mapping[Words, Words] = {
     ("make",): (
         "-f", "-C", "-I", "-E", "--file", "--makefile", "--directory", "--eval", "--include-dir", "=", _SHELL_TEXT,

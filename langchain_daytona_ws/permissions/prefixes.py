@@ -74,8 +74,8 @@ def diverted(words: Words, after: int) -> bool:
 
     The check uses the tables of `known_tools`. In doubt the result is True: a word counts as an option at any position,
     and an abbreviation counts as the full long option. The check has two limits. The tables do not contain every tool
-    and every option. And the check ignores the normal effects of a tool, such as running code from files (a Makefile,
-    tests, a package's scripts), reading its settings files, passing arguments to a script, and overwriting files.
+    and every option. The normal work of a tool is allowed: it may run code from files (a Makefile, tests, a package's
+    scripts), read settings files, pass arguments to a script, and overwrite files.
 
     Args:
         words: A simple command.

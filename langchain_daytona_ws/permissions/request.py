@@ -81,10 +81,9 @@ class CalledTool:
 class PermissionRequest:
     r"""A tool call that needs approval. Create it with `for_bash`, `for_file`, `for_job` or `for_preview`.
 
-    ``summary`` and ``diff`` are safe to print: control characters, terminal escapes, bidi and zero-width characters are
-    escaped (``\x1b``, ``\u202e``), so that a call can't imitate the prompt. ``arguments`` are unchanged, as the model
-    sent them: escape them before printing. A path with unusual characters is quoted, so that it can't imitate the text
-    around it (``"a (3 lines)"``).
+    ``summary`` and ``diff`` are safe to print, so that a call can't imitate the prompt: control, bidi and zero-width
+    characters are escaped (``\x1b``, ``\u202e``), and a path with unusual characters is quoted (``"a (3 lines)"``).
+    ``arguments`` are as the model sent them: escape them before printing.
 
     Args:
         tool: ``"bash"``, ``"workspace_file"``, ``"bash_job"``, ``"preview_url"``, or ``"sandbox_file"`` (Deep Agents: a
@@ -171,8 +170,8 @@ class PermissionRequest:
                 and any other argument.
             namespace: Name of the workspace.
             tool_call_id: The model's id of the call. Default: none.
-            diff: A diff against the real file. Default: for a write or an edit, a diff that is built from the
-                arguments, with a header that states this; otherwise none.
+            diff: A diff against the real file. Default: for a write or an edit, a diff from the arguments, which its
+                header states; otherwise none.
             label: The first words of the summary. Default: ``"workspace_file"`` and the action.
         """
         path, content, old, new = (

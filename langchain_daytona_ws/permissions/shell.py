@@ -103,8 +103,8 @@ def simple_commands(command: str) -> tuple[Words, ...] | None:
 
 
 def _is_readable(command: str) -> bool:
-    # str.isprintable is False for NUL, CR, escapes, bidi and zero-width controls, lone surrogates and every space
-    # except the ASCII space: a reader can't see these, or a locale may treat them as separators.
+    # str.isprintable is False for control characters, bidi and zero-width characters, lone surrogates and every space
+    # except the ASCII space. Readers can't see these, or a locale may treat them as separators.
     if not command.replace("\n", "").replace("\t", "").isprintable():
         return False
     # In some multi-byte locales a backslash is parsed as part of the preceding non-ASCII character.

@@ -16,9 +16,8 @@ _current: ContextVar[ConcurrentCall | None] = ContextVar("langchain_daytona_ws_c
 class ConcurrentCall:
     """One async call of a tool. Before it interrupts the graph, it waits until the running concurrent calls are done.
 
-    Without this wait, LangGraph's async tool node would abandon the running calls at the first interrupt: they would be
-    cancelled when the event loop ends, and their commands killed, although they were approved. LangGraph's sync tool
-    node waits itself.
+    LangGraph's async tool node abandons the running calls at the first interrupt. Without the wait they would be
+    cancelled when the event loop ends, and their approved commands killed. LangGraph's sync tool node waits itself.
     """
 
     def __init__(self, config: Mapping[str, Any] | None) -> None:

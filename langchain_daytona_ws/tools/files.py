@@ -155,16 +155,17 @@ class WorkspaceFileTool(WorkspaceTool, defer_build=False):
     """The tool ``workspace_file``: a model reads, writes, edits, lists, finds, searches and deletes workspace files.
 
     The artifact is the operation's result as a dict. With ``media``, ``read`` returns an image (PNG, JPEG, GIF, WebP)
-    or a PDF document as a line of text and LangChain's standard content block; the artifact describes the file without
-    its content. The file may have at most 3,750,000 bytes and 8,000 pixels a side. Its kind is detected from the
-    content, not from the name. If a file is not shown, the result states its kind. If the model's provider does not
+    or a PDF document as a line of text and LangChain's standard content block. The artifact then describes the file
+    without its content. The file may have at most 3,750,000 bytes and 8,000 pixels a side. Its kind is detected from
+    the content, not from the name. If a file is not shown, the result states its kind. If the model's provider does not
     accept the content block, the run ends with an error.
 
     Args:
         session: The session that has the files and asks for approval. Omit it with a pool.
         pool: The `WorkspacePool` that has the session of each run. Omit it with a session.
         media: The kinds of files to show to the model: True for all kinds (``"image"`` and ``"pdf"``), a list of kinds,
-            or the chat model itself, whose profile lists the kinds that it accepts in tool messages. Default: False.
+            or the chat model itself. The profile of a chat model lists the kinds that it accepts in tool messages.
+            Default: False.
     """
 
     name: str = "workspace_file"
