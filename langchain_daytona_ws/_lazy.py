@@ -10,9 +10,6 @@ class LazyModule:
     """A module that is imported when one of its names is first used.
 
     For type checkers, also import the module itself under the same name in an ``if TYPE_CHECKING`` block.
-
-    Args:
-        name: Full name of the module.
     """
 
     def __init__(self, name: str) -> None:

@@ -113,8 +113,8 @@ class MiddlewareApprover:
 
         Args:
             tools: Names of the tools.
-            needs: Returns whether a call of one of these tools needs approval.
-            build: Builds the request of a call, whose arguments are not validated yet.
+            needs: Returns whether a call of one of the tools needs approval.
+            build: Builds the request of a call. The call's arguments are not validated yet.
         """
 
         def description(call: Mapping[str, Any], state: object, runtime: object) -> str:

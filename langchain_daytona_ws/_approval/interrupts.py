@@ -81,11 +81,7 @@ def answer_to(
 
 
 def may_have_answer(settings: Mapping[str, Any]) -> bool:
-    """Return whether the graph was resumed with an answer that may be for this task.
-
-    Args:
-        settings: The ``configurable`` of the task's config.
-    """
+    """Return whether the graph was resumed with an answer that may be for the task with this ``configurable``."""
     scratchpad = settings.get(_SCRATCHPAD)
     return scratchpad is not None and (
         bool(scratchpad.resume) or scratchpad.get_null_resume(False) is not None

@@ -69,16 +69,7 @@ def file_request(
     namespace: str,
     tool_call_id: str | None,
 ) -> PermissionRequest:
-    """Build the request to change a file.
-
-    Args:
-        action: ``"write"``, ``"edit"`` or ``"delete"``.
-        arguments: Arguments of the operation. With ``recursive``, the summary says that the whole tree is deleted.
-        path: The absolute path.
-        is_outside: True if the path is outside the workspace.
-        namespace: Name of the workspace.
-        tool_call_id: The model's id of the call.
-    """
+    """Build the request to change a file. ``path`` is absolute; the path in ``arguments`` may be relative."""
     scope = "outside the workspace," if is_outside else "workspace_file"
     below = ", with all below it" if arguments.get("recursive") else ""
     request = PermissionRequest.for_file(
@@ -98,12 +89,7 @@ def file_request(
 def call_request(
     call: Mapping[str, Any], locate: Callable[[str], FileLocation], *, namespace: str
 ) -> tuple[PermissionRequest, FileLocation | None]:
-    """Build the request for a call whose arguments are not validated yet.
-
-    Args:
-        call: The model's call of one of `REVIEWED_TOOLS`.
-        locate: Returns the location of a path.
-        namespace: Name of the workspace.
+    """Build the request for a call of one of `REVIEWED_TOOLS`, whose arguments are not validated yet.
 
     Returns:
         The request, and the location of the file; None for a command.

@@ -21,8 +21,8 @@ _tool_call: ContextVar[ToolCall | None] = ContextVar("langchain_daytona_ws_agent
 class RunOnce(AgentMiddleware[Any, Any, Any]):
     """Middleware that passes the id of the running tool call to a `WorkspaceBackend`.
 
-    Deep Agents itself does not pass the id. The approver gets the id. If a graph repeats a command or change after a
-    crash of its process, the id identifies it: it does not run again, and its recorded result is returned.
+    Deep Agents itself does not pass the id. With the id, approvers can match a request to the model's call. A command
+    or change that a graph repeats after a crash of its process does not run again: its recorded result is returned.
     """
 
     def wrap_tool_call(

@@ -56,12 +56,7 @@ class FileLocation:
 
 
 def locate(path: str, root: str, artifacts: Collection[str] = ()) -> FileLocation:
-    """Return the location of a path.
-
-    Args:
-        path: An absolute path, or a path relative to the workspace directory.
-        root: The workspace directory.
-        artifacts: The artifact directories of Deep Agents.
+    """Return the location of a path, which may be relative to ``root``, the workspace directory.
 
     Raises:
         PathRefused: The path is not valid.

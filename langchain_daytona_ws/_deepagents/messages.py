@@ -49,7 +49,7 @@ def transfer_error(error: WorkspaceError) -> str:
 
 
 def read_error(path: str, error: WorkspaceError) -> str:
-    """Return the error text of a read; Deep Agents puts "Error: " before it."""
+    """Return the error text of a read; Deep Agents adds "Error: " in front of the text."""
     if isinstance(error, FileMissing):
         return f"File '{path}' not found"
     if error.code == "is_directory":

@@ -164,7 +164,7 @@ class _Document:
         self._remedies: dict[Location, str] = {}
 
     def normalized(self, model: type[BaseModel], data: Any, at: Location) -> Any:
-        """Return an object, also its inner objects, with camelCase keys and with values from the environment."""
+        """Return the object with camelCase keys and values from the environment; record the problems of its keys."""
         if not isinstance(data, Mapping):
             return data
         result = self._with_known_keys(model, data, at)
@@ -183,7 +183,7 @@ class _Document:
         return result
 
     def located(self, problem: Problem) -> Problem:
-        """Return a problem of pydantic with its location in the document, and its environment variable as a remedy."""
+        """Return a pydantic problem with its location in the document, and the setting's variable in the remedy."""
         is_in_envelope = problem.at[:1] and problem.at[0] in self.root._envelope_keys
         at = problem.at if is_in_envelope else (*self.outer, *problem.at)
         return Problem(at, problem.text + self._remedies.get(at, ""))

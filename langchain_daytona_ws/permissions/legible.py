@@ -112,11 +112,7 @@ def write_diff(path: str, content: str) -> str:
 def edit_diff(path: str, old: str, new: str, *, every: bool) -> str:
     """Return the unified diff from ``old`` to ``new``; line numbers are relative to the two strings.
 
-    Args:
-        path: The file to edit.
-        old: The text to replace.
-        new: The replacement.
-        every: Whether all occurrences are replaced; the header of the diff states it.
+    The header shows ``path`` and, if ``every`` is true, that all occurrences are replaced.
     """
     before, after = old.split("\n"), new.split("\n")
     if max(len(before), len(after)) <= _MAX_LINES_COMPARED:

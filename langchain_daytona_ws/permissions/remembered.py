@@ -23,12 +23,7 @@ class RememberedApprovals:
         self._calls: dict[bytes, str] = {}
 
     def remember(self, request: PermissionRequest, scope: Scope, prefix: str | None = None) -> bool:
-        """Remember the approval of ``request`` and of similar calls.
-
-        Args:
-            request: The call that was allowed.
-            scope: See `PermissionDecision.allow_always`.
-            prefix: See `PermissionDecision.allow_always`.
+        """Remember the approval of ``request`` and of similar calls, as `PermissionDecision.allow_always` describes.
 
         Returns:
             False if the command has no prefix to remember; else True.
