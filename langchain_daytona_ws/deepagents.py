@@ -193,7 +193,7 @@ class WorkspaceBackend(SandboxBackendProtocol):
             return await Reader(session).ls(path)
 
     def read(self, file_path: str, offset: int = 0, limit: int = 2000) -> ReadResult:
-        """Read lines of a text file of at most 32 MiB, or a whole binary file of at most 500 KiB as base64.
+        """Read lines of a text file (at most 32 MiB), or a whole binary file (at most 500 KiB) as base64.
 
         Args:
             file_path: The file.

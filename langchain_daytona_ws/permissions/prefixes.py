@@ -44,8 +44,8 @@ def suggested_prefixes(command: str) -> tuple[str, ...]:
     """Return one prefix for each simple command in ``command``. Together the prefixes cover ``command``.
 
     Returns:
-        Distinct prefixes in written order. Empty if a part of ``command`` is not a literal simple command, or if its
-        prefix would allow too much (``git``, ``sudo``, ``npx``, ``docker run``, ``git -c …``).
+        Distinct prefixes in written order. Empty if a part of ``command`` is not a literal simple command, or if any of
+        its prefixes would allow too much: ``git``, ``sudo``, ``npx``, ``docker run``, ``git -c …``.
     """
     found: dict[str, None] = {}
     for words in simple_commands(command) or ():

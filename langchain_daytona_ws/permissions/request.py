@@ -81,9 +81,9 @@ class CalledTool:
 class PermissionRequest:
     r"""A tool call that needs approval. Create it with `for_bash`, `for_file`, `for_job` or `for_preview`.
 
-    ``summary`` and ``diff`` are safe to print, so that a call can't imitate the prompt: control, bidi and zero-width
-    characters are escaped (``\x1b``, ``\u202e``), and a path with unusual characters is quoted (``"a (3 lines)"``).
-    ``arguments`` are as the model sent them: escape them before printing.
+    ``summary`` and ``diff`` are safe to print: a call can't imitate the prompt. Control, bidi and zero-width characters
+    are escaped (``\x1b``, ``\u202e``). A path with unusual characters is quoted (``"a (3 lines)"``). ``arguments`` are
+    as the model sent them: escape them before printing.
 
     Args:
         tool: ``"bash"``, ``"workspace_file"``, ``"bash_job"``, ``"preview_url"``, or ``"sandbox_file"`` (Deep Agents: a
