@@ -1,8 +1,7 @@
-"""Run the file operations of a request, under the lock of the workspace's files.
+"""Run the file operations of a request under a lock, so that no operation reads a half-written file.
 
-A change may truncate and rewrite a file, because the workspace may be an S3 mount, which has no rename. Without the
-lock, a concurrent edit, read or download could read a half-written file. Commands, lists and searches do not use the
-lock.
+A change may truncate and rewrite a file in place: the workspace may be an S3 mount, which has no rename. Commands,
+lists and searches do not use the lock.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ LOCK_WAIT_S = 20.0
 
 
 def run_all(operations: dict[str, Callable[[Request], Answer]], request: Request) -> Answer:
-    """Run one operation, or, with the op ``batch``, each of ``requests``; ``answers`` then has one answer for each.
+    """Run one operation; for the op ``batch``, run all ``requests`` and return a list of ``answers``.
 
-    A change, which has a key, excludes all other operations; operations that change nothing exclude only changes. The
-    lock is released before the changes are pushed to S3.
+    A request with a ``key`` changes files, and excludes all other operations. Requests without a key run at the same
+    time. The lock is released before the changes are pushed to S3.
     """
     lock = posix.open(
         dirs.state_directory() + "/files.lock", posix.O_RDWR | posix.O_CREAT | posix.O_NOFOLLOW, 0o600

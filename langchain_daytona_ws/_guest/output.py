@@ -1,4 +1,4 @@
-"""Keep a bounded part of a command's output: head and tail for the answer, and a log on disk up to another limit."""
+"""Keep a command's output: in memory the part for the answer, on disk a log of longer output. Both are limited."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import posix
 class Output:
     """The output of a command.
 
-    Up to ``limit_bytes`` bytes are kept in memory. Of more output, the head and the tail are kept, each of half this
-    size, and all output is written to a log, up to ``log_limit_bytes`` bytes.
+    Output of up to ``limit_bytes`` bytes is kept whole. Of longer output, the head and the tail are kept, each of half
+    this size. Longer output is also written to a log, from its start, up to ``log_limit_bytes`` bytes.
     """
 
     def __init__(self, limit_bytes: int, log_path: str, log_limit_bytes: int) -> None:
@@ -20,7 +20,7 @@ class Output:
         self._log_limit = log_limit_bytes
         self._half = limit_bytes // 2
         self._limit = limit_bytes
-        self._head = bytearray()  # the whole output while it is within the limit, then its head
+        self._head = bytearray()  # the whole output, until it exceeds the limit
         self._tail = bytearray()
         self._log = -1
 
@@ -39,9 +39,9 @@ class Output:
             del self._tail[: -self._half]
 
     def _overflow(self, chunk: bytes) -> None:
-        """Split the output into head and tail when it exceeds the limit, and start the log if there is none."""
+        """Split the output into head and tail. If no log is open, start one."""
         if self._log < 0:
-            self.log_bytes, self.log_error = 0, ""  # try again if the log of a live command has failed
+            self.log_bytes, self.log_error = 0, ""  # if the log of a streamed command has failed, try again
             self.open_log()
             self._write_log(chunk)
         whole = self._head + chunk
@@ -49,7 +49,7 @@ class Output:
         self._tail = whole[self._half :]
 
     def open_log(self) -> None:
-        """Start the log with the output so far. If it cannot be written, record the reason in ``log_error``."""
+        """Start the log with the output so far. If the log cannot be opened, set ``log_error``."""
         try:
             self._log = posix.open(
                 self.log_path, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_NOFOLLOW, 0o600
@@ -75,13 +75,12 @@ class Output:
             self._log = -1
 
     def close(self) -> None:
-        """Stop writing the log."""
         if self._log >= 0:
             posix.close(self._log)
             self._log = -1
 
     def drop_log(self) -> None:
-        """Remove the log of a live command if all its output is within the limit."""
+        """Remove the log of a streamed command, unless the output exceeds the limit of the answer."""
         if self.size_bytes > self._limit:
             return
         self.close()
@@ -96,13 +95,13 @@ class Output:
         return self.log_bytes > 0 or self._log >= 0
 
     def head_and_tail(self) -> tuple[bytes, bytes]:
-        """Return head and tail of the output; the tail is empty if the head is the whole output."""
+        """Return head and tail of the output. If the output is within the limit, the head is all of it."""
         if self.size_bytes <= self._limit:
             return bytes(self._head), b""
         return bytes(self._head), bytes(self._tail[-self._half :])
 
     def drain(self, reader: int) -> None:
-        """Read the pipe until all writers have closed it. Write to the log up to its limit; discard the rest."""
+        """Read the pipe into the log until all writers have closed the pipe. Discard what exceeds the log's limit."""
         while True:
             chunk = posix.read(reader, 65536)
             if not chunk:

@@ -14,20 +14,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# If the request of the command never arrives, its call has no record: stop waiting after this time.
+# The longest wait for a call that has no record: its request may never arrive.
 UNRECORDED_WAIT_S = 1.0
 POLL_S = 0.02
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
-    """Wait for output after an offset, or for the command's end; return the output and whether the command has ended.
-
-    If the command has ended and ``wait_s`` is not 0, no output is returned.
+    """Wait until a command has new output or has ended. Return the output, and whether the command has ended.
 
     Args:
-        request: ``key``: the key of the command's call. ``offset`` and ``limit_bytes``: which output to return.
-            ``wait_s``: the longest wait in seconds; 0 to read the log of an ended command. ``linger_s``: how long to
-            wait for more output after the first.
+        request: ``key``: the key of the command's call. ``offset`` and ``limit_bytes``: the output to return.
+            ``wait_s``: the longest wait in seconds. If it is 0, the output of an ended command is returned too;
+            otherwise the call's own answer returns the last output. ``linger_s``: how many seconds to wait for more
+            output after the first new output.
     """
     base = "%s/%s" % (dirs.state_directory(), request["key"])
     offset, limit, wait_s = request["offset"], request["limit_bytes"], request["wait_s"]
@@ -36,8 +35,8 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
         if log < 0:
             log = _open(base + ".log")
         size = os.fstat(log).st_size if log >= 0 else 0
-        # Read the state after the size: output before the command's end is the command's, later output comes from its
-        # background processes.
+        # Read the state after the size: if the command still runs then, all these bytes were printed before its end.
+        # Background processes may print more after it.
         state = _state(base + ".call")
         now = time.monotonic()
         if size > offset and not output_at:
@@ -66,7 +65,7 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _open(path: str) -> int:
-    """Open a regular file; return -1 if there is none. Commands of the agent can write to this directory too."""
+    """Open a regular file; return -1 if there is none. A command may have made another kind of file at this path."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
@@ -84,7 +83,7 @@ def _state(path: str) -> str:
     except OSError:
         return ""
     try:
-        # Shared: two polls must not mistake each other for the running command.
+        # A shared lock: otherwise two polls could mistake each other for the running command.
         fcntl.flock(record, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
         return "running"

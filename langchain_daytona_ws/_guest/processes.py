@@ -12,13 +12,13 @@ MARKER = b"LANGCHAIN_DAYTONA_WS_CALL"
 
 
 def tree(leader: int, key: str) -> dict[int, str]:
-    """Find ``leader`` and its descendants, and the processes that have the marker of this call in their environment.
+    """Find ``leader``, its descendants, and the processes with this call's marker in their environment.
 
-    A process that was adopted by init is not found if it has cleared its environment, or belongs to another user. This
-    process itself is left out.
+    This process is left out. A process whose parent has ended is found only by the marker: not if it has cleared its
+    environment or belongs to another user.
 
     Returns:
-        pid → start time in clock ticks, which shows whether the pid was reused.
+        pid → start time in clock ticks. Another start time shows that the pid was reused.
     """
     marker = b"\0%s=%s\0" % (MARKER, key.encode())
     parents, starts = _table()
@@ -31,7 +31,7 @@ def tree(leader: int, key: str) -> dict[int, str]:
 
 
 def _table() -> tuple[dict[int, int], dict[int, str]]:
-    """Return the parent and the start time of each process that has not ended."""
+    """Return of all running processes: pid → pid of the parent, and pid → start time."""
     parents: dict[int, int] = {}
     starts: dict[int, str] = {}
     for name in posix.listdir("/proc"):
@@ -69,7 +69,7 @@ def _has_marker(pid: int, marker: bytes) -> bool:
 
 
 def send(processes: dict[int, str], number: int) -> None:
-    """Send a signal to each process whose start time has not changed."""
+    """Send a signal to each process, unless another process has its pid now."""
     denied = []
     for pid, start in processes.items():
         if start_time(pid) == start:
@@ -85,12 +85,11 @@ def send(processes: dict[int, str], number: int) -> None:
 
 
 def have_ended(processes: dict[int, str]) -> bool:
-    """Return whether all processes have ended, and so have closed the command's output."""
     return all(start_time(pid) != start for pid, start in processes.items())
 
 
 def start_time(pid: int) -> str:
-    """Return the start time of a process in clock ticks, "" if it has ended."""
+    """Return the start time of a process in clock ticks; "" if the process has ended."""
     try:
         with open("/proc/%d/stat" % pid, "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
@@ -100,7 +99,7 @@ def start_time(pid: int) -> str:
 
 
 def kill_tree(leader: int, key: str, deadline: float) -> bool:
-    """Kill the processes that `tree` finds until it finds none; return False if some are left at the deadline."""
+    """Kill the processes that `tree` finds until it finds no more; return False if some are left at the deadline."""
     while True:
         found = tree(leader, key)
         if not found:

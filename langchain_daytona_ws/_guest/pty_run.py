@@ -1,9 +1,9 @@
-"""Run a command in a pseudo-terminal. Sent only if the command wants one.
+"""Run a command in a pseudo-terminal. Sent only if the call requests a terminal.
 
-There is no user at the terminal. This module writes Ctrl-D whenever the terminal has no input, so a program that reads
-the terminal gets the end of its input at once. A pager switches off this meaning of Ctrl-D, and reads the character as
-a key. While an editor runs, no Ctrl-D is written: the editor would execute each as a command, without end. An editor or
-pager that still waits for a key is ended, as ``editors`` ends editors that have no terminal.
+No user types at the terminal. Whenever it has no unread input, this module writes Ctrl-D, the end of input: a program
+that reads the terminal does not wait. A pager reads Ctrl-D as a key. While an editor runs, no Ctrl-D is written,
+because the editor would execute each one as a command, without end. An editor or pager that still waits for a key is
+ended as in ``editors``.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Mapping
 
-TYPE_EVERY_S = 0.2
-TYPE_SOON_S = 0.005  # pause after output: a pager may already wait for the next key
+END_INPUT_EVERY_S = 0.2
+AFTER_OUTPUT_S = 0.005  # then write an end of input: a pager may already wait for the next key
 HANG_UP_WAIT_S = 0.5
 END_OF_INPUT = b"\x04"
 EDITORS = (*editors.NAMES, b"nano", b"pico", b"emacs")
@@ -31,20 +31,20 @@ PAGERS = (b"less", b"more", b"most", b"pg", b"man", b"info")
 
 
 class Run(editors.Run):
-    """A running command with a pseudo-terminal as its standard input and output, and as its controlling terminal."""
+    """A running command whose standard input, output and controlling terminal are one pseudo-terminal."""
 
     def __init__(self, call: Any, request: dict[str, Any]) -> None:
         super().__init__(call, request)
         self._columns, self._rows = request["pty"]
         self._terminal = ""  # path of the terminal
-        self._type_at = 0.0  # when to write the next end of input
-        self._search_at = 0.0  # when to search for editors again
+        self._end_input_at = 0.0
+        self._find_editor_at = 0.0
         self._is_editor = False
 
     def _spawn(  # type: ignore[override]  # without `path`: this method opens the terminal
         self, bash: bytes, script: bytes, writer: int, env: Mapping[bytes, bytes], options: list[bytes]
     ) -> int:
-        """Start bash in a new terminal; the terminal's two ends replace the two ends of the pipe for bash's output."""
+        """Start bash in a new terminal, whose two ends replace the two ends of the output pipe."""
         try:
             reader, terminal = os.openpty()
             self._terminal = os.ttyname(terminal)
@@ -65,15 +65,15 @@ class Run(editors.Run):
         if "TERM" not in self.user_vars:
             os.environ["TERM"] = "xterm-256color"
             self.user_vars = [*self.user_vars, "TERM"]
-        # less ends after its last page, and does not switch to another screen.
+        # With these options less ends after its last page, and does not switch to another screen.
         os.environ.setdefault("LESS", "-ERX")
         super().start(bash, script)
 
     def collect(self, until: float) -> None:
-        if time.monotonic() >= self._type_at:
+        if time.monotonic() >= self._end_input_at:
             self._end_input()
-            self._type_at = time.monotonic() + TYPE_EVERY_S
-        super().collect(min(until, self._type_at) if self.reader >= 0 else until)
+            self._end_input_at = time.monotonic() + END_INPUT_EVERY_S
+        super().collect(min(until, self._end_input_at) if self.reader >= 0 else until)
 
     def _end_input(self) -> None:
         """Write an end of input, unless there is unread input or an editor runs."""
@@ -97,9 +97,9 @@ class Run(editors.Run):
         """Return whether an editor reads single keys from the terminal."""
         if termios.tcgetattr(terminal)[3] & termios.ICANON:
             return False
-        if time.monotonic() >= self._search_at:
+        if time.monotonic() >= self._find_editor_at:
             self._is_editor = bool(editors.waiting_editors(EDITORS, self._reads_terminal))
-            self._search_at = time.monotonic() + TYPE_EVERY_S
+            self._find_editor_at = time.monotonic() + END_INPUT_EVERY_S
         return self._is_editor
 
     def _read(self, size: int) -> int:
@@ -110,7 +110,7 @@ class Run(editors.Run):
                 raise
         else:
             if count > 0:
-                self._type_at = min(self._type_at, time.monotonic() + TYPE_SOON_S)
+                self._end_input_at = min(self._end_input_at, time.monotonic() + AFTER_OUTPUT_S)
             return count
         # Linux reports the end of a terminal's output as EIO.
         os.close(self.reader)
@@ -118,7 +118,7 @@ class Run(editors.Run):
         return -1
 
     def drain(self) -> None:
-        """Read the rest of the output, and close the terminal, which sends SIGHUP to background processes."""
+        """Read the rest of the output, then close the terminal: this sends SIGHUP to background processes."""
         until = time.monotonic() + HANG_UP_WAIT_S
         super().drain()
         output = select.poll()

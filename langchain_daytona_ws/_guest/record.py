@@ -1,7 +1,7 @@
 """Keep a record of each call under its idempotency key, so that a call that is sent twice runs once.
 
-A record is one file. The process that runs the call locks the file, so a second request for the same call can
-distinguish "running" (locked), "finished" (an answer) and "died half-way" (neither).
+A record is a file, which the process that runs the call locks. A second request of the call finds the record locked
+(the call runs), with an answer (the call has ended), or without an answer (the process died).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ NEW, STARTED, CANCELLED, DONE = "new", "started", "cancelled", "done"
 
 
 class Record:
-    """The record of one call, which this process may have locked. With ``keep`` it is never pruned."""
+    """The record of one call. With ``keep`` it is never pruned."""
 
     def __init__(self, state_dir: str, key: str, keep: bool = False) -> None:
         self.path = "%s/%s.%s" % (state_dir, key, "kept" if keep else "call")
@@ -37,11 +37,11 @@ class Record:
         self.fd = -1
 
     def lock(self, wait_until: float) -> bool:
-        """Lock the record, at most until the time ``wait_until`` (monotonic clock); return whether it is locked."""
+        """Wait for the lock until ``wait_until`` (monotonic clock); return False if another process still holds it."""
         while True:
             if self.fd < 0:
                 self.fd = posix.open(self.path, posix.O_RDWR | posix.O_CREAT | posix.O_NOFOLLOW, 0o600)
-            # Pause longer between attempts: the lock may be held as long as a command runs.
+            # Long pauses between attempts: the lock may be held as long as a command runs.
             wait_s = wait_until - time.monotonic()
             if not locks.lock_within(self.fd, wait_s, longest_pause_s=0.1):
                 return False
@@ -52,7 +52,7 @@ class Record:
             self.fd = -1
 
     def read(self) -> tuple[str, bytes]:
-        """Return the state, and its data: the pid of the process that runs the call, or the answer."""
+        """Return the state and its data: for STARTED the pid of the process that runs the call, for DONE the answer."""
         data = posix.pread(self.fd, posix.fstat(self.fd).st_size, 0)
         state, _, body = data.partition(b"\n")
         if not data:
@@ -61,14 +61,14 @@ class Record:
         return (state.decode() if state in (b"cancelled", b"done") else STARTED), body
 
     def write(self, state: str, body: bytes = b"") -> None:
-        """Overwrite the record without emptying it first: a new state is never shorter than the state before."""
+        """Overwrite the record in place. No old bytes remain: a new state is never shorter than the state before."""
         data = state.encode() + b"\n" + body
         try:
             complete = posix.pwrite(self.fd, data, 0) == len(data)
         except OSError:
             complete = False
         if not complete:
-            # The disk is full. The command must run, since it may free space, but a partial record must not look
+            # The disk is full. The call still runs, since its command may free space. A partial record must not look
             # complete: one byte is read as STARTED. Truncating needs no space on the disk.
             posix.ftruncate(self.fd, 1)
 
@@ -83,15 +83,15 @@ class Record:
 
 
 def run_once(call: Record, wait_s: float, work: Callable[[], Answer], clear: Callable[[], None]) -> Answer:
-    """Run ``work`` at most once, however often the call is sent, and return its answer.
+    """Run ``work`` at most once for all requests of a call, and return its answer.
 
-    A repeated call waits for the end of the first, and returns the recorded answer. Without a recorded answer, the
-    field ``outcome`` is ``running`` (still running after ``wait_s``), ``cancelled``, or ``unknown`` (the process that
+    A repeated request waits for the end of the call, and returns the recorded answer. If there is no answer, the field
+    ``outcome`` is ``running`` (the call still runs after ``wait_s``), ``cancelled``, or ``unknown`` (the process that
     ran the call died, or the record is damaged).
 
     Args:
-        call: The record of this call.
-        wait_s: Longest wait for the end of the first call, in seconds.
+        call: The record of the call.
+        wait_s: Longest wait of a repeated request, in seconds.
         work: Returns the answer. If it raises SetupError, nothing ran, and the call may be sent again.
         clear: Called if the process that ran the call has died; kills the processes that are left.
     """
@@ -127,7 +127,7 @@ def _recorded(body: bytes) -> Answer:
 
 
 def prune(state_dir: str, uploads_dir: str) -> None:
-    """Remove old records, logs and programs by age, number and size, and uploads by age; at most once a minute."""
+    """Remove old files, at most once a minute: records, logs and programs by age, number and size, uploads by age."""
     stamp = state_dir + "/tidied"
     now = time.time()
     try:
@@ -171,7 +171,7 @@ def _entries(directory: str, ending: str) -> list[tuple[float, int, str]]:
 
 
 def _in_use(path: str) -> bool:
-    """Return whether a call is still running: its record is locked."""
+    """Return whether a file is the record of a running call: such a record is locked."""
     if not path.endswith(".call"):
         return False
     try:

@@ -1,4 +1,4 @@
-"""Close the call's output, and kill other processes that keep it open: Daytona's daemon waits until all close it."""
+"""Close a call's output and kill the processes that keep it open, because Daytona's daemon waits for all of them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from langchain_daytona_ws._guest import encode
 
 SETTLE_S = 0.05
 
-# Children of this process that outlive the call. They are not killed: they will redirect their output at once.
+# Children of this process that outlive the call. They are not killed, because they redirect their output at once.
 own_children: set[int] = set()
 
 
 def release(nonce: str) -> None:
-    """Close the output if it is a pipe, and kill the other processes that keep it open; print their names after the
+    """If the output is a pipe, close it, and kill the other processes that keep it open; print their names after the
     nonce. Ancestors of this process, ``own_children`` and processes of other users are not killed.
 
-    The output of commands is another pipe. A process has this output open if a start-up file of the calling shell
-    started the process, or if the process opened the output through /proc. The daemon would wait until the process
-    ends.
+    The output of commands is another pipe. So a killed process was started by a start-up file of the calling shell, or
+    opened this pipe through /proc.
     """
     try:
         status = posix.fstat(1)
@@ -41,7 +40,7 @@ def release(nonce: str) -> None:
     killed = {pid: name for pid, name in _holders(pipe).items() if pid in holders}
     if not killed:
         return
-    # The daemon still reads the pipe: print the names before the last process that has it open is killed.
+    # The daemon reads until no process has the pipe open: print the names before the last one is killed.
     writer = posix.open("/proc/self/fd/%d" % reader, posix.O_WRONLY)
     posix.write(writer, ("\n%s+ %s\n" % (nonce, encode.encode(sorted(set(killed.values()))))).encode("ascii"))
     posix.close(writer)
@@ -53,7 +52,7 @@ def release(nonce: str) -> None:
 
 
 def _has_other_writers(reader: int) -> bool:
-    import select  # a command loads it while bash starts
+    import select  # not at the top: a command loads this module while it waits for bash
 
     poll = select.poll()
     poll.register(reader, 0)
@@ -61,7 +60,7 @@ def _has_other_writers(reader: int) -> bool:
 
 
 def _holders(pipe: str) -> dict[int, str]:
-    """Return the other processes that can write to the pipe, except ancestors and ``own_children``: pid → name."""
+    """Return pid → name of processes that can write to the pipe: not this one, its ancestors and ``own_children``."""
     pid, excluded = posix.getpid(), set(own_children)
     while pid > 0 and pid not in excluded:
         excluded.add(pid)

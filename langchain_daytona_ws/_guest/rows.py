@@ -1,4 +1,4 @@
-"""Select the files of a search, and parse the output of ripgrep and grep incrementally into bounded rows."""
+"""Select the files of a search, and parse the output of ripgrep and grep into a limited number of rows."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ if TYPE_CHECKING:
 
     from langchain_daytona_ws._guest.match import Kind
 
-LINE_CHARS = 500  # maximum number of characters that are shown of a line
-LINE_BYTES = 4 * LINE_CHARS  # maximum size of these characters in UTF-8
-BEFORE_CHARS = 150  # number of characters shown before the match, if the line is cut at both ends
-MATCH_CHARS = 150  # minimum number of characters shown from the match on, if the line is cut at its end
+LINE_CHARS = 500  # maximum that is shown of a line
+LINE_BYTES = 4 * LINE_CHARS  # maximum size of LINE_CHARS characters in UTF-8
+BEFORE_CHARS = 150  # shown before the match, if the line is cut at both ends
+MATCH_CHARS = 150  # minimum that is shown from the match on, if the line is cut only at its end
 CUT = "... [line cut]"
-RECORD_BYTES = 1 << 20  # a longer record (one long line) is not read completely
+RECORD_BYTES = 1 << 20  # a longer record of the program's output is not read completely
 
 
 class Filter:
     """A glob that limits a search to some files.
 
-    A glob without ``/`` matches names at any depth. A glob that begins with ``!`` selects the files that the rest of it
-    does not match.
+    A glob without ``/`` matches names at any depth. ``!glob`` selects the files that ``glob`` does not match.
     """
 
     def __init__(self, pattern: str) -> None:
@@ -36,7 +35,7 @@ class Filter:
         elif "/" not in pattern:
             pattern = "**/" + pattern
         if pattern.endswith("/**"):
-            pattern += "/*"  # match the entries of a directory, but no file with its name (as in ripgrep)
+            pattern += "/*"  # match the files in a directory, but not a file with the directory's name (as in ripgrep)
         self._pattern = pattern
         self._glob = Glob(pattern)
 
@@ -50,16 +49,12 @@ class Filter:
 class Selection:
     """Decides during a walk which files a search reads, and which directories it enters.
 
-    Paths are relative to the base. If another reading of the glob (see `match.readings`) matches a file, `reading`
-    returns it.
-
-    Args:
-        glob: Limits the search; None for all files.
-        base: The directory to search, with a final ``/``; "" for the root.
+    Paths are relative to ``base``, which ends in ``/`` unless it is "". A reading is another glob that the model may
+    have meant, see `match.readings`.
     """
 
     def __init__(self, glob: Filter | None, base: str) -> None:
-        self.skipped: list[str] = []  # directories directly in the base that were not entered
+        self.skipped: list[str] = []  # directories directly in ``base`` that were not entered
         self._glob = glob
         self._base = base
         self._skipping = [name for name in SKIPPED if glob is None or not glob.names(name)]
@@ -79,6 +74,7 @@ class Selection:
         return False
 
     def takes(self, path: str) -> bool:
+        """Return whether a file is searched. If not, remember the first file that another reading matches."""
         if self._glob is None or self._glob.matches(path):
             return True
         if self._reading is None:
@@ -87,11 +83,11 @@ class Selection:
         return False
 
     def reading(self, *, matched: bool) -> tuple[Kind, str, str] | None:
-        """Return the kind of a reading, its pattern, and a path that the pattern matches; None if no reading matches.
+        """Return a reading that matches a file: its kind, its pattern, and the file's path; None if there is none.
 
         Args:
-            matched: Whether the glob itself has matched files. If it has, only a reading of the kind BRACKETS is
-                returned: brackets may have matched other files than the model meant.
+            matched: True if the glob itself has matched files. Then only a reading of the kind BRACKETS is returned:
+                brackets may have matched files that the model did not mean.
         """
         return None if self._reading is None or (matched and self._reading[0] != BRACKETS) else self._reading
 
@@ -103,8 +99,7 @@ class Rows:
         base: Prefix of each path.
         limit: Maximum number of rows.
         limit_bytes: Maximum size of all rows, in bytes.
-        is_shown: Called once for each file that matches, with the path that `add` got. If it returns False, the rows of
-            the file are left out.
+        is_shown: Called once with the path of each matching file. If it returns False, the file's rows are left out.
     """
 
     def __init__(
@@ -113,7 +108,7 @@ class Rows:
         self.items: list[list[Any]] = []
         self.full = False
         self.lost = False  # a match was left out: its line is too long to be read
-        self.cut: dict[bytes, None] = {}  # files with a match in a long line, whose position is unknown
+        self.cut: dict[bytes, None] = {}  # files in which the position of a match in a long line is unknown
         self._base = base
         self._limit = limit
         self._bytes_left = limit_bytes
@@ -121,7 +116,7 @@ class Rows:
         self._latest: tuple[bytes, bool] = (b"", True)
 
     def add(self, path: bytes, *rest: object) -> None:
-        """Add a row: a path and the values after it."""
+        """Add a row, unless a limit would be exceeded or its file is not shown."""
         if self._is_shown is not None:
             if path != self._latest[0]:
                 self._latest = path, self._is_shown(path)
@@ -136,12 +131,11 @@ class Rows:
         self.items.append([self.named(path), *rest])
 
     def add_line(self, path: bytes, number: int, line: bytes, match: int | None) -> None:
-        """Add a line in mode ``content``. ``match`` is the offset of the match in the line; None for a context line."""
+        """Add a line of mode ``content``. ``match`` is the offset of the match in the line; None for a context line."""
         text, column = excerpt(line, match or 0)
         self.add(path, number, match is not None, text, *([column] if column and match is not None else []))
 
     def named(self, path: bytes) -> str:
-        """Return the name of a path in results."""
         return self._base + os.fsdecode(path[2:] if path.startswith(b"./") else path)
 
     def sorted(self) -> list[list[Any]]:
@@ -149,9 +143,7 @@ class Rows:
 
 
 def excerpt(line: bytes, match: int) -> tuple[str, int]:
-    """Return the text to show for a line. If the text is cut, also return the column of the match (in bytes, from 1);
-    otherwise 0.
-    """
+    """Return the text to show for a line, and the column of the match (in bytes, from 1); 0 if the line is not cut."""
     line = line.rstrip(b"\r\n")
     head = line[:LINE_BYTES]
     text = _shown(head)
@@ -252,7 +244,7 @@ class _PathRecords:
                 break
             self._handle(data[at:middle], data[middle + 1 : end])
             at = end + 1
-        # Of an overlong line only the head is kept, since no more is shown.
+        # Of a long line only the head is kept, since no more is shown.
         self._rest = data[at : at + RECORD_BYTES]
 
 

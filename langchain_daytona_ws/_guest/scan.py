@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     class Visitor(Protocol[S]):
         """Receives each entry once. ``fd`` is the open directory that contains ``name``.
 
-        A visitor may have a value for each directory, its state: ``above`` is the state of the directory that contains
-        the entry, or ``start`` of `Scan.run`.
+        A visitor can compute a value for each directory, its state. ``above`` is the state of the directory that
+        contains the entry; for the first directory it is ``start`` of `Scan.run`.
         """
 
         def directory(self, above: S, path: str, name: str, fd: int) -> S | None:
-            """Visit a directory before its entries; return the state of the directory, or None to skip its entries."""
+            """Visit a directory before its entries; return its state, or None to skip its entries."""
             ...
 
         def file(self, above: S, path: str, name: str, fd: int) -> None:
@@ -31,28 +31,27 @@ if TYPE_CHECKING:
 
 
 LONGEST_PATH = 4095  # bytes, PATH_MAX without its NUL
-MAX_ENTRIES = 200_000  # maximum number of entries that one call visits
+MAX_ENTRIES = 200_000  # maximum that one walk visits
 MAX_DEPTH = 200  # each level keeps one directory open
-# The entry was removed or replaced.
+# The errors of an entry that was removed or replaced.
 GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 class Scan:
-    """One walk. ``cut``: the walk ended early, at a limit or at the deadline. ``timed_out``: it was the deadline.
+    """One walk, at most until ``deadline`` (monotonic clock).
 
-    Args:
-        deadline: End of the walk in seconds on the monotonic clock.
+    ``cut``: the walk ended at a limit or at the deadline. ``timed_out``: it ended at the deadline.
     """
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
         self.cut = self.timed_out = False
-        self.left_out = False  # a path was not visited, because it is longer than PATH_MAX
-        self.unreadable: list[str] = []  # paths of directories that could not be read
+        self.left_out = False  # a path longer than PATH_MAX was not visited
+        self.unreadable: list[str] = []  # directories that could not be read
         self._entries = 0
 
     def run(self, fd: int, prefix: str, visitor: Visitor[S], start: S) -> None:
-        """Walk the tree below the open directory ``fd``, and close ``fd``; each visited path begins with ``prefix``.
+        """Walk the tree below the open directory ``fd``, and close ``fd``. Each visited path begins with ``prefix``.
 
         Raises:
             OSError: The directory ``fd`` itself cannot be read.

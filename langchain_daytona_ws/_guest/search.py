@@ -1,10 +1,10 @@
 """Search file contents with ripgrep, or with GNU grep if ripgrep is missing.
 
-This module selects the files, so that both programs, and the search on S3, search the same files; only ripgrep searches
+This module selects the files, so that both programs and the search on S3 search the same files. Only ripgrep searches
 UTF-16 files with a byte order mark. Symlinks, FIFOs and devices are left out. ``.gitignore`` and similar files have no
-effect: a file that the model has just written must be found. The programs
-treat all files as text; for a matching file, this module then decides by the rule of `read` whether it is text. The
-program runs in the directory to search, without a shell, and is killed at the limit of rows, bytes or seconds.
+effect, because a file that the model has just written must be found. The programs treat all files as text; this module
+then decides for each matching file whether it is text, by the same rule as `read`. The program runs without a shell,
+and is killed at the limit of rows, bytes or seconds.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 STANDARD_PATH = "/usr/local/bin:/usr/bin:/bin"
 STDERR_BYTES = 4096
-ARGUMENT_BYTES = 100_000  # maximum size of the paths on one command line
+ARGUMENT_BYTES = 100_000  # maximum size of all paths on one command line
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
@@ -93,7 +93,8 @@ def grep(request: dict[str, Any]) -> dict[str, Any]:
 def _open_base(root: str, path: str) -> tuple[str, str, int]:
     """Open the directory to search, or the directory of the file to search.
 
-    Return the prefix of paths in results, the name of the file ("" for a directory), and the open directory.
+    Returns:
+        The prefix of paths in results, the name of the file ("" for a directory), and the open directory.
     """
     with locate(root, path) as location:
         status = location.status()
@@ -103,7 +104,7 @@ def _open_base(root: str, path: str) -> tuple[str, str, int]:
             if refusal.error != "not_a_directory":
                 raise
             need_file(status)
-            # The descriptor of the parent is closed with the location, before the program is started.
+            # Open the parent again: the location closes its descriptor before the program is started.
             fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=location.parent)
             return location.path[: len(location.path) - len(location.name)], location.name, fd
         return ("" if location.path == "." else location.path + "/"), "", fd
@@ -138,7 +139,7 @@ class _Files:
         self._select(path, kind, status.st_size)
 
     def only(self, name: str) -> None:
-        """Select one file, which may have any size."""
+        """Select one file of any size."""
         if not self._selection.takes(name):
             return
         kind = self._kind(name, self._fd)
@@ -149,7 +150,7 @@ class _Files:
 
     @property
     def has_matched(self) -> bool:
-        """Whether the glob has matched at least one file. Also True if a directory could not be read."""
+        """True if the glob has matched a file, or if a directory could not be read."""
         return bool(self._found) or any(self.omitted.values())
 
     def _select(self, path: str, kind: str, size: int) -> None:
@@ -161,7 +162,7 @@ class _Files:
             self._found.append(path)
 
     def in_order(self) -> list[str]:
-        """Return the files to search in the order of a walk that sorts each directory."""
+        """Return the files to search, sorted by the parts of their paths."""
         return sorted(self._found, key=lambda path: os.fsencode(path).split(b"/"))
 
     def is_shown(self, path: bytes) -> bool:
@@ -204,7 +205,7 @@ class _Engine:
         """Find ripgrep or grep on a PATH.
 
         Raises:
-            RefusedError: ``no_tool``: neither is there.
+            RefusedError: ``no_tool``: both are missing.
         """
         for name, program in (("ripgrep", "rg"), ("grep", "grep")):
             found = _program(program, path)
@@ -215,7 +216,7 @@ class _Engine:
     def options(
         self, request: dict[str, Any], *, posix: bool = False, offsets_only: bool = False
     ) -> list[str]:
-        """Return the command line without the files: the program, its options and the pattern."""
+        """Return the command line without the files."""
         pattern = request["pattern"]
         if self.name == "ripgrep":
             options = ["--no-config", "--no-messages", "--sort=path", "--null", "--with-filename"]
@@ -254,12 +255,12 @@ class _Search:
         self._stderr = b""
 
     def run(self, files: list[str]) -> None:
-        """Search files in the given order.
+        """Search the files in this order.
 
         Raises:
             RefusedError: ``bad_pattern``, or ``no_tool`` if the program lacks an option.
         """
-        # If there are no files, search an empty one: the program checks the pattern.
+        # Without files, search an empty file, so that the program checks the pattern.
         for batch in _batches(files or [os.devnull]):
             if self.rows.full or self.timed_out:
                 break
@@ -280,13 +281,13 @@ class _Search:
         if text:
             # After an empty line ripgrep recommends options, which cannot be set here.
             raise RefusedError("bad_pattern", text=text.partition("\n\n")[0][:1000])
-        self.failed_to_read = True  # the options suppress messages about unreadable files
+        self.failed_to_read = True  # without a message: the options suppress messages about unreadable files
 
     def _options(self, *, offsets_only: bool = False) -> list[str]:
         return self._engine.options(self.request, posix=self._posix, offsets_only=offsets_only)
 
     def _spawn(self, options: list[str], files: list[bytes], reader: Any = None) -> int:
-        """Run the program, and add its output to the rows; kill it if the rows are full or the time is up."""
+        """Run the program, and parse its output until the rows are full or the time is up. Return its exit code."""
         if reader is None:
             tool = "rg" if self.engine == "ripgrep" else "grep"
             reader = READERS[(tool, self.request["mode"])](self.rows)
@@ -324,12 +325,12 @@ class _Search:
         return os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
 
     def _find_in_long_lines(self) -> None:
-        """Add excerpts of long lines in which the program did not print the position of the match."""
+        """Add excerpts of long lines for which the program did not print the position of the match."""
         self.rows.lost = False
         for path in self.rows.cut:
             with open(path, "rb", buffering=0, opener=self._open) as file:
                 head = file.read(len(BOM))
-                if head.startswith(UTF16_BOMS):  # ripgrep's offsets count the bytes of the text in UTF-8
+                if head.startswith(UTF16_BOMS):  # ripgrep's offsets are those of the text in UTF-8
                     self.rows.lost = True
                     continue
                 found: dict[int, int] = {}  # line → offset of its first match in the file
@@ -359,9 +360,12 @@ class _Search:
 
 
 def _start(argv: list[bytes], env: dict[str, str], directory: int) -> tuple[int, int, int]:
-    """Start a program in an open directory, even if the directory was moved; return its pid, output and error output.
+    """Start a program in an open directory, even if the directory was moved.
 
-    Importing ``subprocess``, which could do this, takes 10 ms.
+    ``subprocess`` is not used, because importing it takes 10 ms.
+
+    Returns:
+        The pid, and the pipes of the output and the error output.
     """
     out, out_writer = os.pipe()
     err, err_writer = os.pipe()
@@ -387,7 +391,7 @@ def _start(argv: list[bytes], env: dict[str, str], directory: int) -> tuple[int,
 
 
 def _line_begin(fd: int, at: int) -> int:
-    """Return the offset of the line that contains the byte ``at`` of a file."""
+    """Return the offset at which the line with the byte ``at`` of a file begins."""
     while at > 0:
         start = max(at - (1 << 16), 0)
         newline = os.pread(fd, at - start, start).rfind(b"\n")
@@ -425,7 +429,7 @@ def _no_perl(stderr: bytes) -> bool:
 
 
 def _posix(pattern: str) -> str:
-    r"""Replace ``\d`` and ``\D``, which grep -E lacks, by classes; ``\D`` within a class stays."""
+    r"""Replace ``\d`` and ``\D``, which grep -E lacks, by classes. ``\D`` within a class stays."""
     out = []
     at = 0
     in_class = False

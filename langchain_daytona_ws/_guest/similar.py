@@ -1,9 +1,11 @@
-r"""Find the text that ``old_string`` refers to if it does not occur byte for byte. Pure; used by host and guest.
+r"""Find the text that an edit's ``old_string`` means if the file differs a little. Pure; used by host and guest.
 
-Three kinds of differences are accepted. A line feed also matches ``\r\n``. NUL, ESC and bytes that are not UTF-8 may be
-written as `text.as_shown` shows them, such as ``\xe9``; `text_of` maps each byte that is not UTF-8 to one lone
-surrogate. With ``loose``, characters may be replaced by look-alikes or by another Unicode form, and there may be
-invisible characters.
+These differences are accepted:
+
+- A line feed also matches ``\r\n``.
+- NUL, ESC and bytes that are not UTF-8 may be written as escapes such as ``\xe9``, as `text.as_shown` shows them.
+  `text_of` decodes each byte that is not UTF-8 to one lone surrogate.
+- With ``loose``: look-alike characters, other Unicode forms, and additional invisible characters.
 
 The functions import ``re`` themselves: it takes 5 ms, and most edits find their text byte for byte.
 """
@@ -16,12 +18,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MAX_LOOSE_CHARS = 4_000  # maximum length of a text that is searched with ``loose``
-MAX_SKIPPING = 20_000_000  # maximum of content characters times units to find; takes up to a second
-MAX_COMPARED = 4_000_000  # maximum number of pairs of equal characters; takes up to two seconds
+MAX_LOOSE_CHARS = 4_000  # maximum length of an ``old_string`` that is searched with ``loose``
+MAX_SKIPPING = 20_000_000  # maximum of content characters multiplied by units; takes up to a second
+MAX_COMPARED = 4_000_000  # maximum number of pairs of equal units; takes up to two seconds
 
 _SHOWN_BYTE = r"\\x(?:00|1b|[89a-f][0-9a-f])"
-# A character with combining marks (Latin, Greek, Cyrillic, Vietnamese, Japanese); or a decomposed Korean syllable.
+# A unit: an escape, a decomposed Korean syllable, or a character with its combining marks.
 _UNIT = "(?s)" + _SHOWN_BYTE + "|[\u1100-\u115f][\u1160-\u11a7][\u11a8-\u11ff]?|.[\u0300-\u036f\u3099\u309a]*"
 _CLASSES = (" " + alike.SPACES, "'" + alike.SINGLE_QUOTES, '"' + alike.DOUBLE_QUOTES, "-" + alike.DASHES)
 _INVISIBLE = "[" + alike.INVISIBLE + "]*"
@@ -32,7 +34,7 @@ class TooLongError(Exception):
 
 
 class Match:
-    """A match: its start and end in the text, and for each unit the characters that match it (``pieces``)."""
+    """A match in the content. ``pieces`` are the characters that match each unit."""
 
     __slots__ = ("end", "pieces", "start")
 
@@ -59,7 +61,7 @@ def shows_bytes(text: str) -> bool:
 
 
 def _byte(unit: str) -> str:
-    r"""Return the character that ``\xNN`` shows: a control character, or the lone surrogate of a byte."""
+    r"""Return the character for which ``\xNN`` stands: a control character, or the lone surrogate of a byte."""
     code = int(unit[2:], 16)
     return chr(code if code < 0x80 else 0xDC00 + code)
 
@@ -69,21 +71,21 @@ def _is_shown_byte(unit: str) -> bool:
 
 
 def units(text: str) -> list[str]:
-    r"""Split a text into units: characters with their combining marks, and shown bytes such as ``\xe9``."""
+    r"""Split a text into units: characters with their combining marks, and escapes such as ``\xe9``."""
     import re
 
     return re.findall(_UNIT, text)
 
 
 def find(content: str, wanted: list[str], loose: bool, limit: int) -> list[Match]:
-    """Find the units in the content, at most ``limit + 1`` times; with ``loose`` also units that only look the same.
+    """Find the units in the content, at most ``limit + 1`` times. With ``loose``, find also units that look the same.
 
     With ``loose``, invisible characters between two units are skipped, unless this could take more than a second.
     """
     import re
 
     forms = [_form(unit, loose) for unit in wanted]
-    if not any(forms):  # a text that has only invisible characters would match everywhere
+    if not any(forms):  # a text of invisible characters would match everywhere
         return []
     between = ""
     if (
@@ -103,7 +105,6 @@ def find(content: str, wanted: list[str], loose: bool, limit: int) -> list[Match
 
 
 def _form(unit: str, loose: bool) -> str:
-    """Return the regular expression that matches one unit."""
     from re import escape
 
     if _is_shown_byte(unit):
@@ -134,14 +135,14 @@ def _pieces(content: str, at: int, forms: list[str], between: str) -> Iterator[s
 
 
 def is_changed(unit: str, piece: str) -> bool:
-    """Return whether a piece differs from its unit. A line end or a byte that is shown as an escape does not count."""
+    """Return whether a piece differs from its unit. Another line end, or a byte for its escape, does not count."""
     return unit not in (piece, "\n") and not (len(piece) == 1 and _is_shown_byte(unit))
 
 
 def replaced(wanted: list[str], pieces: list[str], new: str, newline: str, loose: bool) -> str:
     r"""Return the new text, with the file's own characters wherever the new text repeats the old text.
 
-    ``\xNN`` in the new text becomes a byte if the old text matched such a byte; otherwise it stays four characters.
+    If an escape in the old text matched a byte, escapes in the new text become bytes too. Otherwise they stay text.
 
     Raises:
         TooLongError: With ``loose``: the comparison would take too long.
@@ -172,8 +173,7 @@ def replaced(wanted: list[str], pieces: list[str], new: str, newline: str, loose
 def _shared(wanted: list[str], new: list[str]) -> list[tuple[int, int, int]]:
     """Return the blocks that two texts share: the start in each text, and the length.
 
-    If one character makes up most of a text, for example in a line of dashes, the time grows with the third power of
-    the length; so the steps are counted.
+    The steps are counted, because the time can grow with the third power of the length, for example for dashes.
 
     Raises:
         TooLongError: The comparison would take more than MAX_COMPARED steps.

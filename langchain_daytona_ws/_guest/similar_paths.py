@@ -21,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-MAX_NAMES = 5000  # maximum number of names that are checked in one directory
+MAX_NAMES = 5000  # maximum that is checked in one directory
 MAX_SIMILAR = 3
 
 
@@ -45,7 +45,7 @@ def exists(root: str, path: str) -> bool:
 
 
 def similar(root: str, path: str) -> list[str]:
-    """Return existing paths that are similar to ``path``; a backslash in ``path`` may stand for a slash."""
+    """Return existing paths that are similar to ``path``. A backslash in ``path`` may stand for a slash."""
     paths: list[str] = []
     for spelling in spellings(path):
         prefixes = [""]
@@ -65,7 +65,7 @@ def spellings(path: str) -> list[str]:
 
 
 def _names_like(root: str, prefix: str, name: str) -> list[str]:
-    """Return the name if it exists, otherwise the similar names."""
+    """Return the names in a directory that are similar to a name: if the name itself exists, only this name."""
     if exists(root, prefix + name):
         return [name]
     key, checked, similar_names = same_name(name), 0, []

@@ -1,4 +1,4 @@
-"""Create the modules of a call. In the file that the sandbox keeps, this is the first of the compiled modules."""
+"""Create the modules of a call. This is the first module in the file of compiled modules that the sandbox keeps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     Call = dict[str, Any]
 
 PACKAGE = "langchain_daytona_ws._guest"
-EARLY = ("mount", "sync")  # call `begin` of these modules at once: its work goes on during compilation
+# `begin` of these modules is called at once: its work goes on while the other modules are compiled.
+EARLY = ("mount", "sync")
 
 
 def start(modules: Iterable[tuple[str, CodeType]], call: Call) -> Any:

@@ -1,10 +1,9 @@
-"""Read whole files, and replace them.
+"""Read, create and replace whole files.
 
-An upload is a file on the sandbox's own disk, to which the host has sent the content. Where possible, the upload is
-moved to the path of the file. Other content is written into the file itself, and so is an upload that cannot be moved:
-an S3 mount supports no rename, append or chmod, only plain open, truncate, write and close. Such a write may fail after
-the old content is gone. So the old content, up to a limit, is kept in memory and written back, and the answer reports
-what the file contains then.
+An upload is a file on the sandbox's own disk, to which the host has sent the content. If possible, the upload is moved
+to the path of the file. If not, and for content in the request, the file is overwritten in place: an S3 mount supports
+no rename, append or chmod. Overwriting may fail after the old content is gone. So the old content, up to a limit, is
+kept in memory and written back, and the answer reports the state of the file.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _BUSY_WAITS_S = (0.02, 0.05, 0.1, 0.2, 0.4)
 
 
 class Content:
-    """The hash, size and time of a file, and its bytes (``data``); None if the file was larger than a given limit."""
+    """A file's hash, size, modification time and bytes. ``data`` is None if the file was larger than a given limit."""
 
     __slots__ = ("data", "mtime_ns", "sha256", "size")
 
@@ -40,10 +39,10 @@ class Content:
 
 
 class Source:
-    """The bytes to write: from the request, or from an upload, which `close` removes.
+    """The bytes to write, from the request or from an upload. `close` removes the upload.
 
-    If only this user can have written the upload, it is not read to hash it: its size is checked, and its hash is the
-    hash that the host computed while it sent the bytes.
+    If only this user can have written the upload, the hash from the host is trusted, and only the size is checked:
+    reading the upload to hash it takes time.
     """
 
     def __init__(
@@ -78,7 +77,7 @@ class Source:
             raise RefusedError("staging")
 
     def move(self, location: Location, old: os.stat_result | None) -> bool:
-        """Move the upload to the path of the file, atomically; return False if it must be copied instead.
+        """Move the upload to the path of the file, atomically. Return False if it must be copied instead.
 
         Args:
             location: The file.
@@ -100,7 +99,7 @@ class Source:
             if old.st_nlink != 1 or (old.st_uid, old.st_gid) != (upload.st_uid, upload.st_gid):
                 return False
             mode = stat.S_IMODE(old.st_mode)
-            if not mode & stat.S_IWUSR:  # the caller then opens the file; only root may write
+            if not mode & stat.S_IWUSR:  # the caller then opens the file, which only root may do
                 return False
             if self.executable:
                 mode = _executable_mode(mode)
@@ -122,7 +121,7 @@ class Source:
         return 0o777 if self.executable else 0o666
 
     def make_executable(self, location: Location) -> None:
-        """Make a file executable if the source is executable. If this fails, as on an S3 mount, do nothing."""
+        """Make a file executable if the source is executable. Ignore a failure, as on an S3 mount."""
         if not self.executable:
             return
         try:
@@ -219,7 +218,7 @@ def create(location: Location, source: Source) -> bool:
 
 
 def replace(location: Location, chunks: Iterable[bytes], old: Content) -> None:
-    """Overwrite a regular file in place. If this fails, write the old content back if possible, and raise the error."""
+    """Overwrite a regular file in place. After a failure, write the old content back if possible, then raise."""
     error = _overwrite(location, chunks)
     if error is None:
         return
@@ -239,7 +238,7 @@ def _overwrite(location: Location, chunks: Iterable[bytes]) -> OSError | None:
             fd = location.open(os.O_WRONLY | os.O_TRUNC)
             break
         except OSError as error:
-            # An S3 mount refuses to write a file that was just read until the kernel has released the reader.
+            # An S3 mount refuses to write a file that was just read, until the kernel has released the reader.
             if error.errno != errno.EPERM or wait_s is None:
                 return error
             time.sleep(wait_s)
@@ -274,7 +273,7 @@ def _failure(error: OSError, location: Location, old: Content | None, restored: 
 
 
 def _state(location: Location, old: Content | None) -> tuple[str, int]:
-    """Read the file after a failed write; return its state and size in bytes."""
+    """Read the file after a failed write. Return its state, see ``files``, and its size in bytes."""
     try:
         now = load(location, 0)
     except RefusedError as refusal:
@@ -321,9 +320,9 @@ def _chunks(fd: int) -> Iterator[bytes]:
 
 
 def _wait_or_raise(error: OSError, wait_s: float | None) -> None:
-    """If the error means that the file is being changed (measured on S3 mounts), wait ``wait_s`` seconds.
+    """Wait ``wait_s`` seconds after an error of a file that is being changed (measured on S3 mounts).
 
-    Otherwise, or if ``wait_s`` is None, raise the error.
+    Raise other errors. If ``wait_s`` is None, raise all errors.
     """
     if error.errno == errno.ELOOP:  # a symlink replaced the file after the check
         raise RefusedError("busy") from None

@@ -1,8 +1,8 @@
-"""The synchronisation of one call: ask the resident to pull before the command, and to push after it.
+"""Synchronise the workspace for one call: ask the resident to pull before the command, and to push after it.
 
 The resident is a process that stays in the sandbox between calls, see ``sync_resident``. ``begin`` runs early, while
-the other modules are compiled. A call never runs in a workspace that was never pulled; if a later pull fails, the call
-runs in the files of the last pull.
+the other modules are compiled. If the first pull of a workspace fails, the call fails; if a later pull fails, the call
+uses the files of the last pull.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     Request = dict[str, Any]
 
 CONNECT_S = 2.0
-# If there is no answer after this time, ask for the progress. During a long pull or push a resident answers this second
-# question at once; a hung resident does not.
+# After this time without an answer, ask for the progress: a resident answers this at once, even during a long pull or
+# push. A hung resident does not answer.
 PATIENCE_S = 3.0
 ALIVE_S = 5.0  # longest wait for an answer that needs no work
 ANSWER_BYTES = 256 * 1024
@@ -89,7 +89,7 @@ def patient_answer(question: Question, path: str, wait_s: float) -> tuple[str, s
 
 
 def ask(path: str, text: str, wait_s: float) -> tuple[str, str] | None:
-    """Ask the resident; return None if it does not answer in time, or does not exist."""
+    """Send a question; return the answer, or None if no resident answers in time."""
     try:
         return Question(path, text).answer(wait_s)
     except OSError:
@@ -123,12 +123,12 @@ def descriptors() -> list[int]:
 
 
 def enter(request: Request) -> Request:
-    """Wait until the workspace is pulled, and change into it. If the request brings a new resident, start it first.
+    """Wait until the workspace is pulled, and change into it. If the request contains a new resident, start it first.
 
     Raises:
-        SetupError: ``sync_absent`` if the host must send a new resident, ``sync_credentials`` if it must send new
-            credentials, ``sync_pulling`` if the pull has not ended after ``wait_s`` seconds (it continues in the
-            resident), or another code if the workspace cannot be pulled.
+        SetupError: ``sync_absent``: the host must send a new resident. ``sync_credentials``: it must send new
+            credentials. ``sync_pulling``: the pull has not ended after ``wait_s`` seconds; the resident continues it.
+            Another code: the workspace cannot be pulled.
     """
     wanted = request["sync"]
     if wanted["is_new"]:
@@ -146,7 +146,7 @@ def enter(request: Request) -> Request:
     if code is None:
         raise SetupError("sync_pulling", value)
     if code != "ok":
-        # Another process at the socket may answer anything.
+        # Another process may listen at the socket, and answer anything.
         raise SetupError("sync_" + (code if code.isidentifier() else "absent"), _detail(value))
     try:
         os.chdir(request["root"])
@@ -166,7 +166,7 @@ def _detail(text: str) -> str:
 
 
 def leave(request: Request, timed_out: bool) -> Request:
-    """Push the changes of a call; return the resident's report as JSON text, or the reason why there is no report."""
+    """Push the changes of a call. Return the resident's report as JSON text, or a JSON text with only ``failure``."""
     if "op" in request and "key" not in request:  # a file operation that changes nothing
         return {}
     wanted = request["sync"]
@@ -181,11 +181,11 @@ def leave(request: Request, timed_out: bool) -> Request:
 
 
 def push(request: Request, wait_s: float) -> bool:
-    """Push the changes of a job, and leave the report to the next call; return whether all files are in S3.
+    """Push the changes of a job. Return whether it is certain that all files are in S3; the next call gets the report.
 
     Args:
         request: The call that started the job.
-        wait_s: How long to wait for the end of the push; 0 to return at once.
+        wait_s: Longest wait for the end of the push, in seconds; 0 to return at once.
     """
     wanted = request["sync"]
     try:
@@ -197,5 +197,5 @@ def push(request: Request, wait_s: float) -> bool:
 
 
 def main(request: Request) -> Request:
-    """Do nothing: a call of this module only synchronises, before and after this function."""
+    """Return an empty answer: a call of this module only synchronises, before and after this function."""
     return {"ok": True}

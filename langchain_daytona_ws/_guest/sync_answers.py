@@ -18,7 +18,7 @@ _CONTENTS = (b"<Contents>", b"</Contents>")
 
 
 class S3Error(Exception):
-    """A request that S3 refused, or did not answer; ``code`` is the kind of the failure, not S3's error code."""
+    """S3 refused a request, or did not answer it. ``code`` is the kind of the failure, not S3's error code."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)
@@ -27,8 +27,6 @@ class S3Error(Exception):
 
 
 class ObjectProperties:
-    """An object's properties, from the headers of an answer."""
-
     def __init__(self, headers: http.client.HTTPMessage) -> None:
         self.etag = etag_of(headers)
         self.modified = headers["Last-Modified"] or ""
@@ -47,8 +45,7 @@ class Page:
     """One page of a listing. Its objects are parsed only when `objects` is called.
 
     Raises:
-        S3Error: The text is not a whole listing, for example the page of a proxy, which must not look like an empty
-            prefix.
+        S3Error: The text is no complete listing. The error page of a proxy must not look like an empty prefix.
     """
 
     def __init__(self, text: bytes, prefix: str) -> None:
@@ -69,10 +66,10 @@ class Page:
         self._count = fields.get("KeyCount")
         self._prefix = prefix
         # Digest of the objects only: the rest of the page may differ each time.
-        self.digest = hashlib.md5(self._contents).digest()  # noqa: S324 - compared with the same page of the listing before
+        self.digest = hashlib.md5(self._contents).digest()  # noqa: S324 - compared with that of an earlier listing
 
     def objects(self) -> list[tuple[str, str, int, str]]:
-        """Return of each object: key relative to the prefix, ETag, size in bytes, time of the last change.
+        """Return for each object: key relative to the prefix, ETag, size in bytes, time of the last change.
 
         Raises:
             S3Error: The page is incomplete.
@@ -102,7 +99,7 @@ class Page:
 
 
 def text_of(document: bytes, name: str) -> str:
-    """Return the text of the first XML element of this name, in any namespace; "" if there is none."""
+    """Return the text of the first XML element with this name, in any namespace; "" if there is none."""
     try:
         for element in ElementTree.fromstring(document).iter():  # noqa: S314 - as above
             if element.tag.rpartition("}")[2] == name:

@@ -1,12 +1,11 @@
 """A working copy of an S3 prefix: the transfer of single files in both directions, and conflict copies.
 
-A working copy is a directory on the sandbox's disk that is synchronised with an S3 prefix. Each file is one object. The
-object's key is the prefix and the path; its content is the content of the file; its user metadata contain the mode and
-the time of the file in the form of AWS's own file services (`file-permissions`, `file-mtime`). The object of a symbolic
-link contains the target of the link. An empty directory is an empty object whose key ends in ``/``; other directories
-need no object.
+A working copy is a directory on the sandbox's disk that is synchronised with an S3 prefix. Each file is one object,
+whose key is the prefix and the path. The object's user metadata contain the mode and the time of the file, in the form
+of AWS's own file services (`file-permissions`, `file-mtime`). The object of a symbolic link contains the link's target.
+An empty directory is an empty object whose key ends in ``/``; other directories need no object.
 
-A conflict copy is a renamed file: if a file was changed here and in S3, both versions are kept.
+If a file was changed here and in S3, both versions are kept: the file here is renamed to a conflict copy.
 """
 
 from __future__ import annotations
@@ -54,11 +53,11 @@ PART_WORKERS = 6
 SMALL_BYTES = 1024 * 1024
 PARTS_ABOVE_BYTES = 64 * 1024 * 1024
 PLAIN_MODE = stat.S_IFREG | 0o644  # mode of a file whose object has no mode
-NAMES_MAX = 20  # maximum number of paths of each kind in a report
+NAMES_MAX = 20  # paths of each kind in a report
 
 
 class FileChanged(Exception):
-    """A program has changed a file that was to be replaced."""
+    """A program has changed a file that was about to be replaced."""
 
 
 class Report:
@@ -88,11 +87,9 @@ class Report:
 class WorkingCopy:
     """One working copy: its index, its report, and its connection to S3.
 
-    Args:
-        spec: ``root``, ``state`` (a directory next to the root, for the index, temporary files and the trash),
-            ``bucket``, ``prefix``, ``region``, ``endpoint``, ``label`` (part of the names of conflict copies),
-            ``ignored``, ``read_only``, ``limit_bytes`` (for a pull; None for half of the free disk space).
-        credentials: The credentials for S3.
+    The ``spec`` contains ``root``, ``state`` (a directory next to the root, for the index, temporary files and the
+    trash), ``bucket``, ``prefix``, ``region``, ``endpoint``, ``label`` (part of the names of conflict copies),
+    ``ignored``, ``read_only``, and ``limit_bytes`` (for a pull; None for half of the free disk space).
     """
 
     def __init__(self, spec: Spec, credentials: dict[str, str | None]) -> None:
@@ -110,7 +107,7 @@ class WorkingCopy:
         for name in os.listdir(self._temporary):  # left by a resident that was killed
             remove("%s/%s" % (self._temporary, name))
         self.report = Report()
-        self.reported: set[str] = set()  # problems that were reported, since each is reported once
+        self.reported: set[str] = set()  # skipped files with their reasons: each is reported once
         self.is_new_directory = False
         self.index = self._index(self.tree.identity(), starts_empty=False)
 
@@ -124,13 +121,13 @@ class WorkingCopy:
 
     @property
     def is_bound(self) -> bool:
-        """Whether the index describes the directory that exists now."""
+        """Whether the index belongs to the directory that exists now."""
         return self.index.binding[0] == self.tree.identity()
 
     def bind(self) -> None:
-        """Begin a new index if the workspace's directory was replaced; create the directory if it is missing.
+        """Begin a new index if the workspace's directory was replaced. If the directory is missing, create it.
 
-        With the old index, the objects of files that are missing in the new directory would be deleted in S3.
+        With the old index, a push would delete the objects of all files that are missing in the new directory.
         """
         self._make_state()
         if self.is_bound and self.index.binding[0] is not None:
@@ -146,13 +143,12 @@ class WorkingCopy:
         self.index.honours_delete = honours
 
     def forget_report(self) -> None:
-        """Begin a new report. Called after the last report was delivered."""
         self.report = Report()
 
     def for_each(self, work: Callable[[str], T | None], paths: list[str]) -> list[T]:
-        """Call ``work`` with each path, many at the same time; return the results that are not None.
+        """Call ``work`` with each path, in parallel. Return the results that are not None.
 
-        The workers take the paths from one iterator, since a future for each of 10,000 paths would need 10 MiB.
+        The threads take the paths from one iterator: a future for each of 10,000 paths would need 10 MiB.
         """
         remaining = iter(paths)
         cpu = _any_cpu() if len(paths) > WORKERS else None
@@ -166,13 +162,13 @@ class WorkingCopy:
     # --- single files ---
 
     def skip(self, path: str, reason: str) -> None:
-        """Report a file that is not synchronised, once."""
+        """Report, once for each reason, that a file is not synchronised."""
         if path + "\0" + reason not in self.reported:
             self.reported.add(path + "\0" + reason)
             self.report.skipped.append([path, reason])
 
     def is_same_content(self, path: str, status: os.stat_result, entry: Entry) -> bool:
-        """Return whether a file has the content that is recorded in the index."""
+        """Return whether a file has the kind and the content that are recorded in the index."""
         if stat.S_IFMT(status.st_mode) != stat.S_IFMT(entry.mode):
             return False
         if entry.is_unchanged(status):
@@ -182,11 +178,11 @@ class WorkingCopy:
         return digest_of(self.tree.path(path), status, like=entry.content) == entry.content
 
     def rename_to_copy(self, path: str, source: str | None = None) -> str:
-        """Rename a file to the name of a conflict copy of ``path``; return the name.
+        """Rename a file to a new name of a conflict copy of ``path``; return the name.
 
         Args:
-            path: The file.
-            source: If given, this file outside of the working copy is renamed instead.
+            path: The file. If it is renamed, it is removed from the index.
+            source: If given, rename this file outside of the working copy instead.
         """
         directory, _, name = path.rpartition("/")
         base = "%s%s.conflict-%s" % (directory and directory + "/", shortened(name), self.spec["label"])
@@ -201,7 +197,9 @@ class WorkingCopy:
         return copy
 
     def discard(self, path: str, status: os.stat_result) -> None:
-        """Move a file that no longer exists in S3 to the trash, and remove the directories that become empty."""
+        """Move a file that was deleted in S3 to the trash, or remove a directory, unless it has files. Then remove the
+        directories above it that have become empty.
+        """
         if stat.S_ISDIR(status.st_mode):
             try:
                 os.rmdir(self.tree.path(path.rstrip("/")))
@@ -218,11 +216,10 @@ class WorkingCopy:
                 return
 
     def move_to_trash(self, path: str, status: os.stat_result) -> None:
-        """Move a file to the trash."""
         os.rename(self.tree.path(path), self.trash.new_path(path, status))
 
     def restore_written(self) -> None:
-        """Restore the files that a program has written since a pull removed or replaced them."""
+        """Restore each file that a program has written since a pull removed or replaced the file."""
         for kept, path in self.trash.written():
             try:
                 if self.tree.status(path) is None:
@@ -250,7 +247,9 @@ class WorkingCopy:
         *,
         is_changed: bool = False,
     ) -> bool:
-        """Replace a file by its object; return False if the object no longer exists.
+        """Download an object, create or replace its file, and record both in the index.
+
+        Return False if the object no longer exists.
 
         Args:
             path: The file.
@@ -258,11 +257,12 @@ class WorkingCopy:
             etag: Last known ETag of the object, which may have been replaced since.
             modified: Time of the object's last change in the listing; "" if ``etag`` is not from a listing.
             expected: Status of the file that may be replaced; None if there must be no file.
-            is_changed: Whether the file may have content that S3 does not have, and that must not be lost.
+            is_changed: True if the file may have content that S3 lacks. If its content differs from the object's, the
+                file is renamed to a conflict copy.
 
         Raises:
-            FileChanged: The file has changed, or another file is at the path.
-            S3Error, LocalError, OSError: The file is unchanged, or was renamed to a conflict copy.
+            FileChanged: The file has changed, or there is a file although ``expected`` is None.
+            S3Error, LocalError, OSError: The download failed. The file is unchanged, or is a conflict copy now.
         """
         new = "%s/%d" % (self._temporary, next(self._numbers))
         is_installed = False
@@ -270,7 +270,7 @@ class WorkingCopy:
         try:
             digest = hashlib.md5()  # noqa: S324 - S3's ETag is an MD5
             if size > PARTS_ABOVE_BYTES:
-                # The ETag of an upload in parts depends on the sizes of the parts: the content's digest is unknown.
+                # The parts are read in parallel, so the MD5 of the content is not computed.
                 found, content = self._download_parts(path, size, etag, fd), ""
             else:
 
@@ -307,9 +307,8 @@ class WorkingCopy:
     def _keep_changed(
         self, path: str, found: ObjectProperties, fd: int, content: str, status: os.stat_result
     ) -> os.stat_result | None:
-        """If a file equals its object, record it in the index and return its status.
-
-        Otherwise rename the file to a conflict copy, and return None.
+        """If a file equals its object, record it in the index and return its status. Otherwise rename it to a conflict
+        copy, and return None.
 
         Raises:
             FileChanged: The file has changed since ``status``.
@@ -335,7 +334,7 @@ class WorkingCopy:
     ) -> None:
         """Record in the index that a file has the content of its object.
 
-        If the object has another mode, the next push stores the mode of the file.
+        If the object has another mode, the next push stores the file's mode.
         """
         entry = Entry(found.etag if found else "", status, digest=digest, is_racy=is_racy)
         if found is not None:
@@ -344,7 +343,7 @@ class WorkingCopy:
         self.index.set(path, entry)
 
     def _download_parts(self, path: str, size: int, etag: str, fd: int) -> ObjectProperties:
-        """Read a large object in parallel parts. All parts must belong to the object with this ETag."""
+        """Read a large object in parallel parts. It must keep this ETag until the last part is read."""
 
         def part(start: int) -> ObjectProperties:
             at = start
@@ -438,8 +437,8 @@ class WorkingCopy:
             etag, put_at, digest = self._put(path, status, condition)
             known = self.index.entries.get(path)
             if known is not None and known.etag == etag and put_at and put_at <= known.changed_at:
-                # Only the mode or time has changed, within the same second as the last change. Listings show whole
-                # seconds, so other copies would not notice: store the object again in the next second.
+                # Only the mode or time has changed, in the same second as the last change. A listing shows ETags and
+                # whole seconds, so other copies would not notice: store the object again in the next second.
                 time.sleep(1.0)
                 etag, put_at, digest = self._put(path, status, {"if-match": '"%s"' % etag})
             entry = Entry(etag, status, digest=digest, put_at=put_at, is_racy=is_racy(status, read_at_ns))
@@ -507,7 +506,7 @@ class WorkingCopy:
             try:
                 self.bucket.abort_parts(key, upload)
             except S3Error:
-                pass  # the first error is reported; a lifecycle rule of the bucket removes unfinished uploads
+                pass  # the first error is reported; a lifecycle rule of the bucket can remove the unfinished upload
             raise
         return etag, put_at, ""
 
@@ -529,7 +528,6 @@ class WorkingCopy:
 
 
 def _any_cpu() -> int | None:
-    """Return one of the CPUs that this process may use; None if the system does not report them."""
     try:
         cpus = sorted(os.sched_getaffinity(0))
     except (AttributeError, OSError):
@@ -538,10 +536,10 @@ def _any_cpu() -> int | None:
 
 
 def _on_cpu(cpu: int | None, work: Callable[[], T]) -> T:
-    """Run work of this thread on the given CPU; on any CPU if it is None.
+    """Run work of this thread on a CPU; if ``cpu`` is None, on any.
 
-    If the threads that wait for the interpreter's lock are on several CPUs, they wake each other at each system call:
-    on two CPUs, 10,000 downloads took 8.8 s of CPU time, on one CPU 4.9 s (measured).
+    Threads on different CPUs that wait for the interpreter's lock wake each other at each system call. Measured: 10,000
+    downloads take 8.8 s of CPU time on two CPUs, 4.9 s on one.
     """
     if cpu is None:
         return work()
@@ -560,10 +558,11 @@ def _on_cpu(cpu: int | None, work: Callable[[], T]) -> T:
 
 
 def _move_new(new: str, at: str) -> None:
-    """Move a file to a path at which no file may be.
+    """Move a file to a path at which there must be no file. A file system without hard links cannot check this: there,
+    a file at the path is replaced.
 
     Raises:
-        FileChanged: There is a file at the path. On a file system without hard links, this file is replaced instead.
+        FileChanged: There is a file at the path.
     """
     try:
         os.link(new, at, follow_symlinks=False)
@@ -578,7 +577,7 @@ def _move_new(new: str, at: str) -> None:
 
 
 def _target(fd: int) -> bytes:
-    """Return the content of an open file, if it can be the target of a symbolic link; otherwise nothing."""
+    """Return the content of an open file; ``b""`` if it cannot be the target of a symbolic link."""
     target = os.pread(fd, PATH_BYTES + 1, 0)
     return b"" if len(target) > PATH_BYTES or b"\0" in target else target
 
@@ -586,12 +585,7 @@ def _target(fd: int) -> bytes:
 def _has_content(path: str, status: os.stat_result, fd: int, mode: int, digest: str) -> bool:
     """Return whether a file has the kind and the content of a downloaded object.
 
-    Args:
-        path: The file.
-        status: Its status.
-        fd: The downloaded content.
-        mode: The object's mode; 0 if unknown.
-        digest: MD5 of the content; "" if unknown.
+    ``fd``: the downloaded content. ``digest``: its MD5; "" if unknown. ``mode``: the object's mode; 0 if unknown.
     """
     kind = stat.S_IFMT(mode) or stat.S_IFREG
     size = os.fstat(fd).st_size

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     Object = tuple[str, str, int, str]  # path, ETag, size, last change
 
-# A large prefix is listed in parallel segments. A segment begins after each 900th key of the last listing, since a page
-# has at most 1,000 keys.
+# A large prefix is listed in parallel segments. Each has 900 keys of the last listing: if keys are added, it still fits
+# into a page of 1,000 keys.
 KEYS_APART = 900
 HIDDEN = "S3 also has objects below this name, so it is a directory here and cannot be a file"
 TRIES = 3  # attempts for a file that a program is writing, or an object that another writer replaces
@@ -41,20 +41,20 @@ class Listing:
 
     def __init__(self, copy: WorkingCopy) -> None:
         self._copy = copy
-        self._marks = [""]
+        self._starts = [""]  # each segment begins after one of these keys
         self._pages: dict[str, list[tuple[bytes, list[Object]]]] = {}
         self.objects: dict[str, Object] = {}
 
     def refresh(self) -> bool:
-        """List the prefix; return False if no page has changed since the last listing in the same segments.
+        """List the prefix. Return False if no page has changed since the last listing in the same segments.
 
-        A page that has not changed since then is not parsed again.
+        Unchanged pages are not parsed again.
         """
-        ends: list[str | None] = [*self._marks[1:], None]
-        results = list(self._copy.pool.map(self._segment, self._marks, ends))
+        ends: list[str | None] = [*self._starts[1:], None]
+        results = list(self._copy.pool.map(self._segment, self._starts, ends))
         if not any(changed for _, changed in results):
             return False
-        self._pages = {mark: pages for mark, (pages, _) in zip(self._marks, results)}
+        self._pages = {start: pages for start, (pages, _) in zip(self._starts, results)}
         self.objects = {}
         for end, (pages, _) in zip(ends, results):
             for _, items in pages:
@@ -63,15 +63,15 @@ class Listing:
                         self.objects[item[0]] = item
         if any(len(pages) > 1 for pages, _ in results):
             keys = list(self.objects)
-            self._marks = ["", *keys[KEYS_APART - 1 :: KEYS_APART]]
+            self._starts = ["", *keys[KEYS_APART - 1 :: KEYS_APART]]
             self._pages = {}
         return True
 
-    def _segment(self, mark: str, end: str | None) -> tuple[list[tuple[bytes, list[Object]]], bool]:
-        """List the keys after the key ``mark``, at least up to ``end``; return the pages, and whether they changed."""
-        copy, known = self._copy, self._pages.get(mark, [])
+    def _segment(self, start: str, end: str | None) -> tuple[list[tuple[bytes, list[Object]]], bool]:
+        """List the keys after the key ``start``, at least up to ``end``; return the pages, and whether they changed."""
+        copy, known = self._copy, self._pages.get(start, [])
         pages: list[tuple[bytes, list[Object]]] = []
-        changed, after = mark not in self._pages, mark
+        changed, after = start not in self._pages, start
         while True:
             page = copy.bucket.page(copy.prefix, copy.prefix + after if after else "")
             same = known[len(pages)] if len(pages) < len(known) else None
@@ -100,7 +100,7 @@ class Pull:
         """Copy all changes in S3 to the working copy.
 
         Raises:
-            S3Error, LocalError, OSError: Some files could not be pulled; the index contains those that were pulled.
+            S3Error, LocalError, OSError: Some files could not be pulled. The index contains the pulled files.
             TooLarge: The objects to download are larger than the limit. Nothing was downloaded.
         """
         copy = self._copy
@@ -124,7 +124,7 @@ class Pull:
         copy.trash.empty()
 
     def _compare(self) -> list[str]:
-        """Return the paths whose objects differ from the index, and can be files here."""
+        """Return the paths whose objects differ from the index and can be files here."""
         copy, objects = self._copy, self._listing.objects
         entries, wanted = copy.index.entries, []
         for path, etag, _, modified in objects.values():
@@ -157,14 +157,14 @@ class Pull:
             limit = disk.f_bavail * disk.f_frsize // 2
         size = sum(objects[path][2] for path in wanted)
         if size > limit:
-            # After an index was lost, a file of the object's size probably has the object's content already.
+            # If the index was lost, files of the same size as their objects are probably equal, and need no download.
             statuses = ((objects[path][2], copy.tree.status(path)) for path in wanted)
             size -= sum(size for size, status in statuses if status is not None and status.st_size == size)
         if size > limit:
             raise TooLarge(size, limit)
 
     def _remove_deleted(self) -> None:
-        """Remove the files whose objects were deleted. Files that were changed here stay, and count as new files."""
+        """Remove the files whose objects were deleted. Keep files that were changed here, as new files."""
         copy, objects = self._copy, self._listing.objects
         entries = copy.index.entries
         unchanged: list[tuple[str, os.stat_result]] = []
@@ -179,9 +179,9 @@ class Pull:
                 unchanged.append((path, status))
         if not unchanged:
             return
-        # Save the index before the files are removed. Otherwise, if this process is killed in between, the next
-        # resident finds the files in the index but not on the disk, and deletes their objects. These may still exist
-        # if the listing was wrong.
+        # Save the index before the files are removed. If this process were killed in between, the next resident would
+        # find files in the old index that are not on the disk, and would delete their objects in S3. These objects may
+        # exist, because a listing may be wrong.
         copy.index.save()
         for path, status in sorted(unchanged, key=lambda item: item[0], reverse=True):
             try:
@@ -191,9 +191,9 @@ class Pull:
                 self._failures.append(error)
 
     def _make_room(self, path: str) -> bool:
-        """Create the directories above a path; return whether this was possible.
+        """Create the directories above a path. Return False if this is impossible.
 
-        A file that has the name of one of these directories is removed, or becomes a conflict copy if it was changed.
+        A file at the path of such a directory is removed; if the file was changed, it becomes a conflict copy.
         """
         copy = self._copy
         try:
@@ -226,7 +226,7 @@ class Pull:
             copy.report.conflicts.append([path, copy.rename_to_copy(path)])
 
     def _update_path(self, path: str) -> Exception | None:
-        """Make one file equal to its object, unless the object is archived; return the error if this is impossible."""
+        """Make one file equal to its object. Return the error if this fails; an archived object is only reported."""
         try:
             for _ in range(TRIES):
                 try:
@@ -282,9 +282,9 @@ class Pull:
         self._update(path)
 
     def _adopt(self, path: str, status: os.stat_result, entry: Entry | None) -> bool:
-        """Return whether a file needs no download: it equals the object, or only the file has changed.
+        """If a file equals its object, or if only the file has changed, record the object in the index.
 
-        In both cases record the object's state in the index.
+        Return False if the object must be downloaded.
         """
         copy = self._copy
         _, etag, size, modified = self._listing.objects[path]

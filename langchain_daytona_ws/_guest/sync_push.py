@@ -31,7 +31,8 @@ class Push:
         """Store all local changes in S3. Git references are stored after Git objects; deletions come last.
 
         Raises:
-            S3Error: At least one file could not be stored or deleted; ``unpushed`` names the files that are known.
+            S3Error: At least one file could not be stored or deleted. ``unpushed`` contains these files if they are
+                known.
             OSError: The working copy cannot be accessed.
         """
         copy = self._copy
@@ -45,13 +46,13 @@ class Push:
         self._is_to_scan = False
         failure = self._save_all(found)
         if failure is None and (found.missing or self._is_to_scan):
-            # A file that was moved during the scan may have been found at neither path.
+            # A file that was moved during the scan may have been found at neither path: scan again.
             missing = set(found.missing)
             found = copy.tree.scan(copy.index.entries)
             found.missing = [path for path in found.missing if path in missing]
             failure = self._save_all(found)
-        # Delete objects only after all uploads have succeeded. If the directory was replaced, its missing files were
-        # not deleted by a command: delete nothing.
+        # Delete objects only after all uploads have succeeded. If the directory was replaced, delete nothing: no
+        # command has deleted the missing files.
         if failure is None and not self.unpushed and not copy.is_new_directory and copy.is_bound:
             failure = next(iter(copy.for_each(self._delete, found.missing)), None)
         if failure is None and self.unpushed:
@@ -64,7 +65,6 @@ class Push:
             raise failure
 
     def _save_all(self, found: Scan) -> S3Error | None:
-        """Upload the changed files of a scan; return the first error of S3."""
         self._changed = found.changed
         self.total += len(found.changed)
         failures: list[S3Error] = []
@@ -74,7 +74,6 @@ class Push:
         return failures[0] if failures else None
 
     def _save(self, path: str) -> S3Error | None:
-        """Upload one changed file; return the error of S3, if any."""
         try:
             self._upload(path, self._changed[path])
         except FileNotFoundError:
@@ -111,7 +110,7 @@ class Push:
         copy.report.count("pushed")
 
     def _is_only_touched(self, path: str, status: os.stat_result, entry: Entry) -> bool:
-        """Return whether only attributes have changed that S3 does not store, such as the inode; record them."""
+        """If only attributes have changed that S3 does not store, such as the inode, record them and return True."""
         if entry.mode != status.st_mode or entry.mtime_ns != status.st_mtime_ns:
             return False
         read_at_ns = time.time_ns()
@@ -122,7 +121,7 @@ class Push:
         return True
 
     def _store(self, path: str, status: os.stat_result, entry: Entry | None) -> None:
-        """Upload a file if its object has not changed in S3. If the object was deleted there, create it again."""
+        """Upload a file, unless another writer has changed its object. If the object was deleted, create it again."""
         copy = self._copy
         if entry is not None:
             try:
@@ -134,9 +133,8 @@ class Push:
         return copy.upload(path, status, {"if-none-match": "*"})
 
     def _resolve(self, path: str, status: os.stat_result) -> None:
-        """Keep both versions if another writer has changed the object.
-
-        The file here becomes a conflict copy, unless it equals the object. If the object was deleted, store it again.
+        """Keep both versions after another writer has changed the object: unless the file equals the object, it becomes
+        a conflict copy. If the object was deleted, store it again.
         """
         copy = self._copy
         found = copy.bucket.head(copy.prefix + path)
@@ -152,14 +150,11 @@ class Push:
             copy.adopt(path, status, found)
         else:
             copy.download(path, found.size, found.etag, "", status, is_changed=True)
-        # Scan again: this finds the conflict copy, and a mode that differs from the object's.
+        # The next scan finds the conflict copy, or a mode of the file that differs from the object's.
         self._is_to_scan = True
 
     def _delete(self, path: str) -> S3Error | None:
-        """Delete the object of a deleted file, or restore the file if another writer has changed the object.
-
-        Return the error of S3, if any.
-        """
+        """Delete the object of a deleted file. If another writer has changed the object, restore the file instead."""
         copy = self._copy
         entry = copy.index.entries.get(path)
         status = copy.tree.status(path)
@@ -183,7 +178,7 @@ class Push:
         if copy.index.honours_delete:
             copy.bucket.delete(key, entry.etag)
             return
-        # The store does not check conditions of deletions: another writer's change between these two requests is lost.
+        # The store does not check conditions of deletions: a change of another writer between these requests is lost.
         found = copy.bucket.head(key)
         if found is not None and found.etag != entry.etag:
             raise S3Error("changed", "")
@@ -208,7 +203,7 @@ class Unconditional(Exception):
 
 
 def probe(copy: WorkingCopy) -> None:
-    """Test with a temporary object which conditions the store checks; record the result in the index.
+    """Test with a temporary object which conditions the store checks, and record the result in the index.
 
     Raises:
         Unconditional: The store does not check the condition of an upload.

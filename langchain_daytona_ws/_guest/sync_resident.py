@@ -1,9 +1,9 @@
 """The resident: a process that stays in the sandbox between calls, and synchronises working copies with S3.
 
-It keeps connections, the last listing, the index and the credentials in memory, and answers calls over a Unix socket
-that only this user can reach. If it is killed, no data is lost: the next call starts another resident, which compares
-files and objects. A resident never gets new credentials. They are given to a new resident when it starts, because
-another process could listen at the socket.
+The resident keeps connections, the last listing, the index and the credentials in memory, and answers calls over a Unix
+socket that only this user can reach. If the resident is killed, no data is lost: the next call starts another resident,
+which compares files and objects. New credentials need a new resident: they are not sent over the socket, because
+another process of this user could listen there.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PUSH_LIMIT_S = 900.0
 END_WITHIN_S = 5.0
 KILL_WITHIN_S = 2.0
 CHECK_EVERY_S = 60.0
-CLIENT_S = 30.0  # time in which a call must send its question
+CLIENT_S = 30.0  # after connecting, a call must send its question within this time
 START_WITHIN_S = 20.0
 NAMES_MAX = 10
 # After these errors the host sends new credentials, once.
@@ -46,7 +46,7 @@ COMM = "workspace-sync"
 
 
 def start(path: str, spec: Spec, secret: bytes, wanted: Request) -> None:
-    """Start a resident, unless a resident is running that this call can use. Another session may have started it.
+    """Start a resident, unless this call can use the running one, which may belong to another session.
 
     Args:
         path: The path of the resident's socket.
@@ -99,7 +99,7 @@ def _start(path: str, spec: Spec, credentials: dict[str, str | None], *, is_aliv
 
 
 def _replace(path: str, spec: Spec, *, is_alive: bool) -> int:
-    """End the running resident, if any; return the lock that only one resident can hold."""
+    """End the running resident, if there is one. Return the lock that only one resident can hold."""
     lock = os.open(spec["copies"][0]["state"] + "/lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     if lock_within(lock, 0):
         return lock
@@ -125,7 +125,7 @@ def _kill(pid: bytes) -> None:
 def _run(
     spec: Spec, credentials: dict[str, str | None], listener: socket.socket, lock: int, path: str
 ) -> NoReturn:
-    """Become the resident in a new process, for which no call waits."""
+    """Become the resident, in a new process for which no call waits."""
     try:
         os.setsid()
         if os.fork():
@@ -161,20 +161,15 @@ def _forbid_dumps() -> None:
 
         ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     except (ImportError, OSError, AttributeError):
-        pass  # a Python without ctypes; the credentials reach only this workspace's prefix
+        pass  # a Python without ctypes; the credentials allow access to this workspace's prefix only
 
 
 class Resident:
-    """Synchronises the working copies, and answers the calls.
-
-    Args:
-        spec: See `start`.
-        credentials: The credentials for S3.
-    """
+    """Synchronises the working copies, and answers the calls. `start` documents ``spec``."""
 
     def __init__(self, spec: Spec, credentials: dict[str, str | None]) -> None:
         self._spec = spec
-        self._turn = threading.Lock()
+        self._sync_lock = threading.Lock()  # one pull or push at a time
         self._is_ending = False
         self._copies = [WorkingCopy(copy, credentials) for copy in spec["copies"]]
         self._pulls = [Pull(copy) for copy in self._copies]
@@ -185,7 +180,7 @@ class Resident:
         self._busy: Pull | Push | None = None
 
     def serve(self, listener: socket.socket, path: str) -> None:
-        """Answer calls until a call asks this process to end, or until its socket was removed or replaced."""
+        """Answer calls until the socket is removed or replaced. The question ``end`` also ends this process."""
         inode = os.stat(path).st_ino
         listener.settimeout(CHECK_EVERY_S)
         while True:
@@ -210,8 +205,9 @@ class Resident:
                 elif request[1:2] != [self._spec["id"]] or not self._has_state():
                     _send(connection, "absent", "")
                 elif request[0] == "ping":
-                    suits = self._lives(float(request[2])) and request[3] in ("any", self._spec["key"])
-                    _send(connection, "ok" if suits else "credentials", "")
+                    has_key = request[3] in ("any", self._spec["key"])
+                    is_usable = self._credentials_last(float(request[2])) and has_key
+                    _send(connection, "ok" if is_usable else "credentials", "")
                 elif request[0] == "pull":
                     self._answer_pull(
                         connection, is_fresh=request[2] == "fresh", min_life_s=float(request[3])
@@ -226,24 +222,24 @@ class Resident:
         self._is_ending = True
         for copy in self._copies:
             copy.bucket.begin(0.0)
-        with self._turn:
+        with self._sync_lock:
             self._save()
             _send(connection, "ok", "")
             os._exit(0)
 
-    def _lives(self, min_life_s: float) -> bool:
+    def _credentials_last(self, min_life_s: float) -> bool:
         expires_at = self._spec["expires_at"]
         return expires_at is None or bool(expires_at - time.time() >= min_life_s)
 
     def _has_state(self) -> bool:
-        """Return whether the state directories of all copies exist; the agent may delete them."""
+        """Return False if a state directory is missing: the agent may delete it."""
         return all(os.path.isdir(copy.spec["state"] + "/new") for copy in self._copies)
 
     def _answer_pull(self, connection: socket.socket, *, is_fresh: bool, min_life_s: float) -> None:
-        if not is_fresh and not self._lives(min_life_s):
+        if not is_fresh and not self._credentials_last(min_life_s):
             _send(connection, "credentials", "")
             return
-        with self._turn:
+        with self._sync_lock:
             code, detail = self._pull(is_fresh=is_fresh)
             if self._is_ending:
                 code, detail = "absent", ""
@@ -266,7 +262,7 @@ class Resident:
                 return failure.code, failure.detail
             if not all(copy.index.is_complete for copy in self._copies):
                 return failure.code, failure.detail
-            # An earlier pull has succeeded: the command runs with its files, and the result reports the failure.
+            # An earlier pull has succeeded: the command uses its files, and the result reports the failure.
             self._failure = failure
         finally:
             self._busy = None
@@ -274,7 +270,7 @@ class Resident:
         return "ok", ""
 
     def _pull_all(self, deadline: float) -> None:
-        """Pull the workspace and the skills at the same time; wait for both, and raise the first error."""
+        """Pull the workspace and the skills at the same time. Wait for both, then raise the first error."""
 
         def pull(copy: WorkingCopy, pull: Pull) -> None:
             copy.bucket.begin(deadline)
@@ -290,7 +286,7 @@ class Resident:
             other.result()
 
     def _answer_push(self, connection: socket.socket, *, wants_report: bool) -> None:
-        with self._turn:
+        with self._sync_lock:
             failure = self._run_push()
             try:
                 if self._is_ending:
@@ -308,7 +304,7 @@ class Resident:
     def _report(self, failure: S3Error | None) -> dict[str, object]:
         report = {**self._copy.report.values(), **self._facts()}
         names = sorted(self._push.unpushed)
-        # -1: the push has failed and names no files; it may have failed before it knew the changed files.
+        # -1: the push has failed, and the affected files are unknown.
         report["unpushed"], report["unpushed_count"] = names[:NAMES_MAX], len(names) or -bool(failure)
         failure = failure or self._failure
         if failure is not None:
@@ -332,7 +328,6 @@ class Resident:
         return None
 
     def _facts(self) -> dict[str, object]:
-        """Return facts about the store and the disk."""
         disk = os.statvfs(self._copy.tree.root)
         return {
             "round_trip_s": float(self._copy.bucket.round_trip_s),
@@ -345,7 +340,7 @@ class Resident:
             try:
                 copy.index.save()
             except OSError:
-                pass  # a full disk: without the index the next resident needs more time, but no data is lost
+                pass  # for example a full disk: without the index the next resident only needs more time
 
 
 def _inode(path: str) -> int:

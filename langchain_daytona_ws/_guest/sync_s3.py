@@ -1,4 +1,4 @@
-"""Requests to one S3 bucket from the sandbox: signed, on connections that stay open, with one common deadline.
+"""Signed requests to one S3 bucket from the sandbox, on connections that stay open, with a common deadline.
 
 This module is part of the resident, the process that synchronises a working copy with its prefix (``sync_resident``).
 """
@@ -41,7 +41,7 @@ BLOCK_BYTES = 256 * 1024
 ONE_SEND_BYTES = 16 * 1024
 ERROR_BYTES = 64 * 1024
 EXPIRED = ("ExpiredToken", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId")
-# After one of these errors every other request would fail too, so no further request is sent.
+# After one of these errors no further request is sent, because every request would fail.
 GENERAL = (
     "denied",
     "expired",
@@ -84,7 +84,7 @@ class LocalError(Exception):
 
 
 class Slice:
-    """A part of an open file as the body of a request. Reading it does not move the position of the file."""
+    """A part of an open file as the body of a request."""
 
     def __init__(self, fd: int, start: int, size: int) -> None:
         self._fd = fd
@@ -106,9 +106,9 @@ class Slice:
 
 
 class _Connection(http.client.HTTPConnection):
-    """A connection that sends small content together with the headers: a second packet would cost both ends time."""
+    """A connection that sends small content together with the headers: a second packet would take more time."""
 
-    _held: bytes | None = None  # data of a request that is not sent yet
+    _held: bytes | None = None  # data of the current request that is not sent yet
 
     def request(self, *args: Any, **settings: Any) -> None:
         self._held = b""
@@ -222,14 +222,12 @@ class Bucket:
         return etag_of(answer), unix_time(answer["Date"])
 
     def begin_parts(self, key: str, headers: Headers) -> str:
-        """Begin an upload in parts; return its id."""
         upload = text_of(self._request("POST", key, {"uploads": ""}, headers)[1], "UploadId")
         if not upload:
             raise S3Error("unavailable", "the answer has no id of an upload")
         return upload
 
     def put_part(self, key: str, upload: str, number: int, body: Callable[[], Slice], size: int) -> str:
-        """Upload one part; return its ETag."""
         query = {"partNumber": str(number), "uploadId": upload}
         answer = self._request("PUT", key, query, {"content-length": str(size)}, body)[0]
         return etag_of(answer)
@@ -245,8 +243,8 @@ class Bucket:
         try:
             answer, text = self._request("POST", key, {"uploadId": upload}, headers, body)
         except S3Error as error:
-            # S3 does not know the upload: an earlier attempt has completed it, and its answer was lost. The caller
-            # compares the object.
+            # S3 does not know the upload: an earlier attempt has completed it, and the answer was lost. After "changed"
+            # the caller compares the object.
             if error.code != "missing":
                 raise
             raise S3Error("changed", error.detail) from None
@@ -281,8 +279,8 @@ class Bucket:
         *,
         write: Callable[[bytes], object] | None = None,
     ) -> tuple[http.client.HTTPMessage, bytes]:
-        """Send until S3 answers, in up to ``len(PAUSES_S)`` attempts; return the headers, and the content unless
-        ``write`` received it.
+        """Send a request, up to ``len(PAUSES_S)`` times. Return the headers and the content of the answer; if ``write``
+        is given, it receives the content.
         """
         path = quote("%s/%s" % (self._base, key), safe="/~")
         pairs = sorted((query or {}).items())
@@ -322,7 +320,7 @@ class Bucket:
         raise self._fail(error)
 
     def _wait(self, pause_s: float) -> None:
-        """Wait before an attempt; raise an error after the deadline, or if an earlier error concerns all requests."""
+        """Wait before an attempt. After the deadline, or after an error that concerns all requests, raise the error."""
         if self._failure is not None:
             raise self._failure
         if time.monotonic() + pause_s > self._deadline:
@@ -376,7 +374,6 @@ class Bucket:
         return connection.getresponse()
 
     def _content(self, response: http.client.HTTPResponse, write: Callable[[bytes], object] | None) -> bytes:
-        """Return the content of an answer, or pass it on in pieces."""
         pieces: list[bytes] = []
         while True:
             piece = response.read1(BLOCK_BYTES)
@@ -388,7 +385,7 @@ class Bucket:
                 _write(write, piece)
             if time.monotonic() > self._deadline:
                 raise TimeoutError("the answer takes too long")
-        if response.length:  # http.client does not report a body that ends early when it is read in pieces
+        if response.length:  # with `read1`, http.client does not report a body that ends early
             raise http.client.IncompleteRead(b"")
         response.read()  # ends the answer, so that the connection can be used again
         return b"".join(pieces)
@@ -442,7 +439,6 @@ class Bucket:
         return self._signing_keys[day]
 
     def _refusal(self, response: http.client.HTTPResponse) -> S3Error:
-        """Return the error of an answer."""
         text = response.read(ERROR_BYTES)
         if not response.isclosed():
             self._connection().close()

@@ -1,6 +1,6 @@
-"""The trash of a working copy: files that a pull has removed or replaced, kept for up to a day.
+"""The trash of a working copy: files that a pull has removed or replaced are kept for up to a day.
 
-So no data is lost if a listing of S3 was wrong, or if a program still writes such a file.
+So no data is lost if a listing of S3 was wrong, or if a program still writes to a removed file.
 """
 
 from __future__ import annotations
@@ -24,11 +24,7 @@ NAME_BYTES = 200
 
 
 class Trash:
-    """The discarded files. The latest of them are watched: a program may still write them.
-
-    Args:
-        directory: The directory, next to the working copy; `make` creates it.
-    """
+    """The discarded files. The latest of them are watched, because a program may still write to them."""
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
@@ -37,16 +33,10 @@ class Trash:
         self._watched: dict[str, tuple[str, os.stat_result]] = {}  # file in the trash → path, status
 
     def make(self) -> None:
-        """Create the directory, unless it exists."""
         os.makedirs(self._directory, mode=0o700, exist_ok=True)
 
     def new_path(self, path: str, status: os.stat_result) -> str:
-        """Return the path to which a file is to be moved, and watch this path for `written`.
-
-        Args:
-            path: The path of the file in the working copy.
-            status: The status of the file.
-        """
+        """Return the path in the trash to which the caller moves a file, and watch this path, see `written`."""
         name = "%d-%d-%s" % (time.time(), next(self._numbers), shortened(os.path.basename(path)))
         at = "%s/%s" % (self._directory, name)
         with self._lock:
@@ -56,7 +46,7 @@ class Trash:
         return at
 
     def written(self) -> Iterator[tuple[str, str]]:
-        """Yield each file that a program has written since it was discarded, and its path in the working copy.
+        """Yield each file that a program has written since it was discarded: its path in the trash, and its old path.
 
         Each file is yielded once.
         """
@@ -72,7 +62,7 @@ class Trash:
                 yield at, path
 
     def empty(self) -> None:
-        """Delete discarded files after a day, or if they are many or large."""
+        """Delete files that were discarded more than a day ago, and the oldest files beyond the limits."""
         disk = os.statvfs(self._directory)
         left = min(KEPT_BYTES, disk.f_bavail * disk.f_frsize // 4)
         oldest = time.time() - KEPT_S
@@ -84,13 +74,13 @@ class Trash:
 
 
 def _order(name: str) -> tuple[int, int]:
-    """Return the time when a file was discarded, and its number; zeros if its name does not contain them."""
+    """Return when a file was discarded, and its number; zeros if the file's name does not contain them."""
     found = re.match("([0-9]{1,12})-([0-9]{1,12})-", name)
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def remove(path: str) -> None:
-    """Delete a file, or the directory that an agent may have made at its path."""
+    """Delete a file, or a directory that an agent has made at its path."""
     try:
         os.unlink(path)
     except OSError:
@@ -98,5 +88,5 @@ def remove(path: str) -> None:
 
 
 def shortened(name: str) -> str:
-    """Return a file's name, cut to NAME_BYTES bytes: names that begin with it must not become too long."""
+    """Return a file's name, cut to NAME_BYTES bytes: the caller adds to it, and long names are refused."""
     return name.encode()[:NAME_BYTES].decode(errors="ignore")

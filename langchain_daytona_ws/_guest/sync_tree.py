@@ -1,8 +1,7 @@
 """The files of a working copy, and the index: the state of each file when it last equalled its object.
 
-The index is a file next to the workspace, never in the bucket. If it is lost or damaged, the content of files and
-objects is compared. If the index belongs to another directory or prefix, it is not used: no object is deleted because
-of it.
+The index is a file next to the workspace, never in the bucket. If the index is lost or damaged, the content of files
+and objects is compared. An index of another directory or prefix is not used, so that it cannot cause deletions.
 """
 
 from __future__ import annotations
@@ -47,9 +46,9 @@ SAVED = {
 class Entry:
     """The state of a file, symbolic link or empty directory, and of its object, when both were equal.
 
-    ``modified`` is the time of the object in the listing. After an upload only ``put_at`` is known, the time in S3's
-    answer in Unix seconds. ``digest`` is the MD5 of the content, "" if the ETag is this MD5, or if the MD5 is unknown
-    (a transfer in parts). For ``is_racy`` see RACY_NS.
+    ``modified`` is the time of the object in the listing. After an upload only ``put_at`` is known: the time in S3's
+    answer, in Unix seconds. ``digest`` is the MD5 of the content; it is "" if it equals the ETag, or if it is unknown
+    after a transfer in parts. For ``is_racy`` see RACY_NS.
     """
 
     __slots__ = (*SAVED, "seen_in_scan")
@@ -82,7 +81,7 @@ class Entry:
         return self.digest or self.etag
 
     def is_unchanged(self, status: os.stat_result) -> bool:
-        """Return whether it is certain that the file has not changed, without reading the file."""
+        """Return True if it is certain that the file has not changed. The file is not read."""
         if self.mode != status.st_mode:
             return False
         return stat.S_ISDIR(self.mode) or (
@@ -94,7 +93,7 @@ class Entry:
         )
 
     def is_listed_as(self, etag: str, modified: str) -> bool:
-        """Return whether an object in the listing is the object of this entry; record its time."""
+        """Return whether an object in the listing is the object of this entry. If it is, record its listed time."""
         if self.etag != etag:
             return False
         self.etag = etag  # keep one string in memory, not two equal strings
@@ -103,8 +102,8 @@ class Entry:
             return True
         if self.modified:
             return False
-        # In a listing our own upload has a time up to two seconds before the time in the answer to the upload. An
-        # object with another time is from another writer.
+        # An object that we have uploaded is listed with a time up to two seconds before the time in the upload's
+        # answer. With another time, it is from another writer.
         if not self.put_at or 0 <= self.put_at - unix_of_listing(modified) <= 2:
             self.modified = modified
             return True
@@ -112,7 +111,7 @@ class Entry:
 
     @property
     def changed_at(self) -> float:
-        """When the object was stored, in Unix seconds; 0 if unknown."""
+        """The time when the object was stored, in Unix seconds; 0 if unknown."""
         return max(self.put_at, unix_of_listing(self.modified))
 
     def values(self) -> list[object]:
@@ -123,7 +122,7 @@ class Entry:
         """Return an entry of the index file.
 
         Raises:
-            TypeError, ValueError: The values are not those of an entry.
+            TypeError, ValueError: The values are invalid.
         """
         entry = cls.__new__(cls)
         if len(values) != len(SAVED):
@@ -169,26 +168,24 @@ def _birth(path: str) -> tuple[int, int]:
 class Index:
     """The entries of a working copy by path; an empty directory's path ends in ``/``.
 
-    Args:
-        path: The index file.
-        binding: The directory's identity, and the store, bucket and prefix to which the index belongs.
-        starts_empty: If True, begin an empty index, and do not read the file.
+    The index is valid only for its ``binding``: the identity of a directory, a store, a bucket and a prefix. With
+    ``starts_empty``, the index file is not read.
     """
 
     def __init__(self, path: str, binding: list[object], *, starts_empty: bool = False) -> None:
         self._path = path
         self.binding = binding
         self.entries: dict[str, Entry] = {}
-        self.is_complete = False  # whether a pull of all objects has succeeded before
-        # Whether the index was compared with the whole listing, and has not changed since.
+        self.is_complete = False  # True after the first pull of all objects
+        # True if the index was compared with the whole listing, and has not changed since.
         self.is_compared = False
         self.is_saved = True
-        self.honours_delete: bool | None = None  # whether the store checks the condition of a deletion
+        self.honours_delete: bool | None = None  # True if the store checks the condition of a deletion
         if not starts_empty:
             self._load()
 
     def _load(self) -> None:
-        """Read the file. An agent may have written it: if one value is wrong, nothing of the file is used."""
+        """Read the index file. An agent may have written it: if one value is wrong, use nothing of the file."""
         try:
             # Without O_NONBLOCK, a pipe at this path would block.
             with open(os.open(self._path, os.O_RDONLY | os.O_NONBLOCK), encoding="utf-8") as file:
@@ -208,7 +205,7 @@ class Index:
             pass
 
     def save(self) -> None:
-        """Write the index file if the index has changed: one line about the index, and one line for each entry."""
+        """If the index has changed, write its file: one line about the index, and one line for each entry."""
         if self.is_saved:
             return
         about = {
@@ -236,12 +233,7 @@ class Index:
 
 
 class Tree:
-    """The directory of a working copy.
-
-    Args:
-        root: The directory.
-        ignored: Patterns of files that are never saved.
-    """
+    """The directory of a working copy. Files that match ``ignored`` are never saved."""
 
     def __init__(self, root: str, ignored: list[str]) -> None:
         self.root = root
@@ -260,7 +252,7 @@ class Tree:
         return [found.st_dev, found.st_ino, *_birth(self.root)] if stat.S_ISDIR(found.st_mode) else None
 
     def status(self, relative: str) -> os.stat_result | None:
-        """Return the status of a file, link or directory; None if it does not exist, or if a link leads to it."""
+        """Return the status of a file, link or directory; None if it is missing or a directory above it is a link."""
         relative = relative.rstrip("/")
         try:
             found = os.lstat(self.path(relative))
@@ -368,7 +360,6 @@ class Scan:
         self.unreadable: tuple[str, ...] = ()  # paths that were not read: files below them are not missing
 
     def skip_unread(self, path: str, error: OSError) -> None:
-        """Record a file or directory that cannot be read."""
         self.skipped.append((path, error.strerror or str(error)))
         self.unreadable += (path,)
 
@@ -394,24 +385,20 @@ def problem_of(path: str) -> str:
 
 
 def is_racy(status: os.stat_result, read_at_ns: int) -> bool:
-    """Return whether a file that was read at this time may have changed since without a new time stamp."""
+    """Return whether a file may have changed without a new time stamp since it was read."""
     return status.st_ctime_ns > read_at_ns - RACY_NS
 
 
 def part_bytes(size: int) -> int:
-    """Return the size of each part, in bytes, in which a file of ``size`` bytes is uploaded."""
+    """Return the size in bytes of the parts in which a file of ``size`` bytes is uploaded."""
     return max(PART_BYTES, -(-size // PARTS_MAX))
 
 
 def digest_of(path: str, status: os.stat_result, *, like: str = "") -> str:
     """Return the MD5 of a file's content, or of a link's target; for a directory the MD5 of no content.
 
-    Args:
-        path: The file.
-        status: Its status.
-        like: The digest with which the caller compares. If it is the ETag of an upload in parts, return the ETag that
-            the file would have after such an upload; "" if the number of parts differs, since these ETags cannot be
-            compared.
+    The caller compares the result with ``like``. If ``like`` is the ETag of an upload in parts, return the ETag of such
+    an upload of this file. If its number of parts would differ, return "", since the ETags cannot be compared.
     """
     if stat.S_ISDIR(status.st_mode):
         return EMPTY_MD5
@@ -432,7 +419,6 @@ def digest_of(path: str, status: os.stat_result, *, like: str = "") -> str:
 
 
 def digest_of_open(fd: int, size: int) -> str:
-    """Return the MD5 of the content of an open file."""
     return str(_digest(fd, 0, size).hexdigest())
 
 

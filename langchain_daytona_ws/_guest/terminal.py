@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-# Name, value, and the variables that programs read only if the first variable is unset. With GIT_EDITOR=true git keeps
-# a message that it has generated (rebase --continue, merge, commit --amend) and refuses an empty message. The other
-# editors fail, so that an unedited file is never treated as an edited one.
+# Name, value, and the variables that programs read only if this one is unset. With GIT_EDITOR=true git keeps a message
+# that it has generated (rebase --continue, merge, commit --amend) and refuses an empty message. The other editors fail,
+# so that an unedited file is never treated as an edited one.
 VALUES = (
     ("TERM", "dumb", ()),
     ("PAGER", "cat", ()),
@@ -21,8 +21,8 @@ def prepare(env: dict[bytes, bytes], own: list[str]) -> None:
 
     Args:
         env: The command's environment.
-        own: Variables that the user has set. They keep their values, and variables that programs would read in place of
-            them are removed.
+        own: Variables that the user has set. They keep their values; variables that programs would read first are
+            removed.
     """
     for name, value, outranked in VALUES:
         if name in own:

@@ -5,9 +5,9 @@ Lines end at a line feed only, as `grep -n` and `sed` count them.
 
 from __future__ import annotations
 
-LINE_CHARS = 2000  # maximum number of characters that are shown of a line
+LINE_CHARS = 2000  # maximum that is shown of a line
 PAGE_LINES = 2000
-FOOTER_BYTES = 256  # reserved for the footer in a page's byte limit
+FOOTER_BYTES = 256  # reserved for the footer in the byte limit of a page
 SNIFF_BYTES = 8192
 
 BOM = b"\xef\xbb\xbf"
@@ -19,14 +19,14 @@ _CONTROLS = bytes(set(range(32)) - set(b"\t\n\r\f\b\x1b")) + b"\x7f"
 
 
 class Page:
-    """Numbered lines of a file, and their position in it."""
+    """Numbered lines of a file."""
 
     __slots__ = ("body", "bom", "cut", "first", "last", "lines", "lossy", "newline")
 
     def __init__(self, data: bytes, newlines: int | None) -> None:
         self.body = ""
         self.first = self.last = 0  # numbers of the shown lines, from 1; 0 if no line is shown
-        self.lines = count_lines(data, newlines)
+        self.lines = count_lines(data, newlines)  # of the file
         self.cut = 0  # number of lines that are shown only in part
         self.lossy = False  # some bytes are not text, and are shown as \xNN
         self.newline = newline_style(data)
@@ -34,13 +34,13 @@ class Page:
 
 
 def count_lines(data: bytes, newlines: int | None = None) -> int:
-    """Return the number of lines; ``newlines`` is the number of line feeds, if it is known."""
+    """Return the number of lines. ``newlines``: the number of line feeds; None if unknown."""
     newlines = data.count(b"\n") if newlines is None else newlines
     return newlines + (1 if data and not data.endswith(b"\n") else 0)
 
 
 def newline_style(data: bytes) -> str:
-    """Return the style of the line ends: ``lf`` (also if there are no line ends), ``crlf`` or ``mixed``."""
+    """Return the style of the line ends: ``lf``, ``crlf`` or ``mixed``; ``lf`` also if there are no line ends."""
     crlf = data.count(b"\r\n") if b"\r" in data else 0
     if not crlf:
         return "lf"
@@ -51,8 +51,8 @@ def binary_kind(data: bytes) -> str:
     """Return the kind of binary content, or ``""`` for text. Read, edit and grep all use this rule.
 
     Only the first ``SNIFF_BYTES`` are checked, so a file need not be read completely. Text may have one oddity: single
-    NULs (a log after a crash), many control characters, or bytes of an old encoding. Content with two oddities, with
-    two NULs in a row, or with a UTF-16 byte order mark at its beginning is binary.
+    NULs (a log after a crash), many control characters, or bytes that are not UTF-8 (an old encoding). Content with two
+    oddities, with two NULs in a row, or with a UTF-16 byte order mark is binary.
     """
     head = data[:SNIFF_BYTES]
     if head.startswith(UTF16_BOMS):
@@ -68,7 +68,7 @@ def binary_kind(data: bytes) -> str:
 def _unmarked_utf16(head: bytes) -> str:
     """Return the kind of UTF-16 text without a byte order mark; ``""`` for other content.
 
-    It is recognised by ASCII characters, whose high bytes are NUL.
+    Such text is recognised by its ASCII characters, whose high bytes are NUL.
     """
     for kind, high, low in zip(UNMARKED_UTF16, (head[1::2], head[::2]), (head[::2], head[1::2])):
         if len(high) > 1 and high.count(0) * 10 > len(high) * 7 and 0 not in low:
@@ -86,7 +86,7 @@ def page(
     """Return up to ``limit`` numbered lines from line ``offset`` (from 1) on, in at most ``limit_bytes`` bytes.
 
     Each line is cut to LINE_CHARS characters, and the first line also to the byte limit. If ``offset`` is past the end,
-    the page has no lines. ``newlines`` is the number of line feeds, if it is known.
+    the page has no lines. ``newlines``: the number of line feeds in ``data``; None if unknown.
     """
     result = Page(data, newlines)
     budget = max(limit_bytes - FOOTER_BYTES, 64)
@@ -114,7 +114,7 @@ def page(
 
 
 def footer(first: int, last: int, lines: int) -> str:
-    """Return a line that names the lines shown and the next offset; ``""`` if all lines are shown."""
+    """Return a line that names the shown lines and the next offset; ``""`` if all lines are shown."""
     if last < lines:
         return f"[Showing lines {first}-{last} of {lines}. Use offset={last + 1} to continue.]"
     return f"[Showing lines {first}-{last} of {lines}.]" if first > 1 else ""
@@ -131,7 +131,7 @@ def start_of_line(data: bytes, number: int) -> int:
 
 
 def as_shown(line: bytes, first: bool) -> tuple[str, bool]:
-    """Decode one line for display, without carriage return and byte order mark; return whether bytes were escaped."""
+    """Return a line as it is shown, without carriage return and byte order mark, and whether bytes were escaped."""
     if first and line.startswith(BOM):
         line = line[len(BOM) :]
     if line.endswith(b"\r"):
@@ -150,12 +150,12 @@ def visible(text: str) -> str:
 
 
 def _plain_rows(head: bytes, number: int, limit: int, budget: int) -> tuple[list[str], int]:
-    """Return the first lines that fit, numbered, if all lines are plain ASCII and short; otherwise no lines.
+    """Number the first lines that fit, if all lines are plain ASCII and short; otherwise return no lines.
 
     The lines are decoded together: decoding each alone would take longer than reading the file from S3.
 
     Returns:
-        The numbered lines, and the number of bytes that they take in the file.
+        The numbered lines, and their size in the file in bytes.
     """
     end = head.rfind(b"\n")
     if end < 0 or not head.isascii() or any(control in head for control in (b"\r", b"\0", b"\x1b")):
@@ -172,9 +172,9 @@ def _plain_rows(head: bytes, number: int, limit: int, budget: int) -> tuple[list
 
 
 def _row(number: int, text: str, budget: int | None) -> tuple[str, int]:
-    """Return a line with its number, and 1 if it was cut, else 0.
+    """Return a line with its number, and 1 if the line was cut, else 0.
 
-    It is cut to LINE_CHARS characters and, if ``budget`` is given, to ``budget`` bytes.
+    The line is cut to LINE_CHARS characters and, if ``budget`` is given, to ``budget`` bytes.
     """
     length = len(text)
     shown = text[:LINE_CHARS]

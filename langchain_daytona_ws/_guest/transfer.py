@@ -9,18 +9,18 @@ survey  inline_bytes, inline_rows, within_s             path, kind: ``file`` or 
                                                         executable, content (base64) up to ``inline_bytes``;
                                                         for a directory: found, or found_from, at and bytes
 pack    names: [path], relative to ``path``;            files: one row for each name, [bytes, executable],
-        inline_bytes, max_bytes, within_s; drop:        or [code] if the file is refused; content (base64),
-        names for the op ``drop``, done first (none)    or content_from and at; bytes
+        inline_bytes, max_bytes, within_s; drop (none): or [code] if the file is refused; content (base64),
+        names to remove first, as by the op ``drop``    or content_from and at; bytes
 drop    names: [name] of ``found_from`` and
         ``content_from``
 make                                                    path
 ======  ==============================================  ===================================================
 
 ``found`` is ``{"files": [[path, bytes, executable]], "empty": [directory], "skipped": [[path, reason]], "cut": flag}``
-with paths relative to the directory. A long ``found`` or large contents are written to a file in the state directory:
-the answer names the file (``found_from``, ``content_from``) and the directory (``at``). The host downloads the file and
-removes it with ``drop``; otherwise it is removed when it is old. ``content`` is the contents of all files, joined. The
-code ``later`` means that the file exceeded a limit, and can be requested again.
+with paths relative to the directory. ``content`` of ``pack`` is the content of all files, joined. A long ``found`` or
+``content`` is written to a file in the state directory: the answer names the file (``found_from``, ``content_from``)
+and the directory (``at``). The host downloads the file and removes it with ``drop``; otherwise it is removed when it is
+old. The code ``later`` means that a limit of bytes or seconds was reached: request the file again.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def pack(request: Request) -> Answer:
 
 
 def _add(request: Request, name: str, joined: _Joined) -> list[Any]:
-    """Append a file; return its size and whether it is executable. If reading fails, remove what was appended."""
+    """Append a file; return its size and whether it is executable. If reading fails, remove the appended part."""
     path = name if request["path"] == "." else request["path"] + "/" + name
     with locate(request["root"], path) as location:
         status = need_file(location.status())
@@ -190,7 +190,7 @@ def drop(request: Request) -> Answer:
 
 
 def make(request: Request) -> Answer:
-    """Create a directory, and the directories above it."""
+    """Create a directory, and missing directories above it."""
     with locate(request["root"], request["path"] + "/x", make_parents=True) as location:
         return {"path": os.path.dirname(location.path) or "."}
 
@@ -223,7 +223,6 @@ class _Joined:
         self.size += len(data)
 
     def cut(self, size: int) -> None:
-        """Remove everything after the first ``size`` bytes."""
         os.ftruncate(self._fd, size)
         os.lseek(self._fd, size, os.SEEK_SET)
         self.size = size
@@ -233,13 +232,11 @@ class _Joined:
         return _read(self._fd, self.size)
 
     def keep(self) -> str:
-        """Keep the file; return its name."""
         self._is_kept = True
         return self._name
 
 
 def _read(fd: int, size: int) -> bytes:
-    """Read up to ``size`` bytes."""
     parts: list[bytes] = []
     while size > 0:
         chunk = os.read(fd, min(CHUNK, size))

@@ -22,7 +22,7 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def list_directory(request: dict[str, Any]) -> dict[str, Any]:
-    """List subdirectories first, then the other entries, both sorted by name. Hidden names are included."""
+    """List the subdirectories, then the other entries, both sorted by name. Hidden names are included."""
     root = request["root"]
     with locate(root, request["path"]) as location:
         path, fd = location.path, location.open_dir()
@@ -60,7 +60,9 @@ def _described(fd: int, root: str, name: str) -> list[object] | None:
 
 
 def _target(root: str, target: str) -> str:
-    """Return a symlink's target; for an absolute target ``/`` and its path in the workspace, ``""`` if outside."""
+    """Return a relative target of a symlink unchanged; an absolute one as ``/`` and its path in the workspace, or
+    ``""`` if it is outside.
+    """
     if not target.startswith("/"):
         return target
     parts = inside(root, target)
@@ -68,7 +70,10 @@ def _target(root: str, target: str) -> str:
 
 
 def glob(request: dict[str, Any]) -> dict[str, Any]:
-    """Find files and symlinks, or directories for a pattern that ends in ``/``, newest first."""
+    """Find files and symlinks, newest first; if the pattern ends in ``/``, find directories.
+
+    If nothing matches, try other readings of the pattern, see `match.readings`.
+    """
     began = time.monotonic()
     result = _matches(request)
     path = "" if request["path"] == "." else request["path"]
@@ -121,8 +126,8 @@ def _matches(request: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Search:
-    """Collects the matches of a pattern. The state of a directory is the set of the positions in the pattern that its
-    path has reached.
+    """Collects the matches of a pattern. The state that `Scan` keeps for a directory is the set of the positions in the
+    pattern that the directory's path has reached.
     """
 
     def __init__(self, pattern: Glob) -> None:

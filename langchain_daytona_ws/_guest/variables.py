@@ -6,7 +6,7 @@ import posix
 
 
 def take(name: bytes, count: int) -> bytes:
-    """Join the value of ``count`` variables, and remove these variables, so that no command inherits them."""
+    """Return the value that ``count`` variables contain. Remove the variables, so that no command inherits them."""
     names = [b"LANGCHAIN_DAYTONA_WS_%s%d" % (name, number) for number in range(count)]
     for variable in names:
         posix.unsetenv(variable)

@@ -1,8 +1,8 @@
 """Open files below a root, and never outside of it, even if another process changes symlinks meanwhile.
 
-Each step opens one name relative to the directory before, and never follows a symlink. The target of a symlink is read,
-and walked in the same way, if it stays inside. A file that is replaced by a symlink between check and use cannot lead
-outside.
+Each step opens one name in the directory that the step before has opened, and follows no symlink. Instead, the target
+of a symlink is read and walked step by step, if it is below the root. So a symlink that replaces a file between check
+and use cannot lead outside.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Callable
 
-MAX_LINKS = 40  # maximum number of symlinks in one path, the same as in Linux
-LOG_OPS = ("read", "view", "fetch", "grep")
+MAX_LINKS = 40  # maximum number of symlinks in one path, as in Linux
+LOG_OPS = ("read", "view", "fetch", "grep")  # operations that may read a command's log
 MAX_STEPS = 20_000  # symlinks with `..` in their targets may restart the walk many times
 
-# O_PATH needs no read permission; only Linux has it.
+# O_PATH, which only Linux has, needs no read permission.
 _STEP = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
 # O_NONBLOCK: a FIFO that replaced a file must not block the call.
 SAFE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -38,7 +38,7 @@ class RefusedError(Exception):
 
 
 class Location:
-    """A location in the workspace: the open parent directory, and a name in it; ``"."`` for the root itself."""
+    """A location in the workspace: the open parent directory, and a name in it. For the root, the name is ``"."``."""
 
     def __init__(self, parent: int, name: str, parents: list[str]) -> None:
         self.parent = parent
@@ -54,7 +54,7 @@ class Location:
         os.close(self.parent)
 
     def status(self) -> os.stat_result | None:
-        """Return the status of the entry; for a symlink, the status of the link itself. None if it does not exist."""
+        """Return the status of the entry, for a symlink of the link itself; None if the entry does not exist."""
         try:
             return os.stat(self.name, dir_fd=self.parent, follow_symlinks=False)
         except FileNotFoundError:
@@ -75,9 +75,9 @@ class Location:
 def answer(operation: Callable[[dict[str, Any]], dict[str, Any]], request: dict[str, Any]) -> dict[str, Any]:
     """Run one operation and return its answer; an expected failure is an answer too.
 
-    If the request has ``base``, paths are relative to this directory instead of the workspace. The directories in
-    ``made`` are created first, with sudo if necessary. With ``log``, the path is the absolute path of a command's log,
-    which can only be read.
+    Fields of the request: ``made``: directories to create first, with sudo if necessary. ``base``: the directory to
+    which paths are relative, instead of the workspace. ``log``: True if the path is the absolute path of a command's
+    log, which can only be read.
     """
     for directory in request.get("made", ()):
         dirs.make_directory(directory)
@@ -95,7 +95,7 @@ def answer(operation: Callable[[dict[str, Any]], dict[str, Any]], request: dict[
 
 
 def _log_request(request: dict[str, Any]) -> dict[str, Any]:
-    """Return the request for a log, after checking that the log belongs to this package."""
+    """Check that the path is a log of this package; return the request with the path relative to its directory."""
     directory = dirs.state_directory()
     parents, name = os.path.split(request["path"])
     if parents != directory or not name.endswith(".log") or request["op"] not in LOG_OPS:
@@ -110,10 +110,10 @@ def _log_request(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def locate(root: str, path: str, follow: bool = True, make_parents: bool = False) -> Location:
-    """Walk to ``path`` below ``root``, and return the location, whose parent directory is open.
+    """Walk to ``path`` below ``root``, and return the location. Neither the file nor a symlink's target need exist.
 
-    If the last name of the path is a symlink, it is followed only if ``follow`` is true. The file itself, or the target
-    of a symlink, need not exist. With ``make_parents``, missing parent directories are created.
+    If ``follow`` is False, a symlink at the end of the path is not followed. With ``make_parents``, missing parent
+    directories are created.
     """
     walk = _Walk(root, make_parents)
     try:
@@ -158,7 +158,7 @@ def need_file(status: os.stat_result | None) -> os.stat_result:
 
 
 def inside(root: str, target: str) -> list[str] | None:
-    """Return the parts of an absolute symlink target below ``root``, or None if it is outside."""
+    """Return the parts of an absolute target of a symlink below ``root``; None if the target is outside."""
     parts = [part for part in target.split("/") if part not in ("", ".")]
     for base in (root, os.path.realpath(root)):
         parents = [part for part in base.split("/") if part not in ("", ".")]
@@ -168,7 +168,7 @@ def inside(root: str, target: str) -> list[str] | None:
 
 
 def _parts(path: str) -> list[str]:
-    """Check and split a requested path. This does not rely on the checks of the host."""
+    """Check and split a requested path. The guest does not rely on the checks of the host."""
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if path.startswith("/") or "\0" in path:
         raise RefusedError("bad_path")
@@ -207,7 +207,7 @@ class _Walk:
                 return Location(self.fd, name, self.parents)
             else:
                 self._enter(name)
-        # The path, or a symlink's target, is the root or a directory already entered.
+        # The walk ends at the root, or at a directory that it has already entered.
         if not self.parents:
             return Location(self.fd, ".", [])
         name = self.parents[-1]

@@ -375,7 +375,7 @@ def test_pages_are_listed_although_their_first_keys_were_deleted(s3: MemoryS3, m
         s3.put(PREFIX + name, b"")
     copy = make()
     copy.pull()
-    marks = copy._pull._listing._marks
+    marks = copy._pull._listing._starts
     assert len(marks) == 3
     for mark in marks[1:]:
         s3.remove(PREFIX + mark)
