@@ -1,7 +1,7 @@
 """LangChain tools over one shared Daytona workspace.
 
-Each name is imported when it is first used. So ``import langchain_daytona_ws`` loads neither LangChain nor pydantic,
-and creating the tools loads neither daytona nor boto3.
+Each name is imported on first use. So ``import langchain_daytona_ws`` loads neither LangChain nor pydantic, and
+creating the tools loads neither daytona nor boto3.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ if TYPE_CHECKING:
     from langchain_daytona_ws.tools.preview import PreviewTool as PreviewTool
     from langchain_daytona_ws.tools.toolkit import WorkspaceToolkit as WorkspaceToolkit
 
-_HOMES = {
+_NAMES_OF_MODULE = {
     "_core.commands.run": ("CommandResult",),
     "_core.commands.streaming": ("OnOutput",),
     "_core.files.models": (
@@ -121,22 +121,22 @@ _HOMES = {
     "tools.preview": ("PreviewTool",),
     "tools.toolkit": ("WorkspaceToolkit",),
 }  # fmt: skip
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_MODULE_OF_NAME = {name: module for module, names in _NAMES_OF_MODULE.items() for name in names}
 
-# Without the extra ``deepagents``, this name raises an error that names the extra. ``import *`` must not raise it.
+# The import of this name fails without the extra ``deepagents``. ``import *`` must not fail.
 _UNAVAILABLE = set() if find_spec("deepagents") else {"WorkspaceBackend"}
 
-__all__ = sorted(_HOME_OF.keys() - _UNAVAILABLE)  # noqa: PLE0605 - a test compares the names with the imports above
+__all__ = sorted(_MODULE_OF_NAME.keys() - _UNAVAILABLE)  # noqa: PLE0605 - a test compares the names with the imports above
 
 
 def __getattr__(name: str) -> Any:
-    home = _HOME_OF.get(name)
-    if home is None:
+    module = _MODULE_OF_NAME.get(name)
+    if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{home}"), name)
+    value = getattr(import_module(f"{__name__}.{module}"), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME_OF})
+    return sorted({*globals(), *_MODULE_OF_NAME})

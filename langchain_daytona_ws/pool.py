@@ -1,4 +1,4 @@
-"""`WorkspacePool`: one session for each thread or user of a server. Tools take a pool or a single session alike."""
+"""`WorkspacePool`: one session for each thread (conversation) or user of a server. Tools use a session or a pool."""
 
 from __future__ import annotations
 
@@ -41,42 +41,40 @@ class SessionLease(Lease[WorkspaceSession]):
 
 
 class WorkspacePool:
-    """A session for each thread or user, for a graph that is compiled once and serves all of them.
+    """One session for each thread (conversation) or user, for a graph that is compiled once and serves all of them.
 
-    ``WorkspaceToolkit(pool=pool)``, the tools and `WorkspaceBackend` use it in place of a session: each call uses the
-    session of its run. A session is opened at the first use. A pool may be shared between threads and event loops.
+    `WorkspaceToolkit`, the tools and `WorkspaceBackend` accept a pool instead of a session: each call uses the session
+    of its run. A session is opened at its first use. A pool may be shared between threads and event loops.
 
-    Any string that is not empty is a key: `namespace_of` returns its namespace. A client that runs a graph with a key
-    can read and change the files of that workspace. So a key must come from what your server has authenticated:
-    ``"thread"`` if the server allows each client its own threads only, ``"user"`` for the user of LangGraph's
-    authentication. Other values of ``configurable`` may be set by the client.
+    Each run has a key, any string that is not empty. `namespace_of` returns the namespace of a key. A client that runs
+    the graph with a key can read and change the files of the key's workspace. So a key must come from what your server
+    has authenticated: ``"thread"`` if the server allows a client only its own threads, ``"user"`` with LangGraph's
+    authentication. Clients may set other values of ``configurable`` themselves.
 
     Put `lifespan` into the app of your server, or use the pool as a context manager, sync or async. Both close all
     sessions at the end; entering the pool again reopens it.
 
     Args:
         config: A `SandboxConfig`, or its JSON as a dict, for all sessions.
-        key: ``"thread"``, the graph's thread id; ``"user"``, the ``identity`` of the user that a LangGraph server has
-            authenticated; or a function that takes the `RunnableConfig` and returns the key. The function must not
-            block. A run without a key is refused: the model gets an error, and a warning is logged. Default:
-            ``"thread"``.
-        approver: As in `WorkspaceSession`, for each session. The request has the namespace of the workspace.
+        key: ``"thread"``: the graph's thread id. ``"user"``: the ``identity`` of the user that a LangGraph server has
+            authenticated. Or a function that takes the `RunnableConfig` and returns the key, without blocking. A run
+            without a key is refused: the model gets an error, and a warning is logged. Default: ``"thread"``.
+        approver: As in `WorkspaceSession`, for each session. Its request has the workspace's ``namespace``.
         approval_timeout_s: As in `WorkspaceSession`.
         on_job_done: As in `WorkspaceSession`, for each session.
-        idle_close_s: Seconds after which an unused session is closed; its ephemeral sandbox is deleted. There is no
-            background thread: the pool checks all sessions whenever one is used. If none is used, Daytona's auto-stop
-            ends the sandboxes. If a background job runs in an ephemeral sandbox, the session is not closed before a
-            call has found the job's end or the job's maximum duration has passed. None for no limit. Default: 15
-            minutes.
-        max_sessions: Maximum number of open sessions; a call of `release` may open one more. If another call needs one
-            more session, the least recently used session without a call and without such a job is closed. If there
-            is no such session, the call waits, at most ``wait_s``. Default: 100.
-        wait_s: Maximum number of seconds that a call waits for a session, or until the earlier session of its key is
-            closed. Then the call is refused with `SandboxUnavailable`. Default: 60.
+        idle_close_s: Seconds after which an unused session is closed, and its ephemeral sandbox deleted. None: no
+            limit. Default: 15 minutes. There is no background thread: the pool checks all sessions whenever a session
+            is used. If no session is used, Daytona's auto-stop ends the sandboxes. A session is not closed while a
+            background job runs in its ephemeral sandbox: until a call has found the end of the job, or the job's
+            maximum duration has passed.
+        max_sessions: Maximum number of open sessions; each call of `release` may open one more. At the limit, the pool
+            closes the least recently used session without a call and without such a job. If all sessions have calls or
+            jobs, a call that needs a new session waits. Default: 100.
+        wait_s: Maximum number of seconds that a call waits for a free session, or until the earlier session of its key
+            is closed. Then the call fails with `SandboxUnavailable`. Default: 60.
         on_event: Called with each `PoolEvent`, in the thread that causes the event. It must not block; its errors are
             logged.
-        clock: The time of the pool and its sessions; ``wait_s`` is measured by this machine's clock. Default: this
-            machine's.
+        clock: The time of the pool and its sessions, except for ``wait_s``. Default: this machine's clock.
 
     Raises:
         ConfigError: The configuration or an argument is invalid.
@@ -116,8 +114,8 @@ class WorkspacePool:
             "wait_s": wait_s,
             "on_event": on_event,
         }
-        # This session never creates a sandbox. Making it validates the configuration now. It has the settings that all
-        # sessions share.
+        # Validates the configuration now, and provides the settings that all sessions share. It never creates a
+        # sandbox.
         self._example = self._new_session("example")
         slots: Slots[WorkspaceSession] = Slots(
             self._open,
@@ -133,7 +131,7 @@ class WorkspacePool:
         return f"WorkspacePool(sessions={len(self._sessions)}, in_use={self._sessions.in_use})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle a pool with persistent sandboxes: a pool that is unpickled elsewhere finds the same sandboxes.
+        """Pickle a pool with persistent sandboxes. Unpickled elsewhere, it finds the same sandboxes.
 
         The pickle contains what the pickle of a `WorkspaceSession` contains. Open sessions are not pickled.
         """
@@ -152,20 +150,20 @@ class WorkspacePool:
         return self
 
     def session(self, key: str) -> SessionLease:
-        """Return a context manager, sync and async, for the session of a key.
+        """Return a sync and async context manager for the session of a key.
 
-        The session is opened if necessary. Inside the block, the session is in use: only `close` of the pool closes it.
-        Do not close it yourself.
+        Entering it opens the session if necessary. Inside the block, only `close` of the pool closes the session; do
+        not close the session yourself.
 
         Args:
             key: Any string that is not empty.
 
         Raises:
             ConfigError: The key is empty, or is not a string.
-            SandboxUnavailable: After ``wait_s``, all sessions are still in use (``pool_full``), or the earlier session
-                of this key is still being closed (``pool_closing``). Or a sync call would wait for work of the
-                event loop that it blocks (``would_deadlock``). Raised on entering.
-            SessionClosed: The pool is closed; raised on entering.
+            SandboxUnavailable: Raised on entering. After ``wait_s``, all sessions are still in use (``pool_full``), or
+                the earlier session of this key is still being closed (``pool_closing``). Or a sync call would wait for
+                work of the event loop that it blocks (``would_deadlock``).
+            SessionClosed: Raised on entering: the pool is closed.
         """
         return SessionLease(self._sessions, key)
 
@@ -174,7 +172,7 @@ class WorkspacePool:
         return self._example.guidance()
 
     def interrupt_on(self) -> dict[str, Any]:
-        """Return for which calls LangChain's ``HumanInTheLoopMiddleware`` must ask.
+        """Return the calls about which LangChain's ``HumanInTheLoopMiddleware`` must ask.
 
         See `WorkspaceSession.interrupt_on`. The pool needs ``approver=MiddlewareApprover()``.
 
@@ -191,18 +189,18 @@ class WorkspacePool:
     def release(self, key: str, *, discard_unpushed: bool = False) -> None:
         """Delete the sandbox of a key, even if this process has not used it, and close its session.
 
-        Call it when a thread or user was deleted. The files on the sandbox's own disk are lost; the files of an S3
-        workspace stay in the bucket. This method first waits until no call uses the session.
+        Call it when a thread or user is deleted. It first waits, at most ``wait_s``, until no call uses the session.
+        The files on the sandbox's own disk are lost; the files of an S3 workspace stay in the bucket.
 
         Args:
-            key: The key.
+            key: The key of the workspace.
             discard_unpushed: As in `WorkspaceSession.release`.
 
         Raises:
             ConfigError: The key is empty, or is not a string.
-            SandboxUnavailable: The session is still in use (``pool_in_use``) or being closed (``pool_closing``) after
-                ``wait_s``, a sync call would wait for work of the event loop that it blocks (``would_deadlock``), or
-                the sandbox could not be deleted.
+            SandboxUnavailable: After ``wait_s``, the session is still in use (``pool_in_use``) or being closed
+                (``pool_closing``). Or a sync call would wait for work of the event loop that it blocks
+                (``would_deadlock``), or the sandbox could not be deleted.
             ProvisionError, UnpushedFiles: As `WorkspaceSession.release` raises.
             SessionClosed: The pool is closed.
         """
@@ -316,7 +314,7 @@ def namespace_for(source: SessionSource, run: Mapping[str, Any] | None) -> str:
 
 
 def current_namespace(source: SessionSource) -> str:
-    """Return the namespace for the run that the caller is part of; empty for a run without a key."""
+    """Return the namespace for the present run; ``""`` for a run without a key."""
     from langchain_core.runnables.config import ensure_config
 
     try:

@@ -1,4 +1,4 @@
-"""The session: one workspace in one sandbox, for tools and for the program around them."""
+"""The session: one workspace in one sandbox, for the tools and for your program."""
 
 from __future__ import annotations
 
@@ -38,14 +38,17 @@ logger = logging.getLogger("langchain_daytona_ws")
 
 
 class WorkspaceSession:
-    """One workspace in a Daytona sandbox, for tools and for the program around them.
+    """One workspace in a Daytona sandbox, for the tools and for your program.
 
-    No request is sent before the first use. The first use that needs a sandbox creates one for all callers. It is
-    deleted by `close`, by leaving a ``with`` block, when nothing refers to the session any more, or when the
-    interpreter exits. SIGTERM ends a process without deleting the sandbox, see `close_on_sigterm`. With ``persistent:
-    true`` there is one sandbox per workspace: sessions on any host find it. It is kept until `release`, or until it was
-    stopped for ``lifecycle.maxLifetimeSeconds``. A session may be shared between threads and event loops. Calls of your
-    program need no approval; the model's calls, through the tools, do.
+    No request is sent before the first call. The first call that needs a sandbox creates one for all callers. A session
+    may be shared between threads and event loops. Calls of your program need no approval; the model's calls, through
+    the tools, do.
+
+    An ephemeral sandbox, the default, is deleted by `close`, by leaving a ``with`` block, when nothing refers to the
+    session any more, or when the interpreter exits. SIGTERM ends a process without deleting the sandbox, see
+    `close_on_sigterm`. With ``persistent: true``, a workspace has one sandbox, which sessions on any host find. It is
+    deleted by `release`, or by Daytona when it has been stopped for ``lifecycle.maxLifetimeSeconds``. If you set this
+    value, Daytona also deletes the sandbox at this age.
 
     Args:
         config: A `SandboxConfig`, or its JSON as a dict.
@@ -53,16 +56,15 @@ class WorkspaceSession:
             ``.`` or ``-``.
         approver: Called before each of the model's calls that needs approval, see `Approver`. None: these calls are
             denied. Default: None.
-        approval_timeout_s: Seconds to wait for the approver's answer. Before that, a request may wait as long for the
-            end of earlier requests. None: no limit. Default: an hour.
-        on_job_done: Called once with each `Job` that has ended, if this session has seen the job running. There is no
-            background thread: the next call that uses the sandbox finds that the job has ended. That call also calls
-            ``on_job_done``, in its own thread, before it returns. ``on_job_done`` must not block an event loop; its
-            errors are logged.
-        ids: Returns a new unique id of 32 lower-case hexadecimal digits, for a call, an answer or an ephemeral sandbox.
+        approval_timeout_s: Seconds to wait until earlier requests are answered, and again for the approver's answer.
+            None: no limit. Default: an hour.
+        on_job_done: Called once with each ended `Job` that this session has seen running. There is no background
+            thread: the next call that uses the sandbox finds the end of the job. It calls ``on_job_done`` in its own
+            thread before it returns. ``on_job_done`` must not block an event loop; its errors are logged.
+        ids: Returns a new unique id for a call, an answer or an ephemeral sandbox: 32 lower-case hexadecimal digits.
             The last 12 digits must be unique too. Default: random ids. Use other ids only in tests that replay a
-            recording: if ids can be predicted, programs in the sandbox can forge answers.
-        clock: The session's time. Default: this machine's.
+            recording: programs in the sandbox can forge answers if they can predict the ids.
+        clock: The session's time. Default: this machine's clock.
 
     Raises:
         ConfigError: The configuration or the namespace is invalid.
@@ -96,7 +98,7 @@ class WorkspaceSession:
         sandboxes, storage = self._state.sandboxes, self._state.storage
         if storage is not None and not storage.is_mounted:
             sandboxes.set_last_pushes(self._sync.last_push, self._async.last_push)
-        # Nothing that a sandbox manager refers to may refer to its session: that would keep the session alive.
+        # The manager must not refer to the session, directly or indirectly: that would keep the session alive.
         weakref.finalize(self, sandboxes.abandon).atexit = False
 
     @classmethod
@@ -116,7 +118,7 @@ class WorkspaceSession:
         return f"WorkspaceSession(namespace={self.namespace!r}, sandbox_id={self.sandbox_id!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle a session with a persistent sandbox: a session that is unpickled elsewhere finds the same sandbox.
+        """Pickle a session with a persistent sandbox. Unpickled elsewhere, it finds the same sandbox.
 
         The pickle contains no secret; the API key is read from ``DAYTONA_API_KEY`` at unpickling. The approver,
         ``on_job_done``, ``ids`` and ``clock`` are pickled too, functions by their names. Remembered approvals and the
@@ -158,7 +160,7 @@ class WorkspaceSession:
 
     @property
     def is_on_s3(self) -> bool:
-        """Whether the workspace's files are kept in S3; otherwise they are only on the sandbox's own disk."""
+        """True if the workspace's files are in S3, False if they are only on the sandbox's own disk."""
         return self._state.storage is not None
 
     def guidance(self) -> str:
@@ -166,12 +168,12 @@ class WorkspaceSession:
         return self._state.guidance()
 
     def interrupt_on(self) -> dict[str, Any]:
-        """Return for which calls LangChain's ``HumanInTheLoopMiddleware`` must ask; the permission mode decides.
+        """Return the calls about which LangChain's ``HumanInTheLoopMiddleware`` must ask in this permission mode.
 
         Pass the result to ``HumanInTheLoopMiddleware(interrupt_on=…)`` or ``create_deep_agent(interrupt_on=…)``. The
-        session needs ``approver=MiddlewareApprover()``: the middleware asks, and the session runs exactly the approved
-        calls without asking again. In mode ``bypass`` the result is empty. From langchain 1.4 on, the middleware does
-        not ask about calls that only read; earlier versions ask about every call of these tools.
+        session needs ``approver=MiddlewareApprover()``: it runs exactly the calls that the middleware has approved,
+        without asking again. In mode ``bypass`` the result is empty. From langchain 1.4 on, the middleware does not ask
+        about calls that only read; earlier versions ask about every call of these tools.
 
         Raises:
             ConfigError: The session has another approver, or none, in mode ``ask`` or ``edit``.
@@ -202,21 +204,21 @@ class WorkspaceSession:
 
         Args:
             command: Passed to bash unchanged; standard input is empty.
-            timeout_s: Seconds until the command is killed with all its processes, or, with ``onTimeout: "background"``,
-                becomes a background job; above 0 and at most 600. Default: the configuration's ``timeout``.
+            timeout_s: Seconds, above 0 and at most 600, until the command and all its processes are killed. With
+                ``onTimeout: "background"`` the command becomes a background job instead. Default: the configuration's
+                ``timeout``.
             idempotency_key: 1 to 64 letters and digits. For a day, a call with the same key in the same sandbox returns
                 the recorded result and runs nothing. Default: none.
-            on_output: Called with the pieces of the output. While the command runs, the calls come from another thread;
-                at the end, this thread calls it with the rest. If the output is
-                longer than 1,048,576 bytes, the rest is replaced by a note. If copying the workspace takes long
-                (``s3Mode: sync``), lines about the copy come first. Calls never overlap, and none comes after this
-                method has returned. After its first error, which is logged, it is not called again; the command goes
-                on.
-            pty: True: run the command in a pseudo-terminal of 80 columns and 24 rows; or (columns, rows). Then
-                ``output`` and ``on_output`` have the terminal's control codes, and the result's ``screen`` is the text
-                that the terminal shows. Nothing is typed: a program that reads lines from the terminal gets an end of
-                file. When the command ends, the terminal is closed, and background processes of the command get SIGHUP.
-                Default: False.
+            on_output: Called with the pieces of the output: by another thread while the command runs, by this thread at
+                the end. Calls never overlap, and none comes after this method has returned. After 1,048,576 bytes, a
+                note replaces the rest of the output. If copying the workspace takes long (``s3Mode: sync``), lines
+                about the copy come first. If ``on_output`` raises an error, the error is logged, ``on_output`` is not
+                called again, and the command goes on.
+            pty: True, or (columns, rows): run the command in a pseudo-terminal, by default of 80 columns and 24 rows.
+                Then the output contains the terminal's control codes, and the result's ``screen`` is the text that the
+                terminal shows. Nothing is typed: a program that reads lines from the terminal gets an end of file. When
+                the command ends, the terminal is closed, and background processes of the command get SIGHUP. Default:
+                False.
 
         Returns:
             The result; an exit code other than 0 is not an error.
@@ -225,9 +227,9 @@ class WorkspaceSession:
             CommandRefused: The command is empty, too large or not valid text, or another argument is invalid. Nothing
                 was sent.
             OutcomeUnknown: The command may or may not have run.
-            ProvisionError, SandboxError: The command did not run. Only with ``code="unreadable_answer"`` it may have
-                run.
-            WorkspaceError: With ``code="cancelled"``: another call with the same key cancelled this call.
+            ProvisionError, SandboxError: The command did not run. Exception: with ``code="unreadable_answer"`` it may
+                have run.
+            WorkspaceError: Another call with the same key cancelled this call (``code="cancelled"``).
             SessionClosed: The session is closed.
             TypeError: ``on_output`` is a coroutine function.
         """
@@ -257,8 +259,8 @@ class WorkspaceSession:
     def preview_url(self, port: int, *, expires_s: float = EXPIRES_S) -> PreviewUrl:
         """Return a link to a server in the sandbox, for a browser: Daytona's signed preview link.
 
-        Anyone with the link can use the server until it expires. Requests to it keep the sandbox running. A link is
-        returned whether or not a server listens on the port. At the first visit, Daytona may show a warning in the
+        Anyone with the link can use the server until the link expires. Requests to the server keep the sandbox running.
+        A link is returned even if no server listens on the port. At the first visit, Daytona may show a warning in the
         browser.
 
         Args:
@@ -278,7 +280,7 @@ class WorkspaceSession:
         return await self._async.preview_url(port, expires_s=expires_s)
 
     def prewarm(self) -> None:
-        """Start to provision the sandbox in a thread, and return at once.
+        """Provision the sandbox in a new thread; return at once.
 
         The thread creates or starts the sandbox, mounts or copies an S3 workspace, and runs the hooks. A failure is
         logged; the first command tries again, and raises the error if it fails too.
@@ -295,9 +297,9 @@ class WorkspaceSession:
         except WorkspaceError as error:
             logger.warning("prewarming failed: %s", error.message)
 
-    def _on_job_end(self, job: job_models.Job, about_jobs: bool) -> None:
+    def _on_job_end(self, job: job_models.Job, is_shown: bool) -> None:
         if job.state != "lost":  # otherwise the model gets the notice about the lost sandbox
-            seen_by = (current_conversation.get() or self._state.threadless) if about_jobs else None
+            seen_by = (current_conversation.get() or self._state.threadless) if is_shown else None
             self._state.notices.add(f"{job.summary}; see its output with bash_job", except_for=seen_by)
         if self._on_job_done is None:
             return
@@ -314,7 +316,7 @@ class WorkspaceSession:
         If that fails, an ephemeral sandbox is not deleted: it stops when it is idle, and is kept for at most a day.
 
         Args:
-            discard_unpushed: Whether to end the session without saving these files.
+            discard_unpushed: True: end the session without saving these files. Default: False.
 
         Raises:
             UnpushedFiles: Some files could not be saved in S3; the message names the files, the sandbox and the
@@ -338,13 +340,14 @@ class WorkspaceSession:
         """Delete the workspace's sandbox, even if this session has not used it, and end the session.
 
         The files on the sandbox's own disk are lost; the files of an S3 workspace stay. With ``s3Mode: sync``, files
-        that are not in S3 yet are saved first. If the sandbox is stopped, it is started to save them.
+        that are not in S3 yet are saved first; a stopped sandbox is started for this.
 
         Args:
-            discard_unpushed: Whether to delete the sandbox without saving these files.
+            discard_unpushed: True: delete the sandbox without saving these files. Default: False.
 
         Raises:
-            ProvisionError: The sandbox of this name is not that of this workspace, or Daytona refused to return it.
+            ProvisionError: The sandbox with the workspace's name was not created for this workspace, or Daytona refused
+                to return it.
             UnpushedFiles: Some files could not be saved in S3, see `close`; the sandbox was not deleted.
             SandboxUnavailable: The sandbox could not be deleted.
         """

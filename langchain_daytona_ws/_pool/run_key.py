@@ -25,12 +25,8 @@ _NOTHING_RAN = "This run belongs to no workspace, so nothing ran. Tell the user.
 def key_of(source: RunKey, run: Mapping[str, Any] | None) -> str:
     """Return the key of a run.
 
-    Args:
-        source: ``"thread"``, ``"user"`` or a function, see `WorkspacePool`.
-        run: The config of the run; None for a call without one.
-
     Raises:
-        ConfigError: The run has no key, or the function failed (``no_key`` in both cases).
+        ConfigError: The run has no key, or the key function failed (``code="no_key"``).
     """
     settings = (run or {}).get("configurable") or {}
     if source == "thread":

@@ -1,4 +1,4 @@
-"""Open the sessions of a pool, lease them to callers, close them when they are unused, and report events."""
+"""Open the sessions of a pool, lease them to callers, close unused sessions, and report events."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ class PoolEvent:
 
     Args:
         kind: ``open``: a session was opened; no sandbox is needed yet. ``create``: a sandbox was created for a session.
-            ``close``: a session was closed or released, or this failed. ``wait``: a call has waited for a session and
-            got it. ``refuse``: a call got no session.
+            ``close``: a session was closed or released, or closing it failed. ``wait``: a call has waited for a session
+            and got it. ``refuse``: a call got no session.
         key: The key of the workspace.
         namespace: The namespace of the key.
         duration_s: Seconds that the creation, the closing or the wait took; 0 for ``open``.
-        sandbox_id: For ``create`` and ``close``, the sandbox; None if there is none, and for other kinds.
+        sandbox_id: For ``create`` and ``close``: id of the sandbox, if there is one. Otherwise None.
         sessions: Number of sessions now, open or being closed.
         in_use: Number of sessions in use now.
-        error: Why closing failed, or why the call was refused; else None.
+        error: Why the closing failed, or the call was refused. Otherwise None.
     """
 
     kind: EventKind
@@ -80,7 +80,6 @@ class PoolSessions(Generic[S]):
     """The sessions of a pool.
 
     Args:
-        slots: The slots of the sessions.
         wait_s: Maximum number of seconds that a call waits for a session.
         on_event: Called with each `PoolEvent`; its errors are logged. None if no callback is wanted.
     """
@@ -100,11 +99,9 @@ class PoolSessions(Generic[S]):
 
     @property
     def in_use(self) -> int:
-        """Number of sessions in use."""
         return self._slots.in_use
 
     def reopen(self) -> None:
-        """Allow leases again after `close`."""
         self._slots.reopen()
 
     async def acquire(self, key: str, namespace: str, wait: Wait) -> Slot[S]:
@@ -132,15 +129,14 @@ class PoolSessions(Generic[S]):
         return step.slot
 
     def end_lease(self, slot: Slot[S]) -> None:
-        """End a lease."""
         self._close_soon(self._slots.end_lease(slot))
 
     async def _wait(self, step: Step[S], wait: Wait, began: float, key: str, namespace: str) -> None:
         """Wait until another attempt may succeed.
 
         Raises:
-            SandboxUnavailable: The time is over. Or this thread's event loop must run to free a session, and waiting
-                would block it (`WouldDeadlock`).
+            SandboxUnavailable: The time is over. Or only this thread's event loop can free a session, and waiting would
+                block this loop (`WouldDeadlock`).
         """
         left_s = began + self._wait_s - time.monotonic()
         error: SandboxUnavailable | None = None
@@ -155,7 +151,7 @@ class PoolSessions(Generic[S]):
         await wait(step.changed, left_s)
 
     def _needs_this_loop(self, step: Step[S]) -> bool:
-        """Return whether a slot may become free only if the event loop of this thread runs."""
+        """Return True if a slot may become free only while the event loop of this thread runs."""
         loop = running_loop()
         if step.reason != "closing":
             return loop is not None
@@ -258,7 +254,7 @@ class PoolSessions(Generic[S]):
                 self._close(slot)
 
     def _close(self, slot: Slot[S]) -> WorkspaceError | None:
-        """Close a session; return the failure, which is logged."""
+        """Close a session; return the failure, which is already logged."""
         try:
             with self._recording_close(slot):
                 slot.value.close()
@@ -276,7 +272,7 @@ class PoolSessions(Generic[S]):
 
     @contextmanager
     def _recording_close(self, slot: Slot[S]) -> Iterator[None]:
-        """Close a slot in the ``with`` block; afterwards record and report the result."""
+        """Record and report the result of the ``with`` block, which closes a slot."""
         began, sandbox_id = time.monotonic(), slot.value.sandbox_id
         failure: WorkspaceError | None = None
         try:
@@ -342,10 +338,6 @@ class PoolSessions(Generic[S]):
 
 class Lease(Generic[S]):
     """The use of a pool's session, as a sync or async context manager.
-
-    Args:
-        sessions: The sessions of the pool.
-        key: The key of the session.
 
     Raises:
         ConfigError: The key is empty, or is not a string.

@@ -20,12 +20,11 @@ class Slot(Generic[T]):
 
     Attributes:
         key: The key that the session was opened for.
-        namespace: The namespace of the key.
         value: The session.
         leases: Number of callers that use the session now.
         used_at: When the last lease ended, in seconds on the monotonic clock.
-        is_closing: Whether the session is being closed, and cannot be leased.
-        closed: A future that is done when the closing of the session has ended, even if the closing failed.
+        is_closing: True while the session is being closed, and cannot be leased.
+        closed: Done when the closing of the session has ended, even if it failed.
     """
 
     def __init__(self, key: str, namespace: str, value: T) -> None:
@@ -40,11 +39,11 @@ class Step(NamedTuple, Generic[T]):
     """The result of one attempt to get a slot.
 
     Attributes:
-        changed: A future that is done when another attempt may succeed.
+        changed: Done when another attempt may succeed.
         slot: The slot; None if the caller must wait.
-        opened: Whether this attempt has opened the slot.
-        reason: Why the caller must wait. ``closing``: the session of its key is being closed. ``in_use``: it is in use.
-            ``full``: all slots are in use. ``""``: the caller has the slot.
+        opened: True if this attempt has opened the slot.
+        reason: Why the caller must wait. ``closing`` or ``in_use``: the session of its key is being closed, or is in
+            use. ``full``: all slots are in use. ``""``: the caller has the slot.
         to_close: Slots that the caller must close now, and pass to `Slots.record_closed`.
     """
 
@@ -63,8 +62,8 @@ class Slots(Generic[T]):
         max_slots: Maximum number of slots, including slots that are being closed. `reserve` ignores this limit.
         idle_s: Seconds after which an unused slot is closed; None for no limit.
         now: Returns seconds on a monotonic clock.
-        is_ended: Returns whether a value can't be used any more.
-        is_busy: Returns whether an unused value must not be closed yet.
+        is_ended: Returns True if a value can't be used any more.
+        is_busy: Returns True if a value must not be closed yet, although no caller uses it.
     """
 
     def __init__(
@@ -87,7 +86,7 @@ class Slots(Generic[T]):
         # holds the lock.
         self._lock = threading.RLock()
         self._slots: dict[str, Slot[T]] = {}  # by namespace, the least recently used first
-        self._reserved: Counter[str] = Counter()  # by namespace: callers that wait to close its slot
+        self._reserved: Counter[str] = Counter()  # by namespace: calls of `hold` without `unhold`
         self._waiting: list[object] = []  # tickets of callers that wait for a free slot
         self._is_open = True
         self._changed = _uncancellable()
@@ -97,17 +96,13 @@ class Slots(Generic[T]):
 
     @property
     def in_use(self) -> int:
-        """Number of slots in use."""
         with self._lock:
             return sum(slot.leases > 0 for slot in self._slots.values())
 
     def try_lease(self, key: str, namespace: str, ticket: object) -> Step[T]:
         """Try to lease the slot of a namespace; open the slot if necessary. The caller ends the lease with `end_lease`.
 
-        Args:
-            key: The key, for a new slot.
-            namespace: The namespace.
-            ticket: An object that identifies the caller in all its attempts.
+        ``ticket`` identifies the caller in all its attempts.
 
         Raises:
             SessionClosed: The pool is closed.
@@ -116,7 +111,7 @@ class Slots(Generic[T]):
             self._check_open()
             slot = self._slots.get(namespace)
             if slot is not None and not slot.is_closing and not slot.leases and self._is_ended(slot.value):
-                self._remove(slot)  # the program that uses the pool has closed the session itself
+                self._remove(slot)  # the program has closed the session itself
                 slot = None
             idle = self._mark_idle_closing(except_for=namespace)
             if slot is not None:
@@ -178,7 +173,6 @@ class Slots(Generic[T]):
             self._reserved[namespace] += 1
 
     def unhold(self, namespace: str) -> None:
-        """Allow leases of a namespace again."""
         with self._lock:
             self._reserved[namespace] -= 1
             if not self._reserved[namespace]:
@@ -186,7 +180,6 @@ class Slots(Generic[T]):
             self._notify()
 
     def record_closed(self, slot: Slot[T]) -> None:
-        """Record that a slot is closed."""
         with self._lock:
             self._remove(slot)
             if not slot.closed.done():
@@ -204,7 +197,6 @@ class Slots(Generic[T]):
             return to_close, closing
 
     def reopen(self) -> None:
-        """Allow leases again."""
         with self._lock:
             self._is_open = True
 
@@ -240,7 +232,7 @@ class Slots(Generic[T]):
     def _mark_oldest_closing(self, position: int) -> tuple[Slot[T], ...]:
         """Mark the least recently used slot as closing and return it; skip slots in use and busy slots.
 
-        Return nothing if slots are being closed already for this caller and for all callers before it.
+        Return nothing if as many slots are already being closed as this caller and the callers before it need.
         """
         closing = sum(slot.is_closing for slot in self._slots.values())
         if closing > position:

@@ -28,9 +28,6 @@ def persistent_spec(config: SandboxConfig, namespace: str) -> SandboxSpec:
 class AccountSandboxes:
     """The sandboxes that this package created in one account. All methods block.
 
-    Args:
-        config: The configuration with the account.
-
     Raises:
         ConfigError: There is no API key.
     """

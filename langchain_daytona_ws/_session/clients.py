@@ -1,4 +1,4 @@
-"""The sync and async clients of Daytona's API. Importing the SDK takes a second, so each is created on first use."""
+"""The sync and async clients of Daytona's API, created on first use: importing the SDK takes a second."""
 
 from __future__ import annotations
 
@@ -17,12 +17,7 @@ if TYPE_CHECKING:
 
 
 class DaytonaClients:
-    """The sync and the async client of one Daytona account, each created on first use.
-
-    Args:
-        config: The configuration with the API's address and key.
-        clock: The session's time.
-    """
+    """The sync and the async client of one Daytona account."""
 
     def __init__(self, config: SandboxConfig, clock: Clock) -> None:
         self._config = config
@@ -43,7 +38,7 @@ class DaytonaClients:
     async def async_port(self) -> AsyncDaytonaPort:
         """Return the async port, for all event loops."""
         if self._async is None:
-            # Importing and reading files would block the event loop for a second.
+            # In threads: importing the SDK and reading the guest program would block the event loop for a second.
             await asyncio.to_thread(import_module, "langchain_daytona_ws._adapters.daytona_async")
             from langchain_daytona_ws._core.guest_rpc.payload import load_guest
 
@@ -56,18 +51,16 @@ class DaytonaClients:
             return self._async
 
     def account(self) -> Account:
-        """Return the Daytona account."""
         from langchain_daytona_ws._adapters.sdk import account_of
 
         return account_of(self._config)
 
     def close(self) -> None:
-        """Close the sync port's connections."""
         if self._sync is not None:
             self._sync.close()
 
     async def aclose(self) -> None:
-        """Close the sync port's connections, as `close` does, and this loop's connections."""
+        """Close the connections of the sync port, and the async port's connections of this loop."""
         self.close()
         if self._async is not None:
             await self._async.aclose()

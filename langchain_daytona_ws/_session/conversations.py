@@ -1,6 +1,6 @@
 """The state of each thread of a workspace in this process: its approvals, read files and last sandbox.
 
-A thread is a conversation with an agent, as LangGraph names it by ``thread_id``, and not a thread of the process.
+Here a thread is a conversation with an agent (LangGraph's ``thread_id``), not a thread of the process.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ HASHES_MAX = 5_000
 
 
 class Conversation:
-    """The state of one thread in one workspace. All calls of a session that belong to no thread share one state.
+    """The state of one thread in one workspace. The calls of a session that belong to no thread share one state.
 
     Attributes:
-        remembered: The approvals that hold for later calls too.
+        remembered: Approvals that also apply to later calls.
         read_hashes: Path → SHA-256 of the content that this thread last read from the file or wrote to it.
-        outside_hashes: The same for files outside the workspace.
+        outside_hashes: As `read_hashes`, for files outside the workspace.
         sandbox_id: The sandbox of the thread's last result; empty if it is unknown.
         has_begun: Whether the thread has had a result in this process.
-        first_turn: Id of the message with the thread's first calls; None if it is unknown.
+        first_turn: Id of the message with the thread's first tool calls; None if it is unknown.
         lock: Held while the notices for a result are collected: parallel calls must not get the same notices.
     """
 
@@ -48,7 +48,7 @@ class Conversation:
         self.has_begun = False
 
     def recall_sandbox(self, run: Mapping[str, Any], tools: Collection[str]) -> None:
-        """Find the sandbox of the thread's last result in the graph's messages, after a restart of the process.
+        """After a restart of the process: set `sandbox_id` from the graph's messages.
 
         Args:
             run: The config of the run.
@@ -60,10 +60,10 @@ class Conversation:
             if not (self.has_begun or self.sandbox_id):
                 self.sandbox_id = sandbox_id or ""
 
-    def forget_files(self, *, all_of_them: bool) -> None:
-        """Forget the hashes of files that are gone: files outside the workspace or, if ``all_of_them``, all files."""
+    def forget_files(self, *, in_workspace: bool) -> None:
+        """Forget the hashes of files outside the workspace and, if ``in_workspace``, also of the files in it."""
         self.outside_hashes.clear()
-        if all_of_them:
+        if in_workspace:
             self.read_hashes.clear()
 
     def limit_hashes(self) -> None:
@@ -96,15 +96,15 @@ _conversations: OrderedDict[tuple[str, str], Conversation] = OrderedDict()  # th
 def conversation_of(workspace: str, thread: str, first_turn: str | None) -> Conversation:
     """Return the state of a thread, which all sessions of the workspace in this process share.
 
-    Programs use one id for several conversations, such as "1" after each start of a notebook. So a conversation that
-    begins now gets a new state even if an earlier conversation had the same id.
+    A thread whose first calls are made now gets a new state, even if an earlier thread had the same id: programs use
+    one id for several conversations, such as "1" after each start of a notebook.
 
     Args:
         workspace: The result of `identity_of`.
         thread: The id of the thread.
-        first_turn: Id of the message with the present calls, if they are the first calls of the thread; else None.
+        first_turn: The result of `graph_messages.first_turn`.
     """
-    # A client may choose the id, of any length.
+    # Hashed, because a client may choose an id of any length.
     key = (workspace, hashlib.sha256(thread.encode("utf-8", "surrogatepass")).hexdigest())
     with _lock:
         conversation = _conversations.pop(key, None)
@@ -118,23 +118,16 @@ def conversation_of(workspace: str, thread: str, first_turn: str | None) -> Conv
 
 
 def forget_conversations(workspace: str) -> None:
-    """Forget the threads of a workspace that is deleted."""
     with _lock:
         for key in [key for key in _conversations if key[0] == workspace]:
             del _conversations[key]
 
 
 def identity_of(config: SandboxConfig, namespace: str, workspace: S3Workspace | None) -> str:
-    """Return a text that is the same for all sessions of one workspace, and differs between workspaces.
-
-    Args:
-        config: The configuration.
-        namespace: The workspace's name.
-        workspace: Its location on S3; None if its files are on the sandbox's own disk.
-    """
+    """Return a text that identifies a workspace: all its sessions have the same text."""
     options = config.options
     api_key = "" if options.api_key is None else options.api_key.get_secret_value()
-    account = hashlib.sha256(api_key.encode()).hexdigest()  # no secret in a registry that tracebacks may show
+    account = hashlib.sha256(api_key.encode()).hexdigest()  # hashed: tracebacks may show the identity
     parts = [str(options.api_url), account, options.organization_id, namespace, config.persistent]
     if workspace is not None:
         parts += [workspace.endpoint, workspace.workspace.bucket, workspace.workspace.prefix]

@@ -13,20 +13,20 @@ from langchain_daytona_ws.errors import CredentialsRefused
 
 logger = logging.getLogger("langchain_daytona_ws")
 
-# Credentials that have at least this share of their life left are not renewed, unless they were refused: a call that
-# needs them for longer than their whole life would otherwise fetch new credentials each time.
+# Credentials with at least this share of their life left are not renewed, unless S3 refused them. Otherwise a call that
+# needs them for longer than their whole life would fetch new credentials each time.
 SHARE_OF_LIFE = 0.9
 # If credentials cannot be renewed, they are used until this many seconds before they expire, because a request needs
 # time to arrive.
 LAST_USE_S = 60.0
-# Back-off after a failed refresh: otherwise each call would wait for one more refusal.
-PAUSE_S = 30.0
+# Pause after a failed refresh: otherwise each call would wait for one more refusal.
+REFRESH_PAUSE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Cached:
     credentials: Credentials
-    life_s: float | None  # remaining life when they were fetched; None: no expiry
+    life_s: float | None  # when they were fetched; None: no expiry
     no_refresh_until: float = 0.0  # Unix time until which no refresh is tried
 
     def remaining_s(self, now: float) -> float:
@@ -52,14 +52,10 @@ class CredentialCache:
         self._latest: _Cached | None = None
 
     async def get(self, run_once: RunOnce, port: CredentialsPort, min_life_s: float) -> Credentials:
-        """Return credentials that are valid long enough; fetch new credentials if necessary.
+        """Return credentials that are valid for ``min_life_s`` seconds; fetch new credentials if necessary.
 
-        Args:
-            run_once: Creates a value once for all callers, see `RunOnce`.
-            port: Fetches credentials.
-            min_life_s: Seconds for which the credentials must be valid. Credentials that have nine tenths of their life
-                left are returned in any case. If fetching new credentials fails, the present ones are returned if they
-                are valid for one more minute.
+        Credentials with nine tenths of their life left are returned in any case. If new credentials cannot be fetched,
+        the present credentials are returned if they are valid for one more minute.
 
         Raises:
             CredentialsRefused: No usable credentials could be fetched.
@@ -73,9 +69,9 @@ class CredentialCache:
         return (await run_once(self._flight, lambda: self._fetched(port))).credentials
 
     def forget(self, credentials: Credentials) -> None:
-        """Drop credentials that S3 called expired or invalid; keep credentials that were fetched later."""
+        """Drop these credentials, which S3 has refused. Credentials that were fetched later are kept."""
         cached, latest = self._flight.value, self._latest
-        # First drop the fallback, so that a fetch that fails meanwhile does not return it.
+        # First drop the fallback: otherwise a fetch that fails meanwhile could return it.
         if latest is not None and latest.credentials == credentials:
             self._latest = None
         if cached is not None and cached.credentials == credentials:
@@ -93,7 +89,7 @@ class CredentialCache:
                 latest.remaining_s(now),
                 error.message,
             )
-            return replace(latest, no_refresh_until=now + PAUSE_S)
+            return replace(latest, no_refresh_until=now + REFRESH_PAUSE_S)
         expires_at = credentials.expires_at
         cached = _Cached(credentials, None if expires_at is None else expires_at - self._now())
         self._latest = cached

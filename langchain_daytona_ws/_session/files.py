@@ -33,13 +33,14 @@ Local = str | os.PathLike[str]
 class WorkspaceFiles:
     """Read, write, edit, list, glob, grep and delete files of the workspace; upload and download files of this host.
 
-    Paths are relative to the workspace. If the sandbox runs already, most calls are one request to it; a call that
-    writes or returns more than 256 KiB needs more requests, and so does the error for a missing path, which names
-    similar paths. Files on S3 are read and written without a sandbox, unless ``fileAccess`` is ``sandbox``.
+    Paths are relative to the workspace. Most calls are one request to the running sandbox. More requests are needed to
+    write or return more than 256 KiB, and to find similar paths if a path is missing. Files on S3 are read and written
+    without a sandbox, unless ``fileAccess`` is ``sandbox``.
 
-    A `FileError` (`PathRefused`, `FileMissing`, `FileUnsuitable`, `EditRefused`, `WriteConflict`) means that no file
-    was changed, except by `upload` and `download`. With the code ``write_failed`` the file may be changed; the message
-    describes its content. If the sandbox failed, the methods raise the errors of `WorkspaceSession.run`.
+    After a `FileError` (`PathRefused`, `FileMissing`, `FileUnsuitable`, `EditRefused`, `WriteConflict`) no file has
+    changed, with two exceptions. `upload` and `download` may have transferred other files. With the code
+    ``write_failed`` the file may have changed; the message describes its content. If the sandbox fails, the methods
+    raise the errors of `WorkspaceSession.run`.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class WorkspaceFiles:
         Args:
             path: The file.
             offset: The first line, from 1.
-            limit: Maximum number of lines; there are fewer if they would exceed the configuration's
+            limit: Maximum number of lines. Fewer are returned if they would exceed the configuration's
                 ``outputLimitBytes``.
         """
         return run_sync(self._sync_ops.read(path, offset=offset, limit=limit))
@@ -73,25 +74,25 @@ class WorkspaceFiles:
     ) -> transfers.Transferred:
         """Upload a file of this host, or a directory with all files below it.
 
-        Contents are streamed and hashed at the same time; memory use does not depend on their size. An existing file is
-        replaced only when the new content is complete; other files in an existing directory are kept. A file that its
-        owner may execute stays executable. If ``local`` is a directory: a symbolic link to a file inside it is uploaded
-        as a file; other links and special files are not read, and are reported as ``skipped``.
+        Contents are streamed: memory use does not depend on their size. An existing file is replaced only when the new
+        content is complete. Other files in an existing directory are kept. A file that its owner may execute stays
+        executable. If ``local`` is a directory, a symbolic link to a file inside ``local`` is uploaded as a file. Other
+        links and special files are not read; they are listed in the result's ``skipped``.
 
         Args:
             local: The file or directory. It, or a directory above it, may be a symbolic link.
-            path: The path of the copy in the workspace. If it ends with ``/``, the copy goes into that directory, with
-                the name of ``local``. Default: the copy goes into the workspace directory, with the name of ``local``.
-            on_progress: Called with the `TransferProgress` after each piece. Calls never overlap. They come from this
-                thread and, if files are transferred directly to or from S3, from other threads too. After its
-                first error, which is logged, it is not called again.
+            path: The path of the copy in the workspace. If it ends with ``/``, the copy goes into this directory and
+                keeps the name of ``local``. Default: into the workspace directory, with this name.
+            on_progress: Called with the `TransferProgress` after each piece. Calls never overlap, but come from other
+                threads too if files are transferred directly to or from S3. If ``on_progress`` raises an error, the
+                error is logged, and ``on_progress`` is not called again.
 
         Returns:
             The uploaded files with their hashes, and the entries that were skipped.
 
         Raises:
-            FileError: Reading ``local`` failed (codes ``local_…``), or the workspace refused a file. Files that came
-                before the failed file may have been uploaded.
+            FileError: Reading ``local`` failed (codes ``local_…``), or the workspace refused a file. Other files may
+                have been uploaded.
             PathRefused: The path leaves the workspace.
         """
         return run_sync(self._sync_transfers().upload(local, path, on_progress))
@@ -123,25 +124,25 @@ class WorkspaceFiles:
         on_progress: transfers.OnProgress | None = None,
         max_bytes: int | None = None,
     ) -> bytes | transfers.Transferred:
-        """Download a file, or a directory with all files below it, to this host; or return a file's content.
+        """Download a file, or a directory with all files below it, to this host. Without ``local``, return a file's
+        content.
 
-        Contents are streamed and hashed at the same time; memory use does not depend on their size. A file is written
-        under a temporary name, and renamed when it is complete; it then replaces an existing file. Other files in an
-        existing directory are kept. Nothing is written outside of ``local``, whatever the workspace contains: no link
-        is created, and below ``local`` no existing link is followed. In a downloaded directory, a symbolic link to a
-        file of the workspace is downloaded as a file.
+        Downloads to ``local`` are streamed: memory use does not depend on their size. A file is written under a
+        temporary name. When it is complete, it is renamed, and replaces an existing file. Other files in an existing
+        directory are kept. Nothing is written outside of ``local``: no link is created, and below ``local`` no existing
+        link is followed. In a downloaded directory, a symbolic link to a file of the workspace is downloaded as a file.
 
         Args:
             path: The file or directory in the workspace.
             local: The path of the copy on this host; missing directories above it are created. If it ends with ``/``,
-                the copy goes into that directory, with the name of ``path``. Default: return the content of a file of
-                at most 128 MiB; afterwards `write` may replace the file.
-            on_progress: Called as by `upload`.
-            max_bytes: Maximum size of all files together, in bytes. Default: no limit.
+                the copy goes into this directory and keeps the name of ``path``. Default: return the content of a file
+                of at most 128 MiB; afterwards `write` may replace this file.
+            on_progress: Called as by `upload`, if ``local`` is given.
+            max_bytes: Maximum size of all files together, in bytes, if ``local`` is given. Default: no limit.
 
         Returns:
-            The content. With ``local``: the downloaded files with their hashes, and the entries that were skipped, such
-            as links, special files, and names that this host can't have.
+            Without ``local``, the content. Otherwise the downloaded files with their hashes, and the skipped entries,
+            such as links, special files, and names that this host can't have.
 
         Raises:
             PathRefused: The path leaves the workspace.
@@ -186,7 +187,8 @@ class WorkspaceFiles:
         Args:
             path: The file.
             content: The whole content.
-            overwrite: Replace an existing file even if this session has not read its current content.
+            overwrite: True: replace an existing file even if this session has not read its current content. Default:
+                False.
         """
         return run_sync(self._sync_ops.write(path, content, overwrite=overwrite))
 
@@ -197,14 +199,14 @@ class WorkspaceFiles:
     def edit(self, path: str, old_string: str, new_string: str, *, replace_all: bool = False) -> FileEdited:
         """Replace a string in a file. The inserted text gets the file's line ends.
 
-        If the string does not occur, but one place of the file differs from it only in look-alike characters, such as
-        quotes, dashes and spaces, that place is replaced, and the result names the differences.
+        If the string does not occur, a single text that differs from it only in look-alike characters (quotes, dashes,
+        spaces) is replaced instead. The result then names the differences.
 
         Args:
             path: The file.
             old_string: The text to replace; it must occur exactly once.
             new_string: The replacement.
-            replace_all: Replace every occurrence instead.
+            replace_all: True: replace every occurrence instead. Default: False.
         """
         return run_sync(self._sync_ops.edit(path, old_string, new_string, replace_all=replace_all))
 
@@ -255,8 +257,8 @@ class WorkspaceFiles:
     ) -> GrepResult:
         """Search for a regular expression.
 
-        The search runs in the sandbox, with ripgrep if the sandbox has it, otherwise with grep. In an S3 workspace it
-        runs on this host if possible, unless ``fileAccess`` is ``sandbox``.
+        The search runs in the sandbox, with ripgrep if the sandbox has it, otherwise with grep. An S3 workspace is
+        searched on this host if possible, unless ``fileAccess`` is ``sandbox``.
 
         Args:
             pattern: The expression.
@@ -265,7 +267,7 @@ class WorkspaceFiles:
             output_mode: ``files_with_matches``, ``content`` or ``count``.
             before: Lines of context before each match, in mode ``content``.
             after: Lines of context after each match, in mode ``content``.
-            ignore_case: Match without regard to case.
+            ignore_case: True: match without regard to case. Default: False.
             limit: Maximum number of files or lines to return.
         """
         operation = self._sync_ops.grep(

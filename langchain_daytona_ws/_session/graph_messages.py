@@ -24,11 +24,11 @@ def messages_of(settings: Mapping[str, Any]) -> Sequence[object]:
 
 
 def open_message(messages: Sequence[object], tool_call_id: str) -> str | None:
-    """Return the id of the model's message that contains a call; None if no message does, or the call has a result.
+    """Return the id of the message with an open tool call; None if no message has the call, or the call has a result.
 
-    A model server may use the same call ids in each turn, so the id of the message is needed to identify a call.
-    Message ids are unique in a conversation: if LangGraph gets a second message with an id, it replaces the first. If a
-    human rejects a call or responds to it, LangChain's middleware adds a tool message, so the call has a result.
+    The id of a call alone does not identify it: a model server may use the same call ids in each turn. Message ids are
+    unique: LangGraph replaces the earlier message of the same id. If a human rejects or answers a call, LangChain's
+    middleware adds a result.
     """
     from langchain_core.messages import AIMessage, ToolMessage
 
@@ -69,10 +69,10 @@ def sandbox_of(messages: Sequence[object], tools: Collection[str]) -> str | None
 
 
 def first_turn(settings: Mapping[str, Any]) -> str | None:
-    """Return the id of the message with the first tool calls of a conversation; None in a later turn.
+    """Return the id of the last message if its tool calls are the first of the conversation; otherwise None.
 
-    A turn is a later turn if the graph's state contains a tool result. The result is also None if the turn is unknown:
-    outside of a graph, in a graph inside another graph, and if the last message of the state has no tool calls.
+    They are the first if the graph's state contains no tool result. The result is also None if the state is unknown
+    (outside a graph, in a subgraph), or the last message has no tool calls.
 
     Args:
         settings: The ``configurable`` of the task's config.

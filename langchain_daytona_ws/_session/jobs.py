@@ -11,17 +11,16 @@ from langchain_daytona_ws._core.run_sync import run_sync
 
 
 class WorkspaceJobs:
-    """Start, poll and stop background jobs: commands that outlive the call, and this process.
+    """Start, poll and stop background jobs: commands that go on after the call, and after this process.
 
     A job runs until its command has ended and no process of the job has the output open, but at most for
     ``max_duration_s``. At most 10 jobs run at once. A job's log keeps the first 4 MiB and the last 8 to 12 MiB of
-    output. Ended jobs are listed for 7 days, but only the latest 50, and only while their logs together have at most
-    256 MiB. Jobs and logs are on the sandbox's own disk: if the sandbox is ephemeral, they end with the session.
+    output. The latest 50 ended jobs are listed, for 7 days, and as long as their logs together have at most 256 MiB.
+    Jobs and logs are on the sandbox's own disk: if the sandbox is ephemeral, they end with the session.
 
-    While jobs run, the sandbox's auto-stop interval is raised, so that it does not stop the sandbox. There is no
-    background thread: the interval is restored by the session's first call after the last job has ended. This can be
-    any command, or any file operation in the sandbox. Each of these calls also renews the credentials of an S3
-    workspace, and calls ``on_job_done`` for jobs that have ended. `join` sends requests until a job has ended.
+    While jobs run, the sandbox's auto-stop interval is raised. There is no background thread. So each call that uses
+    the sandbox renews the credentials of an S3 workspace, and calls ``on_job_done`` for jobs that have ended. The first
+    call after the end of the last job restores the interval. `join` makes such calls until a job has ended.
 
     Methods with a ``job_id`` raise `JobError` for an unknown job. All methods raise the errors of
     `WorkspaceSession.run`.
@@ -44,8 +43,8 @@ class WorkspaceJobs:
             idempotency_key: As in `WorkspaceSession.run`: a second call with the same key returns the same job.
 
         Raises:
-            CommandRefused: As `WorkspaceSession.run` raises, for a syntax error, and for the idempotency key of an
-                earlier call that started no job. Nothing ran.
+            CommandRefused: As `WorkspaceSession.run` raises. Also: the command has a syntax error, or an earlier call
+                with this key started no job. Nothing ran.
             JobError: 10 jobs are running already; nothing ran.
         """
         return run_sync(
@@ -112,9 +111,9 @@ class WorkspaceJobs:
         """Return an iterator over the lines of a job's output. It waits for new lines until the job has ended.
 
         Each request waits up to 20 seconds in the sandbox and returns when there is output. A line is yielded when it
-        is complete, or longer than 65,536 bytes. The last item has the kind ``"end"`` and states how the job has ended;
-        a job is ``lost`` if the sandbox was stopped. An item of the kind ``"notice"`` reports a restart of the sandbox,
-        or bytes that the log has not kept. The requests keep the sandbox running.
+        is complete; a line of more than 65,536 bytes is split. The last item has the kind ``"end"`` and states how the
+        job has ended; a job is ``lost`` if the sandbox was stopped. An item of the kind ``"notice"`` reports a restart
+        of the sandbox, or bytes that the log has not kept. The requests keep the sandbox running.
 
         Args:
             job_id: The job.
@@ -153,11 +152,11 @@ class WorkspaceJobs:
     def join(self, job_id: str, *, timeout_s: float | None = None) -> Job:
         """Wait until a job has ended or ``timeout_s`` has passed, and return its state.
 
-        Each request waits up to 20 seconds in the sandbox and returns when the job ends; there is no polling interval.
+        Each request waits up to 20 seconds in the sandbox, and returns when the job ends.
 
         Args:
             job_id: The job.
-            timeout_s: Maximum number of seconds to wait. Default: wait until the job has ended; it is stopped after its
+            timeout_s: Maximum number of seconds to wait. Default: wait until the job has ended, at the latest after its
                 ``max_duration_s``.
         """
         return run_sync(self._sync_ops.join(job_id, timeout_s=timeout_s))

@@ -1,6 +1,5 @@
-"""Delete ephemeral sandboxes of unclosed sessions: at exit, after the last reference to the session, and at SIGTERM.
-
-SIGTERM deletes them only after a call of `close_on_sigterm`.
+"""Delete the ephemeral sandboxes of sessions that were not closed: at exit, when a session is garbage-collected, and,
+after a call of `close_on_sigterm`, at SIGTERM.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ logger = logging.getLogger("langchain_daytona_ws")
 
 EXIT_WITHIN_S = 30.0  # for all deletions at exit, including the last pushes of synchronised workspaces
 SIGTERM_WITHIN_S = 8.0  # Docker kills a container 10 s after SIGTERM
-AT_ONCE = 20  # deletions at a time
+PARALLEL_DELETIONS = 20
 
 
 class OpenSandbox(Protocol):
@@ -46,7 +45,7 @@ class OpenSandbox(Protocol):
 
     @property
     def is_kept(self) -> bool:
-        """Whether the sandbox must not be deleted, because it has files that could not be saved."""
+        """True if the sandbox must not be deleted, because it has files that could not be saved."""
 
     async def close_within(self, within_s: float) -> None:
         """Save the files of a synchronised workspace, and delete the sandbox."""
@@ -68,17 +67,15 @@ def add(sandbox: OpenSandbox) -> None:
 
 
 def remove(sandbox: OpenSandbox) -> None:
-    """Forget a sandbox that is gone."""
     _open.pop(sandbox, None)
 
 
 def is_owned_here(sandbox: OpenSandbox) -> bool:
-    """Return whether this process, not its parent process, has recorded the sandbox and has not deleted it."""
+    """Return True if this process, not its parent process, has recorded the sandbox and not deleted it."""
     return _open.get(sandbox) == os.getpid()
 
 
 def to_delete_here() -> list[OpenSandbox]:
-    """Return the sandboxes that this process must delete."""
     return [sandbox for sandbox in list(_open) if is_owned_here(sandbox) and not sandbox.is_kept]
 
 
@@ -92,9 +89,8 @@ def _at_exit() -> None:
 def end_unreferenced(sandbox: OpenSandbox) -> None:
     """Start a thread that deletes the sandbox of a session that was garbage-collected.
 
-    The collector may run in any thread at any time, also while that thread holds locks. So this function takes no lock
-    and does not wait. It cannot use ``Thread.start``, which waits until the new thread runs and takes locks of
-    `threading`.
+    The collector may run in any thread at any time, also while that thread holds locks. So this function must not take
+    a lock or wait. It cannot use ``Thread.start``, which does both.
     """
     if not is_owned_here(sandbox) or sandbox.is_kept:
         return
@@ -110,7 +106,7 @@ def _start_ending_unreferenced() -> None:
 
 
 def _end_unreferenced() -> None:
-    """Delete all sandboxes in the queue. If several threads were started, the others find an empty queue."""
+    """Delete all sandboxes in the queue. It is empty if another thread has taken them."""
     sandboxes = []
     with suppress(queue.Empty):
         while True:
@@ -127,17 +123,17 @@ def close_on_sigterm(*, within_s: float = SIGTERM_WITHIN_S) -> None:
     """Delete this process's ephemeral sandboxes at SIGTERM; then run the earlier signal handler.
 
     By default SIGTERM ends a process without running exit handlers: its ephemeral sandboxes stay until their auto-stop.
-    After a call of this function, SIGTERM deletes them in parallel and closes the sessions that use them. Then the
-    earlier handler is called. Without an earlier handler, the process is ended by SIGTERM, as its parent expects.
-    During the deletion a second SIGTERM has its earlier effect at once. An ignored SIGTERM stays ignored.
+    After a call of this function, SIGTERM deletes the sandboxes in parallel and closes their sessions. Then the earlier
+    handler is called; without an earlier handler, SIGTERM ends the process, as its parent expects. During the deletion,
+    a second SIGTERM goes directly to the earlier handler, or ends the process. An ignored SIGTERM stays ignored.
 
-    A handler that is installed later replaces this one. A server such as uvicorn installs its own: close the sessions
-    in its lifespan instead, which also lets running requests end first.
+    A handler that is installed later replaces this handler. Servers such as uvicorn install one. There, close the
+    sessions in the server's lifespan, which ends after the running requests.
 
     Args:
-        within_s: Maximum number of seconds for all deletions, including the last pushes of synchronised workspaces.
-            Sandboxes that are not deleted by then are ended by their auto-stop. Default: 8, since Docker kills a
-            container 10 seconds after SIGTERM.
+        within_s: Maximum number of seconds for all deletions, including the last pushes of synchronised workspaces. The
+            remaining sandboxes are ended by their auto-stop. Default: 8, because Docker kills a container 10 seconds
+            after SIGTERM.
 
     Raises:
         RuntimeError: This is not the main thread, or SIGTERM has a handler that was not installed by Python.
@@ -165,22 +161,22 @@ class _SigtermHandler:
         self.within_s = within_s
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        signal.signal(number, self.earlier)  # a second SIGTERM has its earlier effect at once
+        signal.signal(number, self.earlier)  # for a second SIGTERM
         if not _end_all_in_a_thread(self.within_s):
             return
         if callable(self.earlier):
             self.earlier(number, frame)
-            if signal.getsignal(number) is self.earlier:  # the program goes on
+            if signal.getsignal(number) is self.earlier:  # the earlier handler did not end the program
                 signal.signal(number, self)
         else:
             signal.raise_signal(number)
 
 
 def _end_all_in_a_thread(within_s: float) -> bool:
-    """Delete all sandboxes; return False if the interpreter is exiting: then the exit handler deletes them.
+    """Delete all sandboxes. Return False if the interpreter is exiting: then the exit handler deletes them.
 
-    The signal may have interrupted the main thread while it ran an event loop, or held a lock. So another thread does
-    the work, and this thread waits for it for a limited time.
+    The signal may have interrupted the main thread in an event loop, or while it held a lock. So another thread does
+    the work, and this thread waits for a limited time.
     """
     sandboxes = to_delete_here()
     if not sandboxes:
@@ -195,7 +191,7 @@ def _end_all_in_a_thread(within_s: float) -> bool:
             ended.release()
 
     try:
-        _thread.start_new_thread(work, ())  # as in `end_unreferenced`
+        _thread.start_new_thread(work, ())  # not `Thread.start`, see `end_unreferenced`
     except RuntimeError:
         return False
     ended.acquire(timeout=within_s + 1)
@@ -206,13 +202,7 @@ def _end_all_in_a_thread(within_s: float) -> bool:
 
 
 def end_all(sandboxes: Iterable[OpenSandbox], *, within_s: float, when: str) -> None:
-    """Delete sandboxes in parallel; log each failure.
-
-    Args:
-        sandboxes: The sandboxes.
-        within_s: Maximum number of seconds for all deletions together.
-        when: The occasion, for the log, such as "at exit".
-    """
+    """Delete sandboxes in parallel, all within ``within_s`` seconds. Log each failure with ``when``, the occasion."""
     if sandboxes := list(sandboxes):
         with asyncio.Runner(loop_factory=_LoopWithoutThreads) as runner:
             runner.run(_end_in_parallel(sandboxes, within_s, when))
@@ -221,7 +211,7 @@ def end_all(sandboxes: Iterable[OpenSandbox], *, within_s: float, when: str) -> 
 async def _end_in_parallel(sandboxes: list[OpenSandbox], within_s: float, when: str) -> None:
     loop = asyncio.get_running_loop()
     until = loop.time() + within_s
-    slots = asyncio.Semaphore(AT_ONCE)
+    slots = asyncio.Semaphore(PARALLEL_DELETIONS)
 
     async def end_one(sandbox: OpenSandbox) -> None:
         name = sandbox.name
@@ -238,7 +228,7 @@ async def _end_in_parallel(sandboxes: list[OpenSandbox], within_s: float, when: 
 
 
 class _LoopWithoutThreads(asyncio.SelectorEventLoop):
-    """An event loop that runs blocking functions itself: at exit, Python 3.12 and later start no thread."""
+    """An event loop that runs blocking functions itself: at exit, Python 3.12 and later refuse to start threads."""
 
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[*Arguments], T], *args: *Arguments

@@ -50,7 +50,6 @@ class _Runtime:
     """Commands, jobs and file operations of a session over one Daytona client.
 
     Args:
-        state: The state that the runtimes of the session share.
         run_once: Creates a value once for all callers, see `RunOnce`.
         port: Returns the Daytona API. It is called only when a sandbox is needed, because importing the SDK takes a
             second.
@@ -86,7 +85,6 @@ class _Runtime:
 
     @cached_property
     def jobs(self) -> JobOps:
-        """The operations on background jobs."""
         from langchain_daytona_ws._core.jobs.operations import JobOps
 
         return JobOps(
@@ -103,13 +101,12 @@ class _Runtime:
     # --- the sandbox ---
 
     async def preview_url(self, port: int, *, expires_s: float) -> PreviewUrl:
-        """Return a signed link to a port of the sandbox."""
         sandboxes = self._state.sandboxes
         sandboxes.check_open()
         return await preview_url(
             await self._port(),
             sandboxes,
-            partial(sandboxes.acquire, self._run_once, self._port),  # a link needs no credentials for S3
+            partial(sandboxes.acquire, self._run_once, self._port),  # without credentials for S3
             port,
             expires_s=expires_s,
             may_exist=sandboxes.may_exist(),
@@ -117,7 +114,7 @@ class _Runtime:
         )
 
     async def client(self) -> GuestClient:
-        """Return the client for calls to the sandbox. This does not create the sandbox."""
+        """Return the client for calls to the sandbox, without creating the sandbox."""
         if self._client is None:
             self._client = self._new_client(
                 await self._port(),
@@ -159,20 +156,20 @@ class _Runtime:
         except OutcomeUnknown as error:
             if error.code != LOST_WHILE_RUNNING or (await self._acquire()).id == info.id:
                 raise
-            # The sandbox was replaced while the hooks ran. In the new sandbox, all hooks run again.
+            # The sandbox was replaced while the hooks ran. `SandboxManager.set_up` runs them again in the new sandbox.
 
     async def last_push(
         self, info: SandboxInfo, *, limit_s: float, starts_if_stopped: bool
     ) -> SyncReport | None:
         """Push the files of a sandbox before the session ends, and return the report.
 
-        The result is None if there is nothing to push or the sandbox is gone. It is also None if the sandbox did not
-        answer, ``starts_if_stopped`` is False, and no unsaved files are known: then the next session pushes.
+        The result is None if there is nothing to push or the sandbox is gone. It is also None if the sandbox does not
+        answer, must not be started, and has no known unsaved files: then the next session pushes.
 
         Args:
             info: The sandbox.
             limit_s: Maximum number of seconds to wait.
-            starts_if_stopped: Whether to start the sandbox if it is stopped.
+            starts_if_stopped: True: start the sandbox if it is stopped.
         """
         storage = self._state.storage
         if storage is None:
@@ -248,11 +245,7 @@ class _Runtime:
         return replace(result, notices=(*result.notices, *remarks), hint=hint)
 
     def _callback(self, on_output: OnOutput) -> OnOutput:
-        """Return a form of ``on_output`` that this runtime can call.
-
-        Raises:
-            TypeError: This runtime cannot call it.
-        """
+        """Return ``on_output``; in the sync runtime, wrapped by `called_plainly`."""
         return on_output
 
     async def run_quietly(
@@ -269,7 +262,7 @@ class _Runtime:
         )
 
     async def warm_up(self) -> None:
-        """Provision and set up everything that a command needs."""
+        """Provision and set up everything that a command needs, by running an empty command."""
         client = await self.client()
         await run_command(
             client, self._state.root, ":", timeout_s=PREWARM_TIMEOUT_S, limit_bytes=1024, key=None
@@ -290,7 +283,7 @@ class _Runtime:
         return (*lifetime, *self._output_file_notice(command), *self._expiry_notice(within_s))
 
     def _output_file_notice(self, command: str) -> tuple[str, ...]:
-        """Return a notice if a job writes its output to a file on an S3 mount."""
+        """Return a notice if a job writes its output to a file of a mounted workspace."""
         if not self._is_mounted:
             return ()
         from langchain_daytona_ws._core.hints.hint import written_here
@@ -324,9 +317,9 @@ class _Runtime:
         """Return the operations on the workspace's files.
 
         Args:
-            conversation: The conversation, which records the files that it has read and may therefore overwrite.
+            conversation: Records the hashes of the files that it has read, so that it may overwrite them.
             limit_bytes: Maximum number of bytes of text in a result. Default: the configuration's.
-            suggests_similar: Whether the error for a missing file names similar paths. Default: True.
+            suggests_similar: True: the error for a missing file names similar paths. Default: True.
         """
         from langchain_daytona_ws._core.files.operations import FileOperations
 
@@ -348,9 +341,9 @@ class _Runtime:
         """Return the operations on all of the sandbox's files, by their absolute paths.
 
         Args:
-            conversation: The conversation, which records the files that it has read and may therefore overwrite.
+            conversation: Records the hashes of the files that it has read, so that it may overwrite them.
             limit_bytes: Maximum number of bytes of text in a result.
-            made: Directories that are created, with sudo if necessary, before a file is written in them.
+            made: Directories to create, with sudo if necessary, before a file is written in them.
         """
         from langchain_daytona_ws._core.files.operations import FileOperations
 
@@ -380,7 +373,7 @@ class _Runtime:
         )
 
     async def offload(self, work: Callable[[], T]) -> T:
-        """Run work that reads or writes the host's files; do not block an event loop."""
+        """Run work that reads or writes the host's files, without blocking an event loop."""
         raise NotImplementedError
 
     @cached_property
@@ -407,14 +400,17 @@ class _Runtime:
 
 
 async def _port_for_creation(port: Callable[[], Awaitable[SandboxPort]], s3: S3Access | None) -> SandboxPort:
-    """Fetch credentials and, for a mount, check the S3 store before a sandbox is created; return the Daytona API."""
+    """Return the Daytona API, after fetching credentials and, for a mount, checking the S3 store.
+
+    If these fail, no sandbox is created.
+    """
     if s3 is not None:
         await s3.attachment.prepare()
     return await port()
 
 
 class SyncRuntime(_Runtime):
-    """The runtime of sync methods: its coroutines never suspend, and `run_sync` runs them."""
+    """The runtime of sync methods. Its coroutines never suspend, so that `run_sync` can run them."""
 
     def __init__(self, state: SessionState) -> None:
         s3 = state.storage.sync_access if state.storage else None

@@ -26,17 +26,16 @@ from langchain_daytona_ws.errors import SandboxUnavailable, SessionClosed, Unpus
 
 logger = logging.getLogger("langchain_daytona_ws")
 
-# Maximum number of seconds to wait at the close. All attempts to delete one sandbox together take less time than this,
-# including request time-outs.
+# Maximum wait at the close. All attempts to delete one sandbox take less time together, including request time-outs.
 CLOSE_WAITS_S = 120.0
 # Maximum number of times that the hooks run: they run again if the sandbox was stopped or lost meanwhile.
 SET_UPS_MAX = 4
 
-# At the end of the process: seconds to wait until another thread has created the sandbox, and seconds that remain for
-# requests after the last push.
+# At the end of the process: maximum wait for another thread that creates the sandbox.
 END_CREATION_S = 2.0
+# At the end of the process: seconds that the last push leaves for the requests after it.
 END_AFTER_PUSH_S = 3.0
-# Auto-delete interval of a sandbox with unpushed files. The sandbox's time to live may be shorter.
+# Auto-delete interval of a sandbox with unpushed files. Its time to live may be shorter.
 KEEP_MINUTES = 24 * 60
 
 Work = Callable[[], Coroutine[Any, Any, None]]
@@ -54,11 +53,9 @@ class SandboxManager:
     """The one sandbox of a session, with a sync and an async client.
 
     Args:
-        config: The session's configuration.
         spec: Returns the specification of the sandbox. A persistent sandbox is found by the specification's name.
         on_lost: Called when the sandbox was lost or replaced.
         add_notice: Adds a notice to the next result.
-        clock: The session's time.
     """
 
     def __init__(
@@ -77,7 +74,7 @@ class SandboxManager:
         self._flight: SingleFlight[SandboxInfo] = SingleFlight("provisioning the sandbox", "create")
         self._set_up: SingleFlight[int] = SingleFlight("setting up the sandbox", "create")
         self.starts = 0  # known starts of the sandbox
-        self._reached = False  # whether this session has ever got a sandbox from Daytona
+        self._reached = False  # Daytona has returned a sandbox to this session before
         self._last_id = ""  # id of the persistent sandbox that was acquired last
         self._namespace = ""  # set when an ephemeral sandbox is created
         self._creating = ""  # name of the sandbox that is being created
@@ -86,7 +83,7 @@ class SandboxManager:
         self._released = False
         self._push: LastPush | None = None  # None unless the workspace is synchronised
         self._apush: LastPush | None = None
-        self._is_saved = False  # the last push has succeeded
+        self._is_saved = False  # the last push has succeeded, or none is needed
         self.is_persistent = config.persistent
         self.is_kept = False  # the sandbox has unpushed files, and the caller got `UnpushedFiles`
         self._lock = threading.Lock()
@@ -95,7 +92,7 @@ class SandboxManager:
         self.clients = DaytonaClients(config, clock)
 
     def set_last_pushes(self, push: LastPush, apush: LastPush) -> None:
-        """Set how to push files before the sandbox is deleted, for sync and for async calls."""
+        """Set the functions that push files before the sandbox is deleted, for sync and for async calls."""
         self._push, self._apush = push, apush
 
     @property
@@ -105,13 +102,12 @@ class SandboxManager:
 
     @property
     def sandbox_id(self) -> str | None:
-        """Id of the sandbox; None before it is provisioned, and after it was lost or deleted."""
         info = self._flight.value
         return info.id if info else None
 
     @property
     def name(self) -> str:
-        """Name of the sandbox, also while it is being created; otherwise the sandboxes to delete. For the log."""
+        """For the log: the sandbox's name, even before it is created; otherwise the sandboxes to delete."""
         info = self.info
         return info.name if info else self._creating or ", ".join(self._undeleted)
 
@@ -126,18 +122,12 @@ class SandboxManager:
         return self._namespace, self.clients.account()
 
     def may_exist(self) -> bool:
-        """Return whether the sandbox may exist already."""
         return self.info is not None or self.is_persistent
 
     async def acquire(self, run_once: RunOnce, api: Callable[[], Awaitable[SandboxPort]]) -> SandboxInfo:
-        """Return the sandbox; create, find or start it first if necessary.
-
-        Args:
-            run_once: Creates a value once for all callers, see `RunOnce`.
-            api: Returns the runtime's Daytona API.
-        """
+        """Return the sandbox; create, find or start it first if necessary."""
         self.check_open()
-        ready = self._flight.value  # if it is set, neither a request nor a client is needed
+        ready = self._flight.value  # if it is set, no client is needed
         return await run_once(self._flight, lambda: self._provision(api)) if ready is None else ready
 
     async def set_up(self, run_once: RunOnce, work: Work) -> None:
@@ -198,11 +188,11 @@ class SandboxManager:
         self._reached = True
         await lifecycle.check_organization(port, acquired.info, organization_id, made_here=acquired.created)
         if self._released:
-            # `release` was called in the thread of an event loop, and could not wait for this sandbox.
+            # A sync `release` on the thread of an event loop did not wait for this sandbox.
             await port.finish(lifecycle.discard_quietly(port, acquired.info.id), within_s=CLOSE_WAITS_S)
             self.check_open()
         if self._last_id not in ("", acquired.info.id):
-            self._on_lost()  # this session or another session has replaced it
+            self._on_lost()  # it was replaced, here or by another session
         elif acquired.notice is not None:
             self._add_notice(acquired.notice)
         self._last_id = acquired.info.id
@@ -241,7 +231,7 @@ class SandboxManager:
         if self._flight.forget(info):
             self._record_start()
             process_end.remove(self)
-            # A persistent sandbox may be recovered; the next `acquire` reports it.
+            # A persistent sandbox may be recovered. The next `acquire` reports whether it was replaced.
             if not self.is_persistent:
                 self._on_lost()
 
@@ -256,7 +246,6 @@ class SandboxManager:
             self._delete_later(info.id)
 
     def _delete_later(self, id_or_name: str) -> None:
-        """Record a sandbox to delete later."""
         with self._lock:
             if id_or_name not in self._undeleted:
                 self._undeleted.append(id_or_name)
@@ -285,11 +274,7 @@ class SandboxManager:
             self._add_notice(RESTARTED_NOTICE)
 
     def check_open(self) -> None:
-        """Refuse calls after the session was closed.
-
-        Raises:
-            SessionClosed: The session was closed.
-        """
+        """Raise `SessionClosed` if the session was closed."""
         if self._closed:
             raise SessionClosed(
                 "This session was closed. Make a new WorkspaceSession.",
@@ -303,7 +288,7 @@ class SandboxManager:
         child does not delete its parent's sandbox.
 
         Args:
-            discard_unpushed: Whether to delete without a push.
+            discard_unpushed: True: delete without a push.
 
         Raises:
             UnpushedFiles: Files are not in S3; the sandbox was not deleted.
@@ -312,7 +297,7 @@ class SandboxManager:
         self._closed = True
         pending = self._flight.pending
         if pending is not None and not on_a_loop():
-            # The thread that creates the sandbox then finds `_closed`, and deletes the sandbox.
+            # The thread that creates the sandbox finds `_closed` set, and deletes the sandbox.
             futures.wait([pending], timeout=CLOSE_WAITS_S)
         push = None if discard_unpushed else self._push
         try:
@@ -324,7 +309,7 @@ class SandboxManager:
             self.clients.close()
 
     async def aclose(self, *, discard_unpushed: bool = False) -> None:
-        """Delete an ephemeral sandbox and close all connections, as `close` does, also this loop's."""
+        """Close as `close` does, and close this loop's connections."""
         self._closed = True
         await self._flight.settled(CLOSE_WAITS_S)
         push = None if discard_unpushed else self._apush
@@ -350,14 +335,8 @@ class SandboxManager:
         process_end.remove(self)
 
     async def _aclose(self, push: LastPush | None, *, within_s: float, push_s: float) -> None:
-        """Push and delete; then close this loop's connections.
-
-        Args:
-            push: The last push; None to delete without a push.
-            within_s: Seconds for the deletion.
-            push_s: Seconds for the push.
-        """
-        # The deletion ends a second early: then the error has the cause, and not only "no answer".
+        """Push within ``push_s`` seconds, delete within ``within_s`` seconds; then close this loop's connections."""
+        # The deletion ends a second early, so that the error names the cause instead of "no answer".
         delete_s = min(lifecycle.DELETE_WITHIN_S, max(within_s - 1, 0.0))
         try:
             if (info := self._sandbox_to_close(push)) is not None:
@@ -382,7 +361,7 @@ class SandboxManager:
                 self.clients.close()
 
     async def arelease(self, *, discard_unpushed: bool = False) -> None:
-        """Delete the sandbox and close the session, as `release` does, and close this loop's connections."""
+        """Release as `release` does, and close this loop's connections."""
         self._closed = self._released = True
         await self._flight.settled(CLOSE_WAITS_S)
         try:
@@ -400,7 +379,7 @@ class SandboxManager:
 
         Args:
             info: The sandbox.
-            deletes: Whether to delete the sandbox if all files are in S3.
+            deletes: True: delete the sandbox if all files are in S3.
 
         Returns:
             The report; None if the sandbox is gone.
@@ -432,17 +411,10 @@ class SandboxManager:
         limit_s: float = PUSH_LIMIT_S,
         delete_s: float = lifecycle.DELETE_WITHIN_S,
     ) -> SyncReport | None:
-        """Push, then delete the sandbox; keep it if files are not in S3.
+        """Push, then delete the sandbox; keep the sandbox if files are not in S3.
 
-        Args:
-            port: The API.
-            info: The sandbox.
-            push: The last push; None to delete without a push.
-            deletes: Whether to delete the sandbox. Default: only an ephemeral sandbox.
-            starts_if_stopped: Whether to start a stopped sandbox for the push. Default: only if it is deleted
-                afterwards.
-            limit_s: Maximum number of seconds to wait for the push.
-            delete_s: Seconds for which a failed deletion is repeated.
+        By default, only an ephemeral sandbox is deleted, and a stopped sandbox is started for the push only if it is
+        deleted afterwards. If the deletion fails, it is repeated for ``delete_s`` seconds.
 
         Returns:
             The report of the push; None if `push` is None or returned None, see `_Runtime.last_push`.
@@ -502,7 +474,7 @@ class SandboxManager:
     async def _finish(
         self, port: SandboxPort, work: Coroutine[Any, Any, object], id_or_name: str, within_s: float
     ) -> None:
-        """Run a push or a deletion to its end, even if this call is cancelled; an async call waits ``within_s``."""
+        """Run a push or a deletion, even if this call is cancelled. Raise an error after ``within_s``."""
         within_s = max(within_s, 0.0)
         if not await port.finish(work, within_s=within_s):
             raise lifecycle.not_deleted(id_or_name, f"no answer within {within_s:.0f} s")

@@ -21,7 +21,7 @@ class _MakerCancelled(Exception):
 
 
 class WouldDeadlock(SandboxUnavailable):
-    """A sync call would block the event loop of its thread while it waits for work that this loop must do."""
+    """A sync call would wait for work of its thread's event loop, which the call itself blocks."""
 
     def __init__(self, making: str, op: str) -> None:
         super().__init__(
@@ -35,19 +35,19 @@ class WouldDeadlock(SandboxUnavailable):
 
 
 def on_a_loop() -> bool:
-    """Return whether blocking here would block an event loop."""
+    """Return True if blocking this thread would block an event loop."""
     return running_loop() is not None
 
 
 class SingleFlight(Generic[T]):
     """One value that the first caller creates while all other callers wait for it.
 
-    Thread locks and asyncio locks do not exclude each other. So the only lock is held for a few instructions, and
-    callers wait for a ``concurrent.futures.Future``, for which both threads and event loops can wait.
+    Callers wait for a ``concurrent.futures.Future``, because both threads and event loops can wait for it. No lock
+    allows both, so the only lock here is held for a few instructions.
 
     Args:
-        making: A name of the creation, for errors, such as "provisioning the sandbox".
-        op: The operation that errors name.
+        making: The creation, for error messages, such as "provisioning the sandbox".
+        op: The ``op`` of errors.
     """
 
     def __init__(self, making: str = "making it", op: str = "create") -> None:
@@ -71,7 +71,7 @@ class SingleFlight(Generic[T]):
             await asyncio.wait([_quietly_wrapped(pending)], timeout=timeout_s)
 
     def forget(self, value: T) -> bool:
-        """Drop the value if it is still ``value``; return whether it was dropped."""
+        """Drop the value if it is still ``value``; return True if it was dropped."""
         with self._lock:
             if self._future is not None and self._future.done() and self.value is value:
                 self._future = self.value = None
@@ -79,7 +79,7 @@ class SingleFlight(Generic[T]):
         return False
 
     def get(self, make: Callable[[], T]) -> T:
-        """Return the value; create it unless it exists or another caller is creating it.
+        """Return the value. If it does not exist, create it, or wait for the caller that creates it.
 
         Raises:
             Exception: The error of ``make``, also if another caller ran it; the next call tries again.
@@ -113,7 +113,7 @@ class SingleFlight(Generic[T]):
                 return self._future, False
             self._loop = loop
             self._future = Future()
-            # A running future cannot be cancelled: otherwise a cancelled waiter would cancel it.
+            # A running future cannot be cancelled. A cancelled waiter must not cancel it.
             self._future.set_running_or_notify_cancel()
             return self._future, True
 
@@ -145,7 +145,7 @@ class SingleFlight(Generic[T]):
 
 
 def _quietly_wrapped(future: Future[T]) -> asyncio.Future[T]:
-    """Wrap a future for this loop; prevent asyncio's warning if a cancelled waiter does not retrieve its error."""
+    """Wrap a future for this loop, without asyncio's warning if a cancelled waiter does not retrieve the error."""
     wrapped = asyncio.wrap_future(future)
     wrapped.add_done_callback(lambda done: done.cancelled() or done.exception())
     return wrapped
@@ -174,10 +174,8 @@ class Wait(Protocol):
 
 
 async def wait_blocking(future: Future[None], timeout_s: float) -> None:
-    """Wait for a future; block the thread meanwhile."""
     futures.wait([future], timeout=timeout_s)
 
 
 async def wait_on_loop(future: Future[None], timeout_s: float) -> None:
-    """Wait for a future without blocking the event loop."""
     await asyncio.wait([_quietly_wrapped(future)], timeout=timeout_s)

@@ -1,4 +1,4 @@
-"""The state that both runtimes of a session share, and the session's notices. A thread is a conversation here."""
+"""The state that both runtimes of a session share, and the session's notices. Here a thread is a conversation."""
 
 from __future__ import annotations
 
@@ -52,16 +52,13 @@ class SessionState:
     """The state that both runtimes of a session share. It does not refer to the session.
 
     Args:
-        config: The session's configuration.
-        namespace: Name of the workspace.
         ids: Returns a new unique id, for a call, an upload or a sandbox.
-        clock: The session's time.
-        on_job_end: Called once for each job that has ended. Its second argument is True if a call about jobs has found
-            the end.
+        on_job_end: Called once with each job that has ended, and with True if the result of the present call shows the
+            end. Then the job's thread needs no notice.
 
     Attributes:
         root: The workspace directory.
-        identity: The same text for all sessions of the workspace, see `identity_of`.
+        identity: Identifies the workspace, see `identity_of`.
         notices: The notices of all threads.
         threadless: The state that all calls without a thread share.
         sandboxes: Manages the session's sandbox.
@@ -95,7 +92,7 @@ class SessionState:
         def spec() -> SandboxSpec:
             return specification(config, namespace, workspace, unique=ids()[-12:])
 
-        first = spec()  # an invalid specification is an error here, and not at the first command
+        first = spec()  # raises the error of an invalid specification now
         add_notice = self.notices.add
         self.sandboxes = SandboxManager(
             config, spec, on_lost=weak_method(self._on_lost), add_notice=add_notice, clock=clock
@@ -120,10 +117,9 @@ class SessionState:
         )
 
     def conversation(self, run: Mapping[str, Any] | None) -> Conversation:
-        """Return the state of a run's thread. From now on, the thread gets the session's notices.
+        """Return the state of a run's thread; without a thread, `threadless`.
 
-        Args:
-            run: The config of the run; without a thread, the result is `threadless`.
+        From now on, the thread gets the session's notices.
         """
         thread = thread_of(run)
         if thread is None:
@@ -134,7 +130,7 @@ class SessionState:
         return conversation
 
     def with_notices(self, result: CommandResult, conversation: Conversation) -> CommandResult:
-        """Add the notices that a thread has not seen yet to a command's result; record that it has seen them."""
+        """Add the result of `drain_notices` to a command's result."""
         return replace(result, notices=(*self.drain_notices(conversation), *result.notices))
 
     def drain_notices(self, conversation: Conversation) -> tuple[str, ...]:
@@ -168,12 +164,12 @@ class SessionState:
         self._forget_files()
 
     def _forget_files(self) -> None:
-        """Forget which files on the sandbox's own disk the threads have read: the next sandbox has other files."""
+        """Forget the hashes of files on the sandbox's own disk: the next sandbox has other files."""
         for conversation in self.notices.conversations():
-            conversation.forget_files(all_of_them=self.storage is None)
+            conversation.forget_files(in_workspace=self.storage is None)
 
     def close(self) -> None:
-        """Forget which files of an ephemeral sandbox were read; close the connections to S3."""
+        """Forget the hashes of an ephemeral sandbox's files; close the connections to S3."""
         if not self.config.persistent:
             self._forget_files()
         if self.storage is not None:
@@ -181,10 +177,9 @@ class SessionState:
 
 
 class Notices:
-    """The notices of a session about its sandbox; each thread gets each of them once, in its next result.
+    """The notices of a session about its sandbox. Each thread gets each notice once, in its next result.
 
-    A thread that begins later does not get earlier notices. If there are more than `NOTICES_MAX` notices that a thread
-    has not seen, it gets only the latest of them.
+    A thread that begins later gets no earlier notices. Only the latest `NOTICES_MAX` notices are kept.
 
     Args:
         lost: The notice for a thread whose sandbox was lost or replaced.
@@ -199,13 +194,7 @@ class Notices:
         self._positions: WeakKeyDictionary[Conversation, int] = WeakKeyDictionary()
 
     def add(self, notice: str, *, except_for: Conversation | None = None) -> None:
-        """Add a notice for all threads that use the session.
-
-        Args:
-            notice: The text.
-            except_for: A thread that must not get the notice, because its result has the same facts. Default: None, all
-                threads get the notice.
-        """
+        """Add a notice for all threads that use the session, except a thread whose result has the same facts."""
         with self._lock:
             self._kept.append((notice, except_for))
             self._count += 1
@@ -219,23 +208,19 @@ class Notices:
             self._positions.setdefault(conversation, 0 if conversation.has_begun else self._count)
 
     def conversations(self) -> list[Conversation]:
-        """Return the threads that use the session."""
         with self._lock:
             return list(self._positions)
 
     def drain(self, conversation: Conversation, sandbox: Callable[[], str | None]) -> tuple[str, ...]:
         """Return the notices that a thread has not seen yet, each text once; record that it has seen them.
 
-        If the thread's last result came from another sandbox, `lost` is among them.
-
-        Args:
-            conversation: The thread.
-            sandbox: Returns the id of the present sandbox; None if there is none.
+        If the thread's last result came from another sandbox, `lost` is among them. ``sandbox`` returns the id of the
+        present sandbox.
         """
         with conversation.lock:
-            # The id is read before the notices, because the notice of a loss is added before the next sandbox has an
-            # id. The lock is held meanwhile: otherwise a parallel call of this thread could return the notice of a loss
-            # after this call has read the id of the lost sandbox.
+            # Read the id before the notices: the notice of a loss is added before the next sandbox has an id. Hold the
+            # lock: otherwise a parallel call of this thread could return the notice of a loss after this call has read
+            # the id of the lost sandbox.
             sandbox_id = sandbox()
             with self._lock:
                 missed = self._count - self._positions.get(conversation, self._count)
@@ -245,7 +230,7 @@ class Notices:
                 dict.fromkeys(notice for notice, except_for in new if except_for is not conversation)
             )
             if self.lost in notices:
-                conversation.sandbox_id = ""  # `sandbox_id` may be the lost sandbox's
+                conversation.sandbox_id = ""  # `sandbox_id` may be the id of the lost sandbox
             elif sandbox_id is not None:
                 if conversation.sandbox_id not in ("", sandbox_id):
                     notices = [self.lost, *(notice for notice in notices if notice != REPLACED_NOTICE)]

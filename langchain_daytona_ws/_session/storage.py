@@ -30,8 +30,8 @@ from langchain_daytona_ws._guest.ignore import Ignore
 from langchain_daytona_ws._session.credential_cache import CredentialCache
 from langchain_daytona_ws._session.single_flight import RunOnce, SingleFlight, once_blocking, once_on_loop
 
-# Each request of a file operation asks for credentials that are valid for this long. Most requests take milliseconds.
-FILE_LIFE_S = 120.0
+# Credentials must be valid for this long when a request of a file operation begins. Most requests take milliseconds.
+FILE_CREDENTIALS_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class S3Access:
 
     Attributes:
         attachment: Mounts or synchronises the workspace in each call.
-        is_mounted: Whether the S3 mode is ``mount``; otherwise it is ``sync``.
+        is_mounted: True if the S3 mode is ``mount``, False if it is ``sync``.
         files: Accesses the workspace's files directly on S3; None if all access goes through the sandbox.
         s3_delay: Waits until S3 has the files that the latest command wrote.
         transfers: Transfers files directly from and to S3; None if all access goes through the sandbox.
@@ -57,13 +57,10 @@ class Storage:
     """The S3 workspace of a session, for both runtimes.
 
     Args:
-        workspace: The buckets, prefixes and directories.
-        accesses_s3_directly: Whether file operations go straight to S3.
+        accesses_s3_directly: True: file operations access S3 directly; False: through the sandbox.
         check_open: Raises an error after the session was closed; called before each file operation.
         add_notice: Adds a notice to the next result.
         caution: Text added to mount errors if a network setting may block S3 in the sandbox; else ``""``.
-        clock: The session's time.
-        ids: Returns a new unique id.
     """
 
     def __init__(
@@ -92,7 +89,7 @@ class Storage:
             run_once: RunOnce, port: CredentialsPort, store_of: type[SyncS3Store | AsyncS3Store]
         ) -> S3Access:
             get = partial(self.credentials.get, run_once, port)
-            store = store_of(self._bucket, partial(get, FILE_LIFE_S), self.credentials.forget)
+            store = store_of(self._bucket, partial(get, FILE_CREDENTIALS_S), self.credentials.forget)
             forget = self.credentials.forget
             attachment: MountManager | SyncManager
             if not is_mounted:
@@ -131,12 +128,11 @@ class Storage:
         self.async_access = access(once_on_loop, afetch, AsyncS3Store)
 
     def close(self) -> None:
-        """Close the connections to S3."""
         self._bucket.close()
 
 
 class _NotRefused(Exception):
-    """Raised with the result of a probe that found no refusal, so that `SingleFlight` does not keep the result."""
+    """Carries the result of a probe that found no refusal: `SingleFlight` keeps no result that is raised."""
 
     def __init__(self, probed: Probed) -> None:
         super().__init__(probed.renames.value)
@@ -144,18 +140,14 @@ class _NotRefused(Exception):
 
 
 class RenameProbe:
-    """Probe for all threads and loops whether a store refuses renames. After a refusal, reuse that result.
-
-    Args:
-        ids: Returns a new unique id.
-    """
+    """Probe for all threads and loops whether a store refuses renames. Only a refusal is kept and reused."""
 
     def __init__(self, ids: Ids) -> None:
         self._ids = ids
         self._flight: SingleFlight[Probed] = SingleFlight("probing the S3 store", "mount")
 
     async def probe_or_reuse(self, run_once: RunOnce, store: RenamePort) -> Probed:
-        """Return the result of the latest refusal or, if there is none, of a new probe."""
+        """Return the kept refusal; without a refusal, probe the store."""
         try:
             return await run_once(self._flight, lambda: self._probe(store))
         except _NotRefused as error:

@@ -55,15 +55,15 @@ def opened() -> Iterator[list[Sandbox]]:
 
 
 def test_they_are_ended_in_parallel() -> None:
-    made = [Sandbox(takes_s=0.5) for _ in range(process_end.AT_ONCE)]
+    made = [Sandbox(takes_s=0.5) for _ in range(process_end.PARALLEL_DELETIONS)]
     began = time.monotonic()
     process_end.end_all(made, within_s=60, when="now")
-    assert time.monotonic() - began < process_end.AT_ONCE * 0.5 / 2
+    assert time.monotonic() - began < process_end.PARALLEL_DELETIONS * 0.5 / 2
     assert all(sandbox.ended for sandbox in made)
 
 
 def test_their_number_and_their_time_are_limited(caplog: pytest.LogCaptureFixture) -> None:
-    made = [Sandbox(f"number-{i}", takes_s=3600) for i in range(process_end.AT_ONCE + 1)]
+    made = [Sandbox(f"number-{i}", takes_s=3600) for i in range(process_end.PARALLEL_DELETIONS + 1)]
     began = time.monotonic()
     with caplog.at_level(logging.WARNING, "langchain_daytona_ws"):
         process_end.end_all(made, within_s=0.2, when="at exit")

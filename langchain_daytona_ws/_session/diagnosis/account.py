@@ -30,11 +30,11 @@ from langchain_daytona_ws.errors import ProvisionError
 
 NEEDED_FOR_A_SANDBOX = ("api", "snapshot")
 CHECKS = (*NEEDED_FOR_A_SANDBOX, "persistent")
-NEEDED = ("write:sandboxes", "delete:sandboxes")
+NEEDED_PERMISSIONS = ("write:sandboxes", "delete:sandboxes")
 _S3_SNAPSHOT = (
     "Build a snapshot that can mount S3 with `langchain-daytona-ws s3-snapshot`, name it in options.snapshot."
 )
-SOON_S = 7 * 24 * 3600.0
+WARN_BEFORE_KEY_ENDS_S = 7 * 24 * 3600.0
 
 
 def account_findings(config: SandboxConfig, namespace: str) -> Iterator[Finding]:
@@ -77,7 +77,7 @@ def _api(config: SandboxConfig, inventory: Inventory) -> Finding:
 
 
 def _key(key: KeyInfo, found: str) -> Finding:
-    missing = [permission for permission in NEEDED if permission not in key.permissions]
+    missing = [permission for permission in NEEDED_PERMISSIONS if permission not in key.permissions]
     if missing:
         return failed(
             "api",
@@ -85,7 +85,7 @@ def _key(key: KeyInfo, found: str) -> Finding:
             "Make an API key with these permissions, and set options.apiKey or DAYTONA_API_KEY.",
             "permission_missing",
         )
-    if key.expires_at is not None and key.expires_at.timestamp() - time.time() < SOON_S:
+    if key.expires_at is not None and key.expires_at.timestamp() - time.time() < WARN_BEFORE_KEY_ENDS_S:
         return warning(
             "api", f"{found}, which ends at {key.expires_at:%Y-%m-%d %H:%M} UTC", "Make a new API key."
         )
@@ -126,7 +126,7 @@ def _snapshot(config: SandboxConfig, snapshots: Snapshots) -> Finding:
 
 
 def _persistent(config: SandboxConfig, namespace: str, port: SyncDaytonaPort) -> Finding:
-    """Check for the workspace's persistent sandbox, without changing it."""
+    """Check that the workspace's persistent sandbox, if it exists, belongs to the workspace."""
     if not config.persistent:
         return skipped("the configuration is not persistent", "persistent")[0]
     spec = persistent_spec(config, namespace)

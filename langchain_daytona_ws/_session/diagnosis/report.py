@@ -24,21 +24,14 @@ from langchain_daytona_ws.errors import ConfigError
 def diagnose(
     config: SandboxConfig, namespace: str, *, with_sandbox: bool, open_session: sandbox.OpenSession
 ) -> Iterator[Finding]:
-    """Check a configuration with real requests.
-
-    Args:
-        config: The configuration.
-        namespace: The workspace's name.
-        with_sandbox: Whether to create a sandbox; it is deleted afterwards.
-        open_session: Creates a session.
-    """
-    masked = _secrets(config)
+    """Check a configuration with real requests. With ``with_sandbox``, also create, check and delete a sandbox."""
+    masked = _texts_to_mask(config)
     for finding in _all(config, namespace, with_sandbox, open_session):
         yield finding.without(masked)
 
 
 def all_skipped(reason: str) -> Iterator[Finding]:
-    """Yield a finding of status "skipped" for each check, except for the checks of the configuration."""
+    """Yield a finding of status "skipped" for each check except those of the configuration."""
     yield from skipped(reason, *account.CHECKS, *storage.CHECKS, *sandbox.CHECKS)
 
 
@@ -84,7 +77,6 @@ def _all(
             diagnosis.close()
 
 
-def _secrets(config: SandboxConfig) -> set[str]:
-    """Return the texts to mask: the API key and the values of envVars."""
+def _texts_to_mask(config: SandboxConfig) -> set[str]:
     key = config.options.api_key
     return {*config.plain_env_vars().values(), *([key.get_secret_value()] if key else [])}

@@ -54,14 +54,7 @@ def without_s3(config: SandboxConfig) -> SandboxConfig:
 def sandbox_findings(
     config: SandboxConfig, namespace: str, open_session: OpenSession, storage: StorageDiagnosis | None
 ) -> Iterator[Finding]:
-    """Create a sandbox, examine it, and delete it.
-
-    Args:
-        config: The configuration of the session.
-        namespace: The workspace's name.
-        open_session: Creates the session.
-        storage: The S3 workspace; None without S3. If `storage.obstacle` is set, the sandbox is created without S3.
-    """
+    """Create a sandbox, examine it, and delete it; if ``storage`` has an `obstacle`, create it without S3."""
     obstacle = "" if storage is None else storage.obstacle
     config = ephemeral(config if storage is not None and not obstacle else without_s3(config))
     with captured_warnings():  # warnings about the configuration are reported already

@@ -41,7 +41,6 @@ class StorageDiagnosis:
     """Check one S3 workspace with the credentials that its session would have.
 
     Args:
-        workspace: The workspace.
         other_prefix: The prefix of another workspace, which the credentials must not reach.
     """
 
@@ -65,11 +64,10 @@ class StorageDiagnosis:
 
     @property
     def is_mounted(self) -> bool:
-        """Whether commands access the workspace through a mount."""
+        """True if commands access the workspace through a mount, False if it is synchronised."""
         return self._workspace.mode == "mount"
 
     def close(self) -> None:
-        """Close all connections."""
         self._bucket.close()
         self._probe.close()
 
