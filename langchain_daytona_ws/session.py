@@ -46,9 +46,9 @@ class WorkspaceSession:
 
     An ephemeral sandbox, the default, is deleted by `close`, by leaving a ``with`` block, when nothing refers to the
     session any more, or when the interpreter exits. SIGTERM ends a process without deleting the sandbox, see
-    `close_on_sigterm`. With ``persistent: true``, a workspace has one sandbox, which sessions on any host find. It is
-    deleted by `release`, or by Daytona when it has been stopped for ``lifecycle.maxLifetimeSeconds``. If you set this
-    value, Daytona also deletes the sandbox at this age.
+    `close_on_sigterm`. With ``persistent: true``, a workspace has one sandbox, which sessions on any host find. This
+    sandbox is deleted by `release`, or by Daytona when it has been stopped for ``lifecycle.maxLifetimeSeconds``. If you
+    set this value, Daytona also deletes the sandbox at this age.
 
     Args:
         config: A `SandboxConfig`, or its JSON as a dict.

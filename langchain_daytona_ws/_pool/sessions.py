@@ -92,7 +92,7 @@ class PoolSessions(Generic[S]):
         self._on_event = on_event
         # Slots whose closing has failed or was interrupted: the sandbox may exist, or the files may not be saved.
         self._unclosed: list[Slot[S]] = []
-        self._closing: set[asyncio.Task[Any]] = set()
+        self._closing_tasks: set[asyncio.Task[Any]] = set()
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -155,7 +155,7 @@ class PoolSessions(Generic[S]):
         loop = running_loop()
         if step.reason != "closing":
             return loop is not None
-        return any(task.get_loop() is loop for task in list(self._closing))
+        return any(task.get_loop() is loop for task in list(self._closing_tasks))
 
     def _refusal(self, reason: str) -> SandboxUnavailable:
         waited = f"after {self._wait_s:g} s"
@@ -307,8 +307,8 @@ class PoolSessions(Generic[S]):
     async def _run_to_end(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Run work to its end, even if this call is cancelled."""
         task = asyncio.create_task(work)
-        self._closing.add(task)  # an event loop holds only weak references to its tasks
-        task.add_done_callback(self._closing.discard)
+        self._closing_tasks.add(task)  # an event loop holds only weak references to its tasks
+        task.add_done_callback(self._closing_tasks.discard)
         return await asyncio.shield(task)
 
     # --- reports ---

@@ -149,7 +149,7 @@ class Slots(Generic[T]):
                 self._notify()
 
     def reserve(self, key: str, namespace: str) -> Step[T]:
-        """Mark the slot of a namespace as closing, if no caller uses it; open the slot first if necessary.
+        """If no caller uses the slot of a namespace, mark it as closing; open the slot first if necessary.
 
         Call `hold` before the first attempt, so that no new lease delays the closing, and `unhold` at the end.
 

@@ -11,7 +11,7 @@ from langchain_daytona_ws._core.run_sync import run_sync
 
 
 class WorkspaceJobs:
-    """Start, poll and stop background jobs: commands that go on after the call, and after this process.
+    """Start, poll and stop background jobs: commands that go on after the call, and after the end of this process.
 
     A job runs until its command has ended and no process of the job has the output open, but at most for
     ``max_duration_s``. At most 10 jobs run at once. A job's log keeps the first 4 MiB and the last 8 to 12 MiB of

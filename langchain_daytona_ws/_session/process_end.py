@@ -1,6 +1,4 @@
-"""Delete the ephemeral sandboxes of sessions that were not closed: at exit, when a session is garbage-collected, and,
-after a call of `close_on_sigterm`, at SIGTERM.
-"""
+"""Delete the ephemeral sandboxes of unclosed sessions: at exit, at garbage collection, and optionally at SIGTERM."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from langchain_daytona_ws.errors import SandboxUnavailable, SessionClosed, Unpus
 
 logger = logging.getLogger("langchain_daytona_ws")
 
-# Maximum wait at the close. All attempts to delete one sandbox take less time together, including request time-outs.
+# Maximum wait at the close: longer than all attempts to delete one sandbox, including their request time-outs.
 CLOSE_WAITS_S = 120.0
 # Maximum number of times that the hooks run: they run again if the sandbox was stopped or lost meanwhile.
 SET_UPS_MAX = 4
@@ -227,7 +227,7 @@ class SandboxManager:
             self._set_up.forget(done)
 
     def record_loss(self, info: SandboxInfo) -> None:
-        """Record that the sandbox is gone; the next `acquire` creates or finds another."""
+        """Record that the sandbox is gone; the next `acquire` creates or finds another sandbox."""
         if self._flight.forget(info):
             self._record_start()
             process_end.remove(self)

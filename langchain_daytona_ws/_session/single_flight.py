@@ -113,7 +113,7 @@ class SingleFlight(Generic[T]):
                 return self._future, False
             self._loop = loop
             self._future = Future()
-            # A running future cannot be cancelled. A cancelled waiter must not cancel it.
+            # Marked as running, so that a cancelled waiter cannot cancel it for all waiters.
             self._future.set_running_or_notify_cancel()
             return self._future, True
 

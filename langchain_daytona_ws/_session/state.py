@@ -190,14 +190,14 @@ class Notices:
         self._lock = threading.Lock()
         # Each notice, with the thread that must not get it.
         self._kept: deque[tuple[str, Conversation | None]] = deque(maxlen=NOTICES_MAX)
-        self._count = 0
-        self._positions: WeakKeyDictionary[Conversation, int] = WeakKeyDictionary()
+        self._added_count = 0
+        self._seen_counts: WeakKeyDictionary[Conversation, int] = WeakKeyDictionary()
 
     def add(self, notice: str, *, except_for: Conversation | None = None) -> None:
         """Add a notice for all threads that use the session, except a thread whose result has the same facts."""
         with self._lock:
             self._kept.append((notice, except_for))
-            self._count += 1
+            self._added_count += 1
 
     def join(self, conversation: Conversation) -> None:
         """Record that a thread uses the session: it gets the notices from now on.
@@ -205,11 +205,11 @@ class Notices:
         A thread that used the workspace through an earlier session gets all notices of this session.
         """
         with self._lock:
-            self._positions.setdefault(conversation, 0 if conversation.has_begun else self._count)
+            self._seen_counts.setdefault(conversation, 0 if conversation.has_begun else self._added_count)
 
     def conversations(self) -> list[Conversation]:
         with self._lock:
-            return list(self._positions)
+            return list(self._seen_counts)
 
     def drain(self, conversation: Conversation, sandbox: Callable[[], str | None]) -> tuple[str, ...]:
         """Return the notices that a thread has not seen yet, each text once; record that it has seen them.
@@ -219,13 +219,13 @@ class Notices:
         """
         with conversation.lock:
             # Read the id before the notices: the notice of a loss is added before the next sandbox has an id. Hold the
-            # lock: otherwise a parallel call of this thread could return the notice of a loss after this call has read
-            # the id of the lost sandbox.
+            # thread's lock meanwhile: otherwise a parallel call of this thread could return the notice of a loss after
+            # this call has read the id of the lost sandbox.
             sandbox_id = sandbox()
             with self._lock:
-                missed = self._count - self._positions.get(conversation, self._count)
-                self._positions[conversation] = self._count
-                new = list(self._kept)[-missed:] if missed else []
+                unseen = self._added_count - self._seen_counts.get(conversation, self._added_count)
+                self._seen_counts[conversation] = self._added_count
+                new = list(self._kept)[-unseen:] if unseen else []
             notices = list(
                 dict.fromkeys(notice for notice, except_for in new if except_for is not conversation)
             )
