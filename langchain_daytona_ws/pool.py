@@ -200,7 +200,7 @@ class WorkspacePool:
             ConfigError: The key is empty, or is not a string.
             SandboxUnavailable: After ``wait_s``, the session is still in use (``pool_in_use``) or being closed
                 (``pool_closing``). Or a sync call would wait for work of the event loop that it blocks
-                (``would_deadlock``), or the sandbox could not be deleted.
+                (``would_deadlock``). Or the sandbox could not be deleted.
             ProvisionError, UnpushedFiles: As `WorkspaceSession.release` raises.
             SessionClosed: The pool is closed.
         """

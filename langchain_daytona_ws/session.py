@@ -44,8 +44,8 @@ class WorkspaceSession:
     may be shared between threads and event loops. Calls of your program need no approval; the model's calls, through
     the tools, do.
 
-    An ephemeral sandbox, the default, is deleted by `close`, by leaving a ``with`` block, when nothing refers to the
-    session any more, or when the interpreter exits. SIGTERM ends a process without deleting the sandbox, see
+    By default the sandbox is ephemeral. It is deleted by `close`, at the end of a ``with`` block, when nothing refers
+    to the session any more, or when the interpreter exits. SIGTERM ends a process without deleting the sandbox, see
     `close_on_sigterm`. With ``persistent: true``, a workspace has one sandbox, which sessions on any host find. This
     sandbox is deleted by `release`, or by Daytona when it has been stopped for ``lifecycle.maxLifetimeSeconds``. If you
     set this value, Daytona also deletes the sandbox at this age.

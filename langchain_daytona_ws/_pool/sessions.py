@@ -90,7 +90,7 @@ class PoolSessions(Generic[S]):
         self._slots = slots
         self._wait_s = wait_s
         self._on_event = on_event
-        # Slots whose closing has failed or was interrupted: the sandbox may exist, or the files may not be saved.
+        # Slots with a failed or interrupted closing: the sandbox may exist, or the files may not be saved.
         self._unclosed: list[Slot[S]] = []
         self._closing_tasks: set[asyncio.Task[Any]] = set()
 

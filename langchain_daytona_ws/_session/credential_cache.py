@@ -16,8 +16,8 @@ logger = logging.getLogger("langchain_daytona_ws")
 # Credentials with at least this share of their life left are not renewed, unless S3 refused them. Otherwise a call that
 # needs them for longer than their whole life would fetch new credentials each time.
 SHARE_OF_LIFE = 0.9
-# If credentials cannot be renewed, they are used until this many seconds before they expire, because a request needs
-# time to arrive.
+# Credentials that cannot be renewed are used until this many seconds before they expire: a request needs time to
+# arrive.
 LAST_USE_S = 60.0
 # Pause after a failed refresh: otherwise each call would wait for one more refusal.
 REFRESH_PAUSE_S = 30.0

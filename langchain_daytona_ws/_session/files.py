@@ -141,8 +141,8 @@ class WorkspaceFiles:
             max_bytes: Maximum size of all files together, in bytes, if ``local`` is given. Default: no limit.
 
         Returns:
-            Without ``local``, the content. Otherwise the downloaded files with their hashes, and the skipped entries,
-            such as links, special files, and names that this host can't have.
+            Without ``local``, the content. Otherwise the downloaded files with their hashes, and the skipped entries:
+            for example links, special files, and names that this host can't have.
 
         Raises:
             PathRefused: The path leaves the workspace.
@@ -199,8 +199,8 @@ class WorkspaceFiles:
     def edit(self, path: str, old_string: str, new_string: str, *, replace_all: bool = False) -> FileEdited:
         """Replace a string in a file. The inserted text gets the file's line ends.
 
-        If the string does not occur, a single text that differs from it only in look-alike characters (quotes, dashes,
-        spaces) is replaced instead. The result then names the differences.
+        If the string does not occur, look-alike characters (quotes, dashes, spaces) are treated as equal. If one place
+        of the file matches then, it is replaced, and the result names the differences.
 
         Args:
             path: The file.

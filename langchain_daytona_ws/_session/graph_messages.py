@@ -71,8 +71,8 @@ def sandbox_of(messages: Sequence[object], tools: Collection[str]) -> str | None
 def first_turn(settings: Mapping[str, Any]) -> str | None:
     """Return the id of the last message if its tool calls are the first of the conversation; otherwise None.
 
-    They are the first if the graph's state contains no tool result. The result is also None if the state is unknown
-    (outside a graph, in a subgraph), or the last message has no tool calls.
+    They are the first if the graph's state contains no tool result. The result is also None if the last message has no
+    tool calls, and outside a graph or in a subgraph, where the state is unknown.
 
     Args:
         settings: The ``configurable`` of the task's config.

@@ -13,14 +13,14 @@ from langchain_daytona_ws._core.run_sync import run_sync
 class WorkspaceJobs:
     """Start, poll and stop background jobs: commands that go on after the call, and after the end of this process.
 
-    A job runs until its command has ended and no process of the job has the output open, but at most for
-    ``max_duration_s``. At most 10 jobs run at once. A job's log keeps the first 4 MiB and the last 8 to 12 MiB of
-    output. The latest 50 ended jobs are listed, for 7 days, and as long as their logs together have at most 256 MiB.
-    Jobs and logs are on the sandbox's own disk: if the sandbox is ephemeral, they end with the session.
+    A job ends when its command has ended and no process of the job has the output open, or after ``max_duration_s``. At
+    most 10 jobs run at once. A job's log keeps the first 4 MiB and the last 8 to 12 MiB of output. Ended jobs are
+    listed for 7 days: the latest 50, with logs of at most 256 MiB together. Jobs and logs are on the sandbox's own
+    disk: if the sandbox is ephemeral, they end with the session.
 
-    While jobs run, the sandbox's auto-stop interval is raised. There is no background thread. So each call that uses
-    the sandbox renews the credentials of an S3 workspace, and calls ``on_job_done`` for jobs that have ended. The first
-    call after the end of the last job restores the interval. `join` makes such calls until a job has ended.
+    While jobs run, the sandbox's auto-stop interval is raised. There is no background thread: each call that uses the
+    sandbox renews the credentials of an S3 workspace, and calls ``on_job_done`` for ended jobs. The first call after
+    the end of the last job restores the interval. `join` makes such calls until a job has ended.
 
     Methods with a ``job_id`` raise `JobError` for an unknown job. All methods raise the errors of
     `WorkspaceSession.run`.

@@ -413,8 +413,8 @@ class SandboxManager:
     ) -> SyncReport | None:
         """Push, then delete the sandbox; keep the sandbox if files are not in S3.
 
-        By default, only an ephemeral sandbox is deleted, and a stopped sandbox is started for the push only if it is
-        deleted afterwards. If the deletion fails, it is repeated for ``delete_s`` seconds.
+        By default, only an ephemeral sandbox is deleted. A stopped sandbox is started for the push if it is deleted
+        afterwards. A failed deletion is repeated for ``delete_s`` seconds.
 
         Returns:
             The report of the push; None if `push` is None or returned None, see `_Runtime.last_push`.

@@ -92,7 +92,7 @@ class SessionState:
         def spec() -> SandboxSpec:
             return specification(config, namespace, workspace, unique=ids()[-12:])
 
-        first = spec()  # raises the error of an invalid specification now
+        first = spec()  # an invalid specification raises its error now
         add_notice = self.notices.add
         self.sandboxes = SandboxManager(
             config, spec, on_lost=weak_method(self._on_lost), add_notice=add_notice, clock=clock
@@ -218,9 +218,9 @@ class Notices:
         present sandbox.
         """
         with conversation.lock:
-            # Read the id before the notices: the notice of a loss is added before the next sandbox has an id. Hold the
-            # thread's lock meanwhile: otherwise a parallel call of this thread could return the notice of a loss after
-            # this call has read the id of the lost sandbox.
+            # Read the id before the notices: the notice of a loss is added before the next sandbox has an id. The lock
+            # excludes a parallel call of this thread, which could return this notice after the present call has read
+            # the id of the lost sandbox.
             sandbox_id = sandbox()
             with self._lock:
                 unseen = self._added_count - self._seen_counts.get(conversation, self._added_count)
