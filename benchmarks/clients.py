@@ -32,7 +32,7 @@ def settings(server: Served, *, bucket: str | None = None, **more: Any) -> dict[
 
 
 def session(server: Served, **more: Any) -> WorkspaceSession:
-    """Return a session with its own workspace. It has sent no request yet."""
+    """Return a new session with its own workspace."""
     return WorkspaceSession(settings(server, **more), namespace=f"bench-{secrets.token_hex(4)}")
 
 
@@ -42,7 +42,6 @@ def raw_config(server: Served) -> DaytonaConfig:
 
 @contextmanager
 def raw(server: Served) -> Iterator[Daytona]:
-    """Yield the SDK's client."""
     client = Daytona(raw_config(server))
     try:
         yield client
@@ -59,11 +58,10 @@ def close(client: Daytona) -> None:
 
 @asynccontextmanager
 async def araw(server: Served) -> AsyncIterator[AsyncDaytona]:
-    """Yield the SDK's async client."""
     async with AsyncDaytona(raw_config(server)) as client:
         yield client
 
 
 def peer(sandbox: Sandbox) -> Any:
-    """Return langchain-daytona's backend for a sandbox; it is a BaseSandbox of Deep Agents."""
+    """Return langchain-daytona's backend for a sandbox, a BaseSandbox of Deep Agents."""
     return DaytonaSandbox(sandbox=sandbox)

@@ -87,7 +87,7 @@ async def ainterleaved(
 
 
 def _order(names: list[str], rounds: int, warm_up: int) -> Iterator[tuple[bool, str]]:
-    """Rotate the order, so that the after-effects of a contender do not always affect the same next one."""
+    """Rotate the order, so that a contender's after-effects do not always affect the same next contender."""
     for number in range(-warm_up, rounds):
         first = number % len(names)
         order = names[first:] + names[:first]

@@ -1,8 +1,7 @@
-"""An S3 in memory, in its own process: fast enough that the measured client is what takes the time.
+"""An S3 in memory, in its own process. It is fast, so that the measured client takes most of the time.
 
-It has what clients of the benchmark need: listings, conditional GET, PUT, DELETE and completion of an upload, ranges,
-parts, and user metadata. Signatures are not checked. Each answer can be delayed, as by a network; delayed requests do
-not wait for each other.
+It supports listings, ranges, parts, user metadata, and conditional GET, PUT, DELETE and completion of an upload.
+Signatures are not checked. Answers can be delayed, as by a network; delayed requests do not wait for each other.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ def memory_s3() -> Iterator[MemoryS3]:
 
 
 class MemoryS3:
-    """Controls the process of the S3. Every bucket name exists."""
+    """Controls the process. All bucket names exist."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
@@ -73,7 +72,7 @@ class Stored:
 
     data: bytes | bytearray
     etag: str
-    headers: Headers  # metadata, date and ETag, as an answer has them
+    headers: Headers  # metadata, date and ETag, in the form of an answer
     listed: str
 
 
@@ -125,7 +124,7 @@ class Store:
         return _refusal(501, "NotImplemented")
 
     def _refused(self, request: Request) -> Answer | None:
-        """Return the answer to a request whose condition does not hold."""
+        """Return an error answer if the request's condition does not hold."""
         stored = self._objects.get(request.name)
         wanted = request.headers.get("if-match")
         if wanted is not None and stored is None:
@@ -234,7 +233,7 @@ class Store:
 
 @lru_cache(maxsize=2)
 def _dates(now_s: int) -> tuple[str, str]:
-    """Return a time as a listing and as a header have it."""
+    """Return a time in the formats of a listing and of a header."""
     return time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(now_s)), formatdate(now_s, usegmt=True)
 
 
@@ -256,13 +255,13 @@ def _xml(name: str, content: str) -> Answer:
 
 
 class Connection(asyncio.Protocol):
-    """One connection of a client, which sends its next request after the answer."""
+    """One connection. Its client sends each request after the previous answer."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._received = bytearray()
-        self._request: Request | None = None  # whose body is not complete
-        self._missing = 0  # bytes of its body
+        self._request: Request | None = None  # set while its body is not complete
+        self._missing = 0  # size of its body in bytes
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)

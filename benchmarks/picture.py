@@ -11,7 +11,7 @@ ROW = "parts of a command"
 PARTS = ("client", "network", "shell", "Python", "guest", "command")
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "parts.svg"
 
-# Distinguishable with colour blindness too, by Okabe and Ito.
+# Colours by Okabe and Ito, which colour-blind readers can distinguish.
 _COLOURS = ("#0072b2", "#56b4e9", "#009e73", "#e69f00", "#d55e00", "#999999")
 _WIDTH, _LEFT, _RIGHT = 800, 16, 70
 _BAR, _STEP, _TOP = 22, 54, 74
@@ -29,7 +29,7 @@ def bars(document: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def draw(document: Mapping[str, Any]) -> str:
-    """Return the picture as SVG; the same for the same results."""
+    """Return the picture as SVG."""
     found = bars(document)
     longest = max((sum(parts.values()) for parts in found.values()), default=1.0)
     scale = (_WIDTH - _LEFT - _RIGHT) / longest

@@ -24,7 +24,6 @@ PACKAGES = ("langchain-daytona-ws", "daytona", "langchain-daytona", "deepagents"
 
 
 def table(results: Iterable[Result]) -> Table:
-    """Return a table for the terminal."""
     drawn = Table(title="÷ is a ratio of medians' rounds; quartiles in brackets", title_justify="left")
     for name in ("row", "what", "÷", "ratio", "target", "", "medians, note"):
         drawn.add_column(name, justify="right" if name in ("ratio", "target") else "left", overflow="fold")
@@ -37,7 +36,7 @@ def table(results: Iterable[Result]) -> Table:
             result.what,
             result.baseline,
             f"{value_of(result)}\n[dim]({_number(result.value.low)} to {_number(result.value.high)})[/dim]",
-            "" if result.reach is None else f"{result.limit} {_number(result.reach)}",
+            "" if result.reach is None else f"{result.limit_sign} {_number(result.reach)}",
             _verdict(result),
             "\n".join(
                 [*(f"{name}: {_number(value)}" for name, value in result.medians.items()), result.note]
@@ -78,8 +77,8 @@ def as_json(results: Sequence[Result], *, took_s: float, load: float, earlier: s
         results: The results of this run.
         took_s: The run's duration in seconds.
         load: The load average before the run: other programs distort the figures.
-        earlier: JSON of an earlier run. It keeps the rows that this run does not have, and this run's rows take the
-            places of its own; ``later_runs`` has the date, machine and versions of each such row. "" for a whole run.
+        earlier: JSON of an earlier run, in which this run's rows replace its rows. ``later_runs`` then has the date,
+            machine and versions of these rows. "" for a whole run.
     """
     run = {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
@@ -100,7 +99,7 @@ def as_json(results: Sequence[Result], *, took_s: float, load: float, earlier: s
 
 
 def hardware() -> dict[str, Any]:
-    """Describe the machine that the figures were measured on."""
+    """Describe this machine."""
     with open("/proc/cpuinfo") as file:
         models = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -143,7 +142,7 @@ def page_block(document: dict[str, Any]) -> str:
 def _reach(result: Result) -> str:
     if result.reach is None:
         return ""
-    return f"{result.limit} {_number(result.reach)}" + ("" if result.reached else f", {_missed(result)}")
+    return f"{result.limit_sign} {_number(result.reach)}" + ("" if result.reached else f", {_missed(result)}")
 
 
 def _absolute(result: Result) -> str:

@@ -1,4 +1,4 @@
-"""Results of a row: figures with their baseline and their limit."""
+"""Results of a row: figures with a baseline and a limit."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Result:
         value: The ratio, or the figure itself.
         unit: ``×`` for a ratio.
         reach: The upper limit of `value`; None for no limit.
-        at_least: Whether `reach` is the lower limit instead.
-        medians: The medians behind the ratio, each with its unit in its name.
+        at_least: True: `reach` is the lower limit.
+        medians: The medians from which `value` was calculated. Each name ends with the unit, as in "exec, ms".
         note: An explanation that the reader needs.
-        quoted: Whether docs/benchmarks.md has it.
+        quoted: True: docs/benchmarks.md has this figure.
     """
 
     row: str
@@ -45,19 +45,18 @@ class Result:
 
     @property
     def excess(self) -> float | None:
-        """The distance of `value` from the limit, relative to it (0.2: a fifth); None within the limit."""
+        """The distance of `value` beyond the limit, divided by the limit; None within the limit."""
         if self.reach is None or self.reached:
             return None
         return abs(self.value.median / self.reach - 1) if self.reach else self.value.median
 
     @property
-    def limit(self) -> str:
-        """The sign of the limit."""
+    def limit_sign(self) -> str:
         return "≥" if self.at_least else "≤"
 
     @property
     def absolute(self) -> tuple[list[float], str]:
-        """The medians of `value` and of the baseline, and their unit; no medians if there are none."""
+        """The medians of the contender and the baseline, if any, and their unit."""
         unit = next((name.rpartition(", ")[2] for name in self.medians), "")
         return [value for name, value in self.medians.items() if name.rpartition(", ")[2] == unit][:2], unit
 
@@ -74,7 +73,7 @@ class Result:
 
 
 def read(document: Mapping[str, Any]) -> Result:
-    """Return the result whose `Result.as_json` this is."""
+    """Read a result from its JSON (`Result.as_json`)."""
     values = {name: value for name, value in document.items() if name in Result.__dataclass_fields__}
     return Result(**{**values, "value": Spread(**document["value"])})
 

@@ -1,4 +1,4 @@
-"""A chat model that follows a script: agents then run without a model, and reproducibly."""
+"""A chat model that follows a script, for reproducible runs without a real model."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _numbers = itertools.count(1)
 
 
 def turn(text: str = "", /, **calls: dict[str, Any]) -> AIMessage:
-    """Return one message of the model: its text, and tool name → arguments of its calls."""
+    """Return one message of the model, with a call of each tool named in `calls` (tool → arguments)."""
     return AIMessage(
         content=text, tool_calls=[{"name": tool, "args": args, "id": None} for tool, args in calls.items()]
     )
 
 
 class ScriptedModel(BaseChatModel):
-    """A chat model that returns the next message of its script, and repeats the last one.
+    """A chat model that returns the next message of its script. At the end it repeats the last message.
 
-    The number of AI messages in the input decides which message is next; the input has no other effect.
+    The next message depends only on the number of AI messages in the input.
     """
 
     script: Sequence[AIMessage]

@@ -120,7 +120,7 @@ class WordList:
         ]
 
     def _allowed(self, file: str, text: str, start: int, end: int) -> bool:
-        """Return whether an exception covers ``text[start:end]``."""
+        """Return True if an exception covers ``text[start:end]``, and mark the exception as used."""
         found = False
         for allowance in self.allowances:
             if fnmatch(file, allowance.files) and any(
@@ -259,7 +259,7 @@ def findings_in(path: Path, rules: WordList) -> list[Finding]:
 
 
 def _prose_of_notebook(text: str) -> Iterator[Block]:
-    """Yield the prose of a notebook, with line numbers of its JSON file, where each line of a cell has its own line."""
+    """Yield the prose of a notebook. The line numbers are those of its JSON file, not of the cell."""
     file_lines = enumerate(text.splitlines(), start=1)
     for cell in json.loads(text)["cells"]:
         lines: list[tuple[int, str]] = []

@@ -12,12 +12,6 @@ class NoCircles(Contract):
     """Forbid circles among the modules of the root package."""
 
     def check(self, graph: Any, verbose: bool) -> ContractCheck:
-        """Find a circle, if there is one.
-
-        Args:
-            graph: The imports, as a graph of grimp.
-            verbose: Ignored.
-        """
         imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
         try:
             TopologicalSorter(imports).prepare()
@@ -26,5 +20,4 @@ class NoCircles(Contract):
         return ContractCheck(kept=True)
 
     def render_broken_contract(self, check: ContractCheck) -> None:
-        """Print the circle."""
         output.print_error(" -> ".join(check.metadata["circle"]))

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from langchain_daytona_ws import WorkspaceSession
 
 THREADS = 8
-# The guest removes records of calls once a minute; at a stop they are removed immediately, for equal conditions.
+# The guest removes old records of calls once a minute. At a stop it removes them at once, for equal conditions.
 TIDY = "touch -d '2 minutes ago' /tmp/.langchain-daytona-ws-*/tidied"
 
 

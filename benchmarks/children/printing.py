@@ -19,7 +19,7 @@ def main(contender: str, count: int, api_url: str, api_key: str) -> None:
 
 
 def _peak_kib() -> int:
-    """Return this program's peak: getrusage would return the parent's if that is larger (getrusage(2))."""
+    """Return this process's peak memory. getrusage(2) would return the parent's peak if that is larger."""
     with open("/proc/self/status") as file:
         fields = dict(line.split(":", 1) for line in file)
     return int(fields["VmHWM"].split()[0])

@@ -31,7 +31,7 @@ MARK = "state-{:012d}"
 PAGED = "a page of it, as a model reads; the SDK transfers the whole file"
 SMALL_FILES = 500
 OURS, EDITED = "written.txt", "edited.txt"
-# Name of an operation and size → limit of its time ÷ that of the quoted baseline.
+# (operation, size) → limit of its time ÷ the time of the quoted baseline.
 REACHES = {
     ("files.read", "1 KiB"): 0.22,
     ("files.write", "1 KiB"): 0.22,
@@ -64,7 +64,7 @@ def run(bench: Bench) -> Iterator[Result]:
 
 
 class Contents:
-    """Texts of a given size in bytes, each of which begins with a different mark."""
+    """Texts of `count` bytes. Each begins with a different mark."""
 
     def __init__(self, count: int) -> None:
         lines = (LINE.format(number) for number in range(count // len(LINE.format(0)) + 1))
@@ -80,7 +80,7 @@ class Contents:
 
 
 class Marks:
-    """Edits of one file, each of which replaces its mark by the next."""
+    """Edits of one file: each replaces the file's mark by the next mark."""
 
     def __init__(self) -> None:
         self._number = 0
@@ -224,7 +224,7 @@ def _of_host(to: Contenders, host: Path, rounds: int) -> Iterator[Result]:
         for answer in answers:
             (back / answer.path.rpartition("/")[2]).write_bytes(answer.content)
 
-    # The downloads need files, and the order of the contenders changes.
+    # Upload first, because the order of the contenders changes: a download may run before the uploads.
     files.upload(host, ".")
     to.sandbox.fs.upload_file(str(large), theirs)
     _succeeded(*peer.upload_files(read_many()))

@@ -68,7 +68,7 @@ def _added_by_mount(samples: Samples) -> Result:
 
 
 class Starts:
-    """Starts contenders from nothing; `end`, which is not timed, ends them."""
+    """Starts contenders without an existing client or sandbox. `end` is not timed."""
 
     def __init__(self, server: Served) -> None:
         self._server = server

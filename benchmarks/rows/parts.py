@@ -30,7 +30,7 @@ NOTES = {
 
 @dataclass
 class _Calls:
-    """The calls of one contender: the CPU seconds of this thread, and the other seconds, of each call."""
+    """The calls of one contender. For each call: CPU time of this thread, waiting time, time of the command."""
 
     call: Callable[[], float]  # returns the seconds that the command reports
     cpu_s: list[float] = field(default_factory=list)

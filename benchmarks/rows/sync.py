@@ -43,7 +43,7 @@ PUSH_NOTE = (
 )
 BOTO3_NOTE = "boto3 without signing the content, as over https; " + LATENCY_NOTE
 MAKE = "for i in $(seq 0 {last}); do d=d$((i / {each})); [ -d $d ] || mkdir $d; echo $i-$i-$i > $d/$i; done"
-# 2,000 changed files are new ones, and are deleted after each round.
+# The 2,000 changed files are new files, which are deleted after each push.
 CHANGES = {
     1: "echo more >> d0/0",
     100: "for i in $(seq 0 99); do echo more >> d$((i / {each}))/$i; done",
@@ -69,7 +69,7 @@ def run(bench: Bench) -> Iterator[Result]:
 
 
 class Workspaces:
-    """A synchronised workspace, and the same one on the sandbox's own disk."""
+    """A synchronised workspace, and a workspace on a sandbox's own disk."""
 
     def __init__(self, server: Served, store: MemoryS3) -> None:
         self._server = server
@@ -84,7 +84,7 @@ class Workspaces:
         self.sync, self.disk = self.new_sync(), clients.session(server)
 
     def new_sync(self) -> WorkspaceSession:
-        """Return a session for the same prefix that has no sandbox yet."""
+        """Return a session without a sandbox, for the prefix of `self.sync`."""
         config = clients.settings(self._server, options=self._options, envVars=clients.KEYS)
         return WorkspaceSession(config, namespace=self.namespace)
 
@@ -102,7 +102,7 @@ class Workspaces:
 
 
 def succeed(session: WorkspaceSession, command: str) -> CommandResult:
-    """Run a command. Failures raise, and so does a synchronisation that is not complete: it must not count as fast."""
+    """Run a command. Raise if it fails or its synchronisation is incomplete: failures must not count as fast."""
     result = session.run(command, timeout_s=600)
     if result.exit_code != 0 or (result.sync is not None and result.sync.failure):
         raise RuntimeError(f"{command}: {result.output} {result.sync}")
@@ -173,7 +173,7 @@ def after_end(session: WorkspaceSession, command: str) -> tuple[float, CommandRe
 
 
 class Starts:
-    """Starts sessions with their first call; `close`, which is not timed, closes them."""
+    """Starts sessions by their first call. `close` is not timed."""
 
     def __init__(self) -> None:
         self._started = ExitStack()
@@ -202,7 +202,7 @@ def _first_call(both: Workspaces, count: int, bench: Bench) -> Result:
 
 
 def _memory(both: Workspaces, count: int) -> Iterator[Result]:
-    """Measure the resident, then with twice as many files."""
+    """Measure the memory of the resident, then again with twice as many files."""
     before = _resident_kib(both.sync)
     yield figure(
         NAME, f"peak memory of the resident, {count:,} files", before / 1024, "MiB", reach=RESIDENT_REACH_MIB,
@@ -290,7 +290,7 @@ def _boto3(store: MemoryS3) -> Any:
 
 
 def _everyday(server: Served) -> Iterator[Result]:
-    """Count the commands that fail, on the mount of the local Daytona too."""
+    """Count the everyday commands that fail, in three kinds of workspaces."""
     server.make_bucket(BUCKET)
     mount = clients.session(server, bucket=BUCKET)
     with memory_s3() as store, closing(Workspaces(server, store)) as both, closing(mount):

@@ -33,9 +33,9 @@ COMMANDS = 300  # of each contender, at each number of sessions
 ROUNDS = 3
 SANDBOX_BYTES = 24 << 20
 RAW, SAME = "sandbox.process.exec", "the same requests, sent by the SDK"
-REACHES = {500: 0.25}  # number of sessions → least throughput ÷ that of exec
-LINEAR = 1.5  # where growth is quadratic, it is 50 for the CPU
-LINEAR_MEMORY = 1.1  # where growth is quadratic, it is 5
+REACHES = {500: 0.25}  # number of sessions → lower limit of throughput ÷ throughput of exec
+LINEAR = 1.5  # quadratic growth of the CPU time would be 50
+LINEAR_MEMORY = 1.1  # quadratic growth would be 5
 
 T = TypeVar("T")
 Work = Callable[[int], Awaitable[object]]
@@ -46,7 +46,7 @@ class Load:
     """Measurements of one contender with one number of sessions."""
 
     per_second: list[float]
-    cpu_s: list[float]  # of this process, a command
+    cpu_s: list[float]  # CPU time of this process for one command
     latencies_s: list[float]
 
     @property
@@ -68,7 +68,7 @@ def run(bench: Bench) -> Iterator[Result]:
 async def _growing(server: Served, numbers: Sequence[int], bench: Bench) -> list[Result]:
     loads: dict[int, dict[str, Load]] = {}
     allocated: dict[int, int] = {}
-    # Resident memory would not show it: at first it hardly grows, since freed memory is used again.
+    # Not resident memory: that hardly grows at first, because freed memory is used again.
     tracemalloc.start()
     async with contextlib.AsyncExitStack() as stack, clients.araw(server) as daytona:
         sessions: list[WorkspaceSession] = []
@@ -78,7 +78,7 @@ async def _growing(server: Served, numbers: Sequence[int], bench: Bench) -> list
             await _limited([partial(session.arun, ":") for session in new])
             stack.push_async_callback(_limited, [session.aclose for session in new])
             sessions += new
-            # Before the contenders run: their connections and sandboxes would count too.
+            # Measured before the contenders run, because their connections and sandboxes would count too.
             for _ in range(2):
                 await asyncio.gather(*(session.arun(":") for session in sessions))
             gc.collect()

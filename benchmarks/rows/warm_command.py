@@ -77,7 +77,7 @@ def _sync(server: Served, rounds: int) -> Iterator[Result]:
 
 
 def _bytes(call: GuestCall) -> int:
-    """Return the size of a request's script and variables, with those that carry the command."""
+    """Return the size of a request: its script, and its variables, which carry the command."""
     return len(call.script) + sum(len(name) + len(value) for name, value in call.env.items())
 
 
@@ -85,7 +85,7 @@ def _found(samples: Samples, ours: str, raw: str, *, reach: float | None = None)
     yield compared(NAME, samples, ours, raw, note=WHOLE_NOTE, reach=reach, quoted=True)
     added = combined(samples, lambda mine, same: mine - same, ours, SAME)
     base = Spread.of(samples[raw]).median
-    # Differences, since one start of Python in the sandbox varies by more than the client adds.
+    # Differences of one round, because the start of Python in the sandbox varies by more than the client adds.
     client = Spread(1 + added.median / base, 1 + added.low / base, 1 + added.high / base, count=added.count)
     medians = {"added, ms": added.median * 1000, f"{raw}, ms": base * 1000}
     yield Result(
@@ -137,12 +137,12 @@ async def asend(sandbox: AsyncSandbox, call: GuestCall) -> None:
 
 
 def kept_in(output: str, call: GuestCall) -> str:
-    """Return the digest of the program that the sandbox keeps since a call that brought the source."""
+    """Return the digest of the guest program that the sandbox has stored during this call."""
     return str(read_frame(output, call.nonce)["program"])
 
 
 def kept_by(session: WorkspaceSession) -> str:
-    """Return the digest of the program that the sandbox of a session keeps for commands."""
+    """Return the digest of the guest program for commands that the session's sandbox has stored."""
     return session._state.programs.call(session.sandbox_id or "", "command", {}, "").digest
 
 
@@ -151,28 +151,26 @@ def requests_of(command: str, digest: str = "") -> Iterator[GuestCall]:
 
     Args:
         command: The command.
-        digest: The digest of the program that the sandbox keeps; "" for a sandbox that keeps none.
+        digest: The digest of the guest program that the sandbox has stored; "" for none.
     """
     while True:
-        caught = _Caught(digest)
+        client = _CapturingClient(digest)
         try:
             work = run_command(
-                caught,  # type: ignore[arg-type]  # it has the methods used here
+                client,  # type: ignore[arg-type]  # it has the methods used here
                 "/mnt/workspaces/bench", command, timeout_s=120, limit_bytes=65536, key=None,
             )  # fmt: skip
             run_sync(work)
-        except _Made as made:
-            yield made.call
+        except _Captured as captured:
+            yield captured.call
 
 
-class _Made(Exception):
+class _Captured(Exception):
     def __init__(self, call: GuestCall) -> None:
         self.call = call
 
 
-class _Caught:
-    """Captures a request instead of sending it."""
-
+class _CapturingClient:
     def __init__(self, digest: str) -> None:
         self._digest = digest
         self.variables = dict[str, str]()
@@ -181,7 +179,7 @@ class _Caught:
         return secrets.token_hex(16)
 
     async def call(self, entry: str, request: dict[str, object], **_: object) -> None:
-        raise _Made(guest_call(entry, request, self.new_key(), digest=self._digest))
+        raise _Captured(guest_call(entry, request, self.new_key(), digest=self._digest))
 
 
 ROW = Row(NAME, "a command in an existing sandbox", run)

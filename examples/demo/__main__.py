@@ -35,7 +35,7 @@ NAMESPACE = "demo"
 async def repair(
     server: LocalDaytona, package: Package, model: BaseChatModel, screen: Screen, *, s3_mode: S3Mode | None
 ) -> tuple[TestRun, TestRun]:
-    """Return the first and the last test run of the package; raise DemoFailed if it is not repaired."""
+    """Run the agent; return the agent's first test run and the final one. Raise DemoFailed without a repair."""
     options = {
         "apiKey": server.api_key,
         "apiUrl": server.api_url,

@@ -44,7 +44,7 @@ class WorkRecord:
             self.changes += 1
 
     def check(self, final: TestRun, *, tests_unchanged: bool) -> None:
-        """Raise DemoFailed unless the tests failed first, the source was edited, and the same tests pass now."""
+        """Check that the tests failed first, that a file was changed, and that the same tests pass now."""
         if not self.test_runs or not self.test_runs[0].failed:
             raise DemoFailed("the agent's first test run did not show the planted bug")
         if not self.changes:
@@ -70,7 +70,6 @@ def model_for(name: str | None) -> BaseChatModel:
 
 
 async def work(model: BaseChatModel, session: WorkspaceSession, screen: Screen) -> WorkRecord:
-    """Run the agent on its task."""
     agent = create_agent(model, WorkspaceToolkit(session=session).get_tools())
     record = WorkRecord()
     steps = agent.astream(

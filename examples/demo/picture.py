@@ -19,7 +19,7 @@ PICTURE = Path(__file__).parents[2] / "docs" / "images" / "ask.svg"
 WIDTH = 100
 TITLE = "make demo"
 
-# Durations, in the output of the tests, differ between two runs.
+# Durations in the output of the tests differ between runs.
 _DURATION = re.compile(r"\d+\.\d+s\b")
 
 
@@ -28,7 +28,7 @@ class PictureFailed(Exception):
 
 
 class _Recorder(Screen):
-    """Allow every call like a person at the terminal, and record from the edit to the end of the agent's work."""
+    """Answers every request with y, and records from the edit to the end of the agent's work."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console, yes=False, read_line=self._answer)
@@ -56,7 +56,7 @@ def texts(svg: str) -> list[str]:
 
 
 def draw() -> str:
-    """Run the demo and return the picture as SVG, the same for each run.
+    """Run the demo and return the picture as SVG. It is the same for each run.
 
     Raises:
         PictureFailed: The demo failed.

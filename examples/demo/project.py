@@ -15,7 +15,7 @@ ARCHIVE = "source.tar.gz"
 
 TESTS = "python3 -m unittest discover -q -s tests -t ."
 
-# Without one word, object identifiers are encoded with the parts of their long arcs in reverse order.
+# The bug: without `reversed`, object identifiers are encoded with the parts of long arcs in reverse order.
 BROKEN_FILE = "pyasn1/codec/ber/encoder.py"
 PUBLISHED = """\
                 # Add packed Sub-Object ID to resulted Object ID
@@ -88,7 +88,7 @@ class TestRun:
 async def set_up(session: WorkspaceSession, package: Package) -> None:
     """Write the package's source into the workspace, and plant the bug."""
     await session.files.awrite(ARCHIVE, package.archive)
-    # Unpacked elsewhere: tar cannot set times and modes in a mounted workspace.
+    # Unpacked outside the workspace: in a mounted workspace tar cannot set times and modes.
     unpacked = await session.arun(
         f'd=$(mktemp -d) && tar -xzf {ARCHIVE} -C "$d" --strip-components=1 --exclude=docs --no-same-owner && '
         f'cp -r "$d"/. . && rm -r "$d" {ARCHIVE} && python3 --version',

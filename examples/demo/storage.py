@@ -17,7 +17,7 @@ from langchain_daytona_ws.local import LocalDaytona
 BUCKET = "demo-workspaces"
 ROLE = "arn:aws:iam::123456789012:role/sandbox-s3mount"
 REGION = "us-east-1"
-# This process's own credentials, with which it assumes the role; the local STS accepts any keys.
+# Credentials of this process, to assume the role. The local STS accepts any keys.
 HOST_KEYS = {"AWS_ACCESS_KEY_ID": "AKIADEMO", "AWS_SECRET_ACCESS_KEY": "demo", "AWS_REGION": REGION}
 
 S3Mode = Literal["sync", "mount"]
@@ -28,7 +28,7 @@ _STORAGE = ("AWS_", "SANDBOX_MOUNT_", "FILESYSTEM_BUCKET_NAME", "SKILLS_BUCKET_N
 
 @contextmanager
 def own_environment(*, s3: bool) -> Iterator[None]:
-    """Remove accounts' settings from the environment, and set HOST_KEYS with `s3`, until the block ends."""
+    """Until the block ends, remove the settings of accounts from the environment. With `s3`, set HOST_KEYS."""
     before = dict(os.environ)
     for name in before:
         if name.startswith((*_ACCOUNT, *_STORAGE) if s3 else _ACCOUNT):

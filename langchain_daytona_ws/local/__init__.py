@@ -1,6 +1,6 @@
-"""A local Daytona-compatible server that the unmodified SDK works against (extra `local`).
+"""A local Daytona-compatible server, for the unmodified SDK (extra `local`).
 
-"The original" in this package is the program that the module replaces: Daytona's server, Daytona's daemon in the
+In this package, "the original" is the program that a module imitates: Daytona's server, Daytona's daemon in the
 sandbox, or mount-s3.
 """
 

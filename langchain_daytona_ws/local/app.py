@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 class Middleware:
     """Records a request, injects faults, checks the API key, and answers errors.
 
-    Applied to every request, except one with a method that its path does not have: Starlette answers it with 405.
+    Exception: if a path below /api does not accept the method, Starlette answers 405 without this middleware.
     """
 
     def __init__(self, *, api_key: str, journal: Journal, faults: Faults, fleet: Fleet, clock: Clock) -> None:
@@ -72,7 +72,7 @@ class Middleware:
                 if await send_answer(faults, response, scope, receive, send):
                     status = response.status_code
         except ClientDisconnect:
-            return  # the client does not wait for an answer
+            return  # the client has closed the connection
         finally:
             self._journal.finish(number, status, scope["sandbox_id"])
 
@@ -105,7 +105,7 @@ class Middleware:
 
 
 class _WrappedEndpoint:
-    """An endpoint with the middleware. A class, because Starlette would wrap a function again."""
+    """An endpoint with the middleware. Starlette would not treat a function as an ASGI application."""
 
     def __init__(self, middleware: Middleware, action: str, endpoint: Endpoint) -> None:
         self._middleware = middleware
@@ -117,7 +117,7 @@ class _WrappedEndpoint:
 
 
 def build(middleware: Middleware, control: Control, toolbox: Proxy, previews: Previews) -> ASGIApp:
-    """Return the application. Routes are matched in order, so frequent ones come first."""
+    """Return the application. Routes are matched in order, so frequent routes come first."""
     routes = [
         middleware.route(method, f"/toolbox/{{sandbox}}{path}", action, toolbox.endpoint(handler))
         for method, path, action, handler in _toolbox_routes()

@@ -36,11 +36,13 @@ class ManualClock:
         return self._now
 
     def advance(self, seconds: float) -> None:
-        """Advance the time; return when all servers with this clock have made the changes that are due.
+        """Advance the time, and wait until all servers with this clock have made the changes that are due.
 
-        These are auto-stop, auto-delete and the time to live.
+        These are auto-stop, auto-archive, auto-delete, the time to live, and changes delayed by the fault `pending`.
+        Do not call this in the thread of a server: it would wait for itself.
 
-        Do not call it in the thread of a server.
+        Args:
+            seconds: the time to add, in seconds.
 
         Raises:
             ValueError: `seconds` is negative.

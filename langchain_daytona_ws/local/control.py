@@ -52,14 +52,12 @@ _INTERVALS = {
 _MINIMUM = dict(_INTERVALS.values())
 # Higher than any useful value, and low enough for date arithmetic.
 _MAXIMUM = 2**31
-# The usual limits of an organization (Daytona's documentation), with their names and units in its errors.
+# The usual limits of an organization (Daytona's documentation). Name and unit are for the error message.
 _LARGEST = {"cpu": (4, "CPU", ""), "memory": (8, "Memory", "GB"), "disk": (10, "Disk", "GB")}
 _UNENFORCED = ("networkAllowList", "domainAllowList")
 
 
 class Control:
-    """Answers control-plane requests, from the sandboxes of a fleet and the snapshots."""
-
     def __init__(self, fleet: Fleet, snapshots: Snapshots, clock: Clock) -> None:
         self._fleet = fleet
         self._snapshots = snapshots
@@ -96,7 +94,7 @@ class Control:
     async def list(self, request: Request) -> Response:
         """List the sandboxes, oldest first.
 
-        The cursor contains the last sandbox of a page, so that later pages do not shift if sandboxes are deleted.
+        The cursor identifies the last sandbox of a page: if sandboxes are deleted, later pages do not shift.
         """
         query = request.query_params
         limit = _parse_int(query.get("limit"), DEFAULT_PAGE_SIZE, 1, MAX_PAGE_SIZE, "limit")
@@ -233,7 +231,6 @@ def _create_fields(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _require_allowed_size(fields: dict[str, Any]) -> None:
-    """Refuse a size above the organization's limits."""
     for name, (largest, label, unit) in _LARGEST.items():
         if fields.get(name, 0) > largest:
             raise ApiError(

@@ -1,4 +1,4 @@
-"""Errors of the local server, and the bodies in which it reports them. The format of the bodies is Daytona's."""
+"""Errors of the local server, and their JSON bodies in Daytona's format."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class S3Unavailable(RuntimeError):
 
 
 class ApiError(Exception):
-    """An error that the server itself reports, not the daemon in a sandbox; answered as JSON."""
+    """An error that the server itself reports. `DaemonError` is for the daemon in a sandbox."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -37,8 +37,8 @@ class DaemonError(Exception):
     Args:
         status: The HTTP status.
         message: The message in the body, if there is a body.
-        code: The error code, if it does not follow from the status.
-        in_every_version: If True, all daemons send `code`; if False, daemon 0.190 sends the code of the status instead.
+        code: The error code; empty for the usual code of the status.
+        in_every_version: True: all daemons send `code`. False: daemon 0.190 sends the usual code of the status instead.
     """
 
     def __init__(self, status: int, message: str, code: str = "", *, in_every_version: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Injected faults: what they are, which requests they apply to, and how they change a request or its answer."""
+"""Faults that can be injected, and how they change a request or its answer."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from .replies import json_reply
 
 FaultKind: TypeAlias = Literal[
     "latency",  # wait `delay_s`, then continue as usual
-    "drop_before",  # read the request, do nothing, close the connection without a byte
+    "drop_before",  # read the request, do not carry it out, close the connection without a byte
     "drop_after",  # carry out the request, then close the connection without a byte
-    "status",  # answer `status` with `headers`, do nothing
+    "status",  # answer `status` with `headers`, do not carry out the request
     "slow_body",  # carry out the request, send the headers, wait `delay_s` before each part of the body
     "truncate",  # carry out the request, send half of the body, close the connection
     "malformed",  # carry out the request, answer 200 with a body that is not JSON
-    "pending",  # the state change ends `delay_s` after the answer, by the server's clock
+    "pending",  # answer at once; the state change ends `delay_s` later, by the server's clock
     "stuck",  # the state change never ends: a create stays "creating", a stop "stopping"
     "fail",  # the state change ends in the state "error", the build of a snapshot in "build_failed"
     "lost",  # destroy the sandbox, then process the request
@@ -41,13 +41,12 @@ class Fault:
 
     Args:
         kind: what happens.
-        action: the fault applies only to requests with this action in the journal, such as "execute"; None for all.
-        path: the fault applies only to requests whose path contains a match of this regular expression; None for all.
+        action: apply the fault only to requests with this action in the journal, such as "execute"; None for all.
+        path: apply it only if this regular expression matches a part of the request's path; None for all.
         times: the number of requests to which the fault applies; None for no limit.
-        skip: the number of matching requests that pass before the fault can apply.
-        probability: the probability that the fault applies to a matching request, from 0 to 1. Random numbers decide,
-            from a generator seeded with `seed`.
-        seed: see `probability`; with the same seed the fault applies to the same requests.
+        skip: the number of matching requests to leave unchanged first.
+        probability: the probability that the fault applies to a matching request, from 0 to 1.
+        seed: the seed of the random numbers: an equal seed selects the same requests.
         delay_s: the delay of the kinds latency, slow_body and pending, in seconds.
         status: the HTTP status of the kind status. A 502 without `body` has an empty body, as from a proxy.
         headers: the headers of the kind status, for example {"Retry-After": "1"}.
@@ -70,8 +69,6 @@ class Fault:
 
 
 class _ActiveFault:
-    """A fault with its counters."""
-
     def __init__(self, fault: Fault) -> None:
         self.fault = fault
         self._remaining = fault.times
@@ -84,7 +81,7 @@ class _ActiveFault:
         return self._remaining == 0
 
     def take(self, action: str, path: str) -> bool:
-        """Return whether the fault applies to this request, and count the request."""
+        """Count the request. Return True if the fault applies to it."""
         if self.is_used_up or self.fault.action not in (None, action):
             return False
         if self._path is not None and self._path.search(path) is None:
@@ -117,7 +114,7 @@ class Faults:
             self._active = []
 
     def take(self, action: str, path: str) -> tuple[Fault, ...]:
-        """Return the faults that apply to this request, and count the request."""
+        """Count the request, and return the faults that apply to it."""
         if not self._active:
             return ()
         with self._lock:
@@ -127,12 +124,11 @@ class Faults:
 
 
 def first(faults: Iterable[Fault], *kinds: FaultKind) -> Fault | None:
-    """Return the first fault of one of these kinds; None if there is none."""
     return next((fault for fault in faults if fault.kind in kinds), None)
 
 
 async def apply_before(faults: Iterable[Fault], request: Request) -> bool:
-    """Apply the faults that come before the request is processed; return False if they closed the connection."""
+    """Apply the faults that act before the request. Return False if one has closed the connection."""
     latency = first(faults, "latency")
     if latency:
         await _sleep(request.scope, latency.delay_s)
@@ -146,7 +142,7 @@ async def apply_before(faults: Iterable[Fault], request: Request) -> bool:
 
 
 def replacement(faults: Iterable[Fault]) -> Response | None:
-    """Return the answer that a fault sends instead of the real answer; None if no fault does."""
+    """Return the answer of the fault `status`; None if there is no such fault."""
     fault = first(faults, "status")
     if fault is None:
         return None
@@ -220,7 +216,7 @@ async def _sleep(scope: Scope, seconds: float) -> None:
 
 
 async def _close_connection(scope: Scope, receive: Receive) -> None:
-    """Close the connection, and wait until the HTTP server has noticed: it then expects no answer, and logs nothing."""
+    """Close the connection, and wait until the HTTP server has noticed, so that it does not log a missing answer."""
     transport = scope["state"]["transports"].get(scope["client"])
     if transport is not None:  # None if the client has closed the connection already
         transport.close()

@@ -1,4 +1,4 @@
-"""All sandboxes of the server and their state changes. Everything runs on the server's event loop."""
+"""All sandboxes of the server and their state changes. Its coroutines run on the server's event loop."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class Fleet:
         """Destroy the sandbox and its disk; with `force` also during another state change."""
         if not force:
             self._require_settled(record)
-        # Rename the record, so that a new sandbox can have the name at once. A repeated destroy does not rename again.
+        # Free the name for a new sandbox.
         if record.desired_state != "destroyed":
             record.name = f"DESTROYED_{record.name}_{secrets.token_hex(4)}"
         end_processes = _end_processes(record)
@@ -148,7 +148,7 @@ class Fleet:
         record.updated_at = self._clock.now()
 
     async def hold(self, record: SandboxRecord, state: str) -> None:
-        """Stop all processes in the sandbox and set a transitional state, which only a destroy or `fail` ends."""
+        """Stop all processes in the sandbox and set a transitional state. Only a forced destroy or `fail` ends it."""
         await asyncio.to_thread(_end_processes(record))
         record.state, record.changing = state, True
         record.updated_at = self._clock.now()
@@ -218,9 +218,9 @@ class Fleet:
         action: Callable[[], ProcessTree | None],
         faults: Iterable[Fault],
     ) -> None:
-        """Set the state `interim`, run `action` in a thread, then set the state `final`; `error` if `action` fails.
+        """Set the state `interim`, run `action` in a thread, then set the state `final`, or `error` if `action` fails.
 
-        A fault can delay or prevent the end, or make it fail.
+        The fault `pending` delays the end, `stuck` prevents it, and `fail` makes it fail.
         """
         record.changing = True
         record.state = interim
@@ -228,7 +228,7 @@ class Fleet:
         record.updated_at = self._clock.now()
 
         async def finish() -> None:
-            if record.state == interim:  # the state was not changed in the meantime, for example by `destroy`
+            if record.state == interim:  # False if `destroy`, for example, has changed the state
                 await self._finish(record, final, action, failing=first(faults, "fail") is not None)
 
         if first(faults, "stuck"):

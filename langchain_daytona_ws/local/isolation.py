@@ -51,12 +51,10 @@ logger = logging.getLogger(__name__)
 
 
 class ProcessTree:
-    """The running processes of a sandbox.
+    """The running processes of a sandbox: `process` is bubblewrap, or the daemon if there is no isolation.
 
-    Args:
-        process: The started process: bubblewrap, or the daemon.
-        control: The control socket of the daemon.
-        init_pid: The host's pid of process 1 in the sandbox; None without isolation.
+    `control` is the daemon's control socket. `init_pid` is the host's pid of the sandbox's process 1; None without
+    isolation.
     """
 
     def __init__(
@@ -73,9 +71,9 @@ class ProcessTree:
         self._init_lock = threading.Lock()
 
     def set_env(self, env: Mapping[str, str]) -> None:
-        """Send the environment of commands to the daemon; if that fails, end the sandbox and raise.
+        """Send the environment variables of commands to the daemon. If this fails, end the sandbox and raise.
 
-        The environment is not passed on a command line, which every user of the host can read.
+        They are not passed on a command line, because every user of the host can read command lines.
         """
         connection, daemon_end = socket.socketpair()
         try:
@@ -94,7 +92,7 @@ class ProcessTree:
             raise ValueError(str(answer["message"]))
 
     def crash(self) -> None:
-        """Kill the daemon, and with it all other processes; the record does not change."""
+        """Kill all processes, including the daemon. The sandbox's record keeps the state `started`."""
         self._kill()
         self._process.wait(END_S)
 
@@ -125,16 +123,16 @@ class ProcessTree:
 class Bubblewrap:
     """Sandboxes with their own root folder, processes, hostname and users.
 
-    A sandbox runs as an unprivileged uid of the host, which is root (uid 0) in the sandbox. If the server runs as
-    root, each sandbox gets a random unprivileged uid of its own, because the host's root could write to /proc/sys. A
-    sandbox uses the network of the host, unless it is started `offline`.
+    Root (uid 0) in the sandbox is an unprivileged uid on the host: the uid of the server. If the server runs as root,
+    each sandbox gets a random uid of its own instead, because the host's root could write to /proc/sys. A sandbox uses
+    the network of the host, except if it is started with `offline`.
 
     Args:
         root: The server's folder.
         shell: The name of the shell that runs scripts; None if the daemon chooses it (`toolbox.execute.find_shell`).
         mounts: If True, install mount-s3 in the sandboxes, and allow them to mount.
         mount_program: The path of the original mount-s3; None for the local program.
-        disk_bytes: The size of /tmp, and of /mnt, in bytes; None for no limit.
+        disk_bytes: The size of /tmp and the size of /mnt, in bytes; None for no limit.
 
     Raises:
         IsolationUnavailable: sandboxes cannot be isolated on this machine.
@@ -238,8 +236,8 @@ class Bubblewrap:
         self, argv: list[str], uid: int, descriptors: tuple[int, ...], log: int
     ) -> subprocess.Popen[bytes]:
         env = _base_env(self.home) | self._tar_env
-        if self._mounts is not None and self._mounts.path_folder is not None:
-            env["PATH"] += f":{self._mounts.path_folder}"
+        if self._mounts is not None and self._mounts.additional_path is not None:
+            env["PATH"] += f":{self._mounts.additional_path}"
         # Do not set the sandbox's own variables here: an LD_PRELOAD would take effect outside of the sandbox.
         return _popen_without_keys(
             argv,
@@ -324,9 +322,9 @@ def _base_env(home: str) -> dict[str, str]:
 
 
 def _tar_env() -> dict[str, str]:
-    """Return the environment variables with which GNU tar ignores file owners, as it does for users other than root.
+    """Return the environment variables that make GNU tar ignore the file owners in an archive.
 
-    When root runs tar, tar sets the owners that the archive names, which do not exist in a sandbox.
+    For root, tar would set these owners, which do not exist in a sandbox.
     """
     tar = shutil.which("tar", path=rootfs.SYSTEM_PATH)
     if tar is None:
@@ -347,8 +345,8 @@ def _popen_without_keys(argv: list[str], **options: Any) -> subprocess.Popen[byt
 
     On architectures that `_KEYCTL` does not list, the process keeps the server's keyring.
 
-    Keyrings belong to threads, and a child inherits the keyring of the thread that starts it. A separate thread
-    joins the new keyring, so that the rest of this process keeps its own.
+    A child inherits the keyring of the thread that starts it. So a separate thread joins the new keyring and starts
+    the process; the other threads keep the server's keyring.
     """
     results: list[subprocess.Popen[bytes] | BaseException] = []
 
@@ -385,7 +383,7 @@ def _join_new_keyring() -> None:
 def _require_real_targets(disk: Path, argv: list[str]) -> None:
     """Raise IsolationUnavailable if the sandbox has replaced a bind target, for example by a symlink.
 
-    bubblewrap creates missing targets before it enters the new root, and would follow the link out of the disk.
+    bubblewrap creates missing targets before it enters the new root, so it would follow the link out of the disk.
     """
     for target in _targets(argv):
         path = disk
@@ -402,7 +400,7 @@ def _require_real_targets(disk: Path, argv: list[str]) -> None:
 
 
 def _targets(argv: list[str]) -> list[str]:
-    """Return the mount targets, as paths in the sandbox, in these arguments of bubblewrap."""
+    """Return the targets of all mounts in bubblewrap's arguments, as paths in the sandbox."""
     offsets = {"--bind": 2, "--ro-bind": 2, "--dev-bind": 2, "--proc": 1, "--dev": 1, "--tmpfs": 1}
     return [argv[index + offsets[word]] for index, word in enumerate(argv) if word in offsets]
 
@@ -419,10 +417,7 @@ def _find_bwrap() -> str:
 
 
 def _find_python() -> tuple[str, list[tuple[str, str]]]:
-    """Return the path of a Python in the sandbox, and the binds that it needs.
-
-    It is the Python of the system if there is one, otherwise the Python that runs this server.
-    """
+    """Return the path of Python in the sandbox, and its binds: the system's Python, else the Python of this server."""
     for path in ("/usr/bin/python3", "/usr/local/bin/python3"):
         if os.path.exists(path):
             return path, []
@@ -451,7 +446,7 @@ def _require_reachable(root: Path) -> None:
 
 
 def _unprivileged_uid() -> int:
-    """Choose a random host uid from the upper part of the available uids, where accounts are unusual."""
+    """Return a random host uid from the upper quarter of the available uids, where accounts are unusual."""
     with open("/proc/self/uid_map") as file:
         first, _, count = (int(field) for field in file.readline().split())
     highest = min(first + count, 2**31) - 1

@@ -1,4 +1,4 @@
-"""The client of a sandbox's daemon: one connection per request, passed over the control socket."""
+"""The client of a sandbox's daemon. Each request has its own socket, which is passed over the control socket."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Link:
             yield answer, connection
 
     async def _pass_to_daemon(self, daemon_end: socket.socket) -> None:
-        """Send the socket to the daemon. If it does not read for 5 s, as after SIGSTOP, raise BlockingIOError."""
+        """Send the socket to the daemon. If the daemon does not read for 5 s, raise BlockingIOError."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + PASS_TIMEOUT_S
         while True:

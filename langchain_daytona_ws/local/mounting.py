@@ -1,4 +1,4 @@
-"""Equips sandboxes to mount S3: installs mount-s3 with its libraries, and grants /dev/fuse and the right to mount."""
+"""Allows sandboxes to mount S3: installs mount-s3 with its libraries, grants /dev/fuse and the right to mount."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .scratch import copy_compiled
 HOME = "/opt/aws/mountpoint-s3"
 DEVICE = "/dev/fuse"
 _FUSE_DEVICE_NUMBER = os.makedev(10, 229)
-# Folders on the PATH of Debian's users; `rootfs.SYSTEM_PATH` has only the first. /usr is bound read-only, so the
-# program is bound to the first of these folders that is empty on the host.
+# Folders on the PATH of Debian's users; `rootfs.SYSTEM_PATH` has only the first. The program's folder is bound over the
+# first of them that is empty on the host, because no file can be added to /usr, which is bound read-only.
 _PATH_FOLDERS = ("/usr/local/sbin", "/usr/local/games")
 # All pure Python, so that any interpreter in the sandbox can import them.
 _LIBRARIES = ("botocore", "dateutil", "jmespath", "mfusepy", "six", "urllib3")
-# botocore's descriptions of these services are copied; those of all services are by far its largest part.
+# Of botocore's service descriptions only these are copied: the descriptions are by far its largest part.
 _SERVICES = ("s3", "sso", "sso-oidc", "sts")
 _PROGRAM = f"""\
 #!{{python}} -IS
@@ -68,15 +68,15 @@ class MountTools:
         self._device = _device(root / "devices")
 
     @property
-    def path_folder(self) -> str | None:
-        """The folder to add to PATH; None if the program is bound to one of `_PATH_FOLDERS`."""
-        return None if self._path_folder() else f"{HOME}/bin"
+    def additional_path(self) -> str | None:
+        """The folder to add to PATH; None if the program is in one of `_PATH_FOLDERS`."""
+        return None if self._empty_path_folder() else f"{HOME}/bin"
 
     def binds(self) -> list[str]:
         """Return the arguments for bubblewrap."""
-        # CAP_SETFCAP is needed to map root of the inner namespace; the bounding set removes it after that.
+        # CAP_SETFCAP is needed to map root of the inner namespace; then the bounding set removes CAP_SETFCAP.
         arguments = ["--cap-add", "CAP_SETFCAP", "--ro-bind", str(self._home), HOME]
-        folder = self._path_folder()
+        folder = self._empty_path_folder()
         if folder is not None:
             arguments += ["--ro-bind", str(self._home / "bin"), folder]
         if self._device is not None:
@@ -88,7 +88,7 @@ class MountTools:
         bounded = [self._setpriv, "--bounding-set", self._bounding_set, "--", *command]
         return [self._unshare, *_UNSHARE_OPTIONS, *bounded]
 
-    def _path_folder(self) -> str | None:
+    def _empty_path_folder(self) -> str | None:
         for name in _PATH_FOLDERS:
             with contextlib.suppress(OSError):
                 if not os.listdir(name):
@@ -144,15 +144,15 @@ def _copy(name: str, library: Path) -> None:
             return set()
         return {name for name in names if (Path(folder) / name).is_dir() and name not in _SERVICES}
 
-    # Including the compiled files, which a sandbox's Python of the same version can use.
+    # Compiled files are copied too: a sandbox's Python of the same version can use them.
     shutil.copytree(origin.parent, library / name, ignore=skip)
 
 
 def _device(folder: Path) -> Path | None:
     """Return a FUSE device that the sandboxes' users can open; None if there is none.
 
-    If other users cannot open the machine's /dev/fuse, and the server runs as root, create another device in `folder`;
-    /dev/fuse is not changed.
+    If other users cannot open the machine's /dev/fuse, and the server runs as root, create a second device in `folder`.
+    The machine's /dev/fuse is not changed.
     """
     with contextlib.suppress(OSError):
         if stat.S_IMODE(os.stat(DEVICE).st_mode) & 0o006 == 0o006:

@@ -1,7 +1,7 @@
-"""Previews: pages of servers in the sandboxes, under an address with a token (assumed, from Daytona's documentation).
+"""Preview links: URLs with a token, for the servers in sandboxes (assumed, from Daytona's documentation).
 
 Daytona serves each preview under its own host name, ``{port}-{token}.{domain}``. This server has one address, so the
-name is in the path instead, ``/preview/{port}-{token}/``; a page that links to ``/style.css`` is incomplete here.
+name is in the path instead: ``/preview/{port}-{token}/``. Links to absolute paths, such as ``/style.css``, do not work.
 WebSockets are not served.
 """
 
@@ -33,7 +33,7 @@ NOT_RUNNING = "Sandbox is not running. Is the Sandbox started?"
 TOKEN_HEADER = "x-daytona-preview-token"  # noqa: S105 - the name of a header
 
 _NAME = re.compile(r"(\d{1,5})-([A-Za-z0-9_-]{1,100})")
-# Headers that are not forwarded: they concern only one connection (RFC 9110), or are written again.
+# Headers that are not forwarded: they concern one connection only (RFC 9110), or are written again.
 _HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding "
     b"upgrade content-length".split()
@@ -51,10 +51,7 @@ class _Signed:
 class Previews:
     """Makes preview links, and forwards requests to servers in the sandboxes.
 
-    Args:
-        fleet: The sandboxes.
-        clock: The server's clock.
-        keep_alive: Prevents a sandbox's auto-stop while a request is open.
+    `keep_alive` prevents a sandbox's auto-stop while a request is open.
     """
 
     def __init__(self, fleet: Fleet, clock: Clock, keep_alive: KeepAlive) -> None:
@@ -135,7 +132,7 @@ class Previews:
 async def _forward(link: Link, port: int, request: Request) -> Response:
     connection = h11.Connection(h11.CLIENT)
     body = await request.body()
-    # "/preview/{name}/{rest}", with its escapes.
+    # raw_path is /preview/{name}/{rest}; {rest} keeps its escapes.
     target = b"/" + b"".join(request.scope["raw_path"].split(b"/", 3)[3:])
     if request.scope["query_string"]:
         target += b"?" + request.scope["query_string"]

@@ -1,4 +1,4 @@
-"""The endpoints of the toolbox, Daytona's API of one sandbox: each passes its request to the daemon in the sandbox."""
+"""The endpoints of the toolbox (Daytona's API of one sandbox). Each passes its request to the sandbox's daemon."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DAEMON_KINDS: tuple[DaemonKind, ...] = ("0.190", "0.226")
 NOT_RUNNING = "bad request: failed to get runner info: no IP address found. Is the Sandbox started?"
 # The timeout is an unsigned 32-bit number.
 MAX_TIMEOUT_S = 2**32 - 1
-# From this size on, output is converted in a thread: converting it in the event loop would delay other requests.
+# Output of this size or more is converted in a thread: in the event loop it would delay other requests.
 LARGE_OUTPUT_BYTES = 256 * 1024
 BYTEWISE = "langchain_daytona_ws.bytewise"
 # The fixed boundary of downloads in 0.190: a file that contains this text breaks the download.
@@ -58,12 +58,9 @@ mimetypes.init()  # reads files, which would block the event loop at the first d
 
 
 class Proxy:
-    """Finds the sandbox of a toolbox request, and prevents its auto-stop while the request is open.
+    """Finds the sandbox of each toolbox request.
 
-    Args:
-        fleet: The sandboxes.
-        clock: The server's clock.
-        kind: The version of the daemon to imitate: 0.190 as measured, or 0.226 as the models of SDK 0.226 describe it.
+    `kind` is the version of the daemon to imitate: 0.190 as measured, or 0.226 as the models of SDK 0.226 describe it.
     """
 
     def __init__(self, fleet: Fleet, clock: Clock, kind: DaemonKind) -> None:
@@ -106,7 +103,7 @@ class Proxy:
 
 
 def without_body(handler: Handler) -> Handler:
-    """Return a handler that calls `handler`; if the daemon is 0.190, error answers have no body."""
+    """Wrap `handler`: with daemon 0.190, error answers have no body."""
 
     async def answer(link: Link, request: Request) -> Response:
         try:
@@ -120,7 +117,7 @@ def without_body(handler: Handler) -> Handler:
 
 
 def newer_only(handler: Handler) -> Handler:
-    """Return the handler of an endpoint that daemon 0.190 does not have."""
+    """Wrap `handler` for an endpoint that daemon 0.190 does not have: there it answers 404."""
 
     async def answer(link: Link, request: Request) -> Response:
         return await (handler if request.scope["is_newer"] else unknown)(link, request)
@@ -187,11 +184,8 @@ def _executed(answer: dict[str, Any], output: bytes) -> Response:
 def call(op: str, *parts: str, status: int = 200) -> Handler:
     """Return a handler that passes parts of the request to the daemon's operation `op`.
 
-    Args:
-        op: The operation.
-        parts: Names with their location in the request, such as "path=query" or "session=path". A final `?` makes a
-            part optional, a final `!` makes it a boolean. An empty value counts as missing.
-        status: The HTTP status of the answer.
+    Each of `parts` is a name with its location in the request, such as "path=query" or "session=path". A final `?`
+    makes a part optional, a final `!` makes it a boolean. An empty value counts as missing.
     """
 
     async def answer(link: Link, request: Request) -> Response:
@@ -217,7 +211,7 @@ def _part(request: Request, part: str) -> tuple[str, Any]:
 
 
 def files_call(op: str, *parts: str, status: int = 200) -> Handler:
-    """Return the handler of a file operation: `call`, with the error answers of `without_body`."""
+    """Return the handler of a file operation: `call`, wrapped in `without_body`."""
     return without_body(call(op, *parts, status=status))
 
 
@@ -268,9 +262,9 @@ async def search(link: Link, request: Request) -> Response:
 
 
 async def upload_many(link: Link, request: Request) -> Response:
-    """Write `files[0].file` to `files[0].path` and so on. Errors are reported; the other files are written.
+    """Write `files[0].file` to `files[0].path` and so on. If a file fails, the other files are still written.
 
-    Parts are processed in order: a path after its file is not used.
+    Parts are processed in order: a path must come before its file.
     """
     errors: list[str] = []
     written: list[dict[str, Any]] = []
@@ -315,7 +309,7 @@ async def download_one(link: Link, request: Request) -> Response:
     except DaemonError as error:
         if error.status < 500:
             raise
-        raise DaemonError(400, error.message, error.code) from error  # the daemon reports 400 here
+        raise DaemonError(400, error.message, error.code) from error  # the original reports 400 here
     return StreamingResponse(chunks, media_type="application/octet-stream")
 
 
@@ -356,7 +350,10 @@ async def _download_parts(
 
 
 def _part_head(boundary: str, name: str, path: str, headers: bytes) -> bytes:
-    """Return a part's head, with the file name twice: in Latin-1, with _ for other characters; and in escaped UTF-8."""
+    """Return the head of a part.
+
+    The head has the file name twice: in Latin-1, with _ for other characters, and in escaped UTF-8.
+    """
     plain = path.replace("\\", "\\\\").replace('"', '\\"')
     plain = re.sub(r"[\r\n\0]", "", plain)
     plain = re.sub(r"[\x01-\x1f\x7f]|[^\0-\xff]", "_", plain)

@@ -21,8 +21,8 @@ def timestamp(seconds: float) -> str:
 class SandboxRecord:
     """The record of a sandbox. Intervals are in minutes, times in seconds since the epoch.
 
-    An auto_stop_interval of 0 disables auto-stop, an auto_archive_interval of 0 disables auto-archive, ttl_minutes of
-    0 disables the time-to-live. An auto_delete_interval of -1 disables auto-delete; with 0 a stop destroys the sandbox.
+    The value 0 disables auto_stop_interval, auto_archive_interval and ttl_minutes; -1 disables auto_delete_interval.
+    If auto_delete_interval is 0, a stop destroys the sandbox.
     """
 
     id: str

@@ -29,7 +29,7 @@ def folder(parent: Path | None) -> Iterator[Path]:
     folder_parent = Path(tempfile.gettempdir()) if parent is None else parent
     folder_parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(folder_parent)
-    # Lock the folder before it gets a name by which other servers find abandoned folders.
+    # Lock the folder first, then give it the prefix by which other servers find abandoned folders.
     unnamed = Path(tempfile.mkdtemp(prefix=f"starting-{PREFIX}", dir=folder_parent))
     root = unnamed.with_name(unnamed.name.removeprefix("starting-"))
     try:
@@ -51,7 +51,7 @@ def copy_compiled(package: Path, target: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder and its contents, including folders whose permissions forbid their owner to change them.
+    """Remove a folder and its contents, even if the permissions of inner folders forbid it.
 
     Uses `rm`, because shutil fails on trees deeper than Python's recursion limit and on paths longer than PATH_MAX.
     """
@@ -63,7 +63,7 @@ def remove(folder: Path) -> None:
 
 
 def _remove_once(folder: Path) -> None:
-    # Remove the lock last: if this process is killed before, a later server finds the folder, and removes it.
+    # Remove the lock last: if this process is killed earlier, a later server finds the folder and removes it.
     with contextlib.suppress(OSError):
         inner = [folder / name for name in os.listdir(folder) if name != LOCK]
         if inner:

@@ -49,12 +49,12 @@ class LocalDaytona:
             /etc/shells lists them, else $SHELL or sh.
         clock: a `ManualClock` for tests of auto-stop and other intervals; None uses the system's time.
         allow_remote: see `host`.
-        root: the folder in which the server creates its own folder for sandbox disks, and removes that folder at
-            the end. `root` is created if missing; None uses the system's temporary folder. The unprivileged users
-            of the sandboxes must be able to enter it.
+        root: the folder for the server's own folder, which holds the sandbox disks and is removed at the end. `root`
+            is created if missing; None uses the system's temporary folder. The unprivileged users of the sandboxes
+            must be able to enter `root`.
         organization_id: the organization of all sandboxes; None generates a random id.
-        disk_bytes: the size of /tmp, and of /mnt, in each sandbox, in bytes; both are then in memory, and empty
-            after a stop. None sets no limit. Not for isolation="none".
+        disk_bytes: the size of /tmp and the size of /mnt in each sandbox, in bytes. With a size, both folders are in
+            memory, and empty after a stop. None sets no limit. Not for isolation="none".
         daemon: the version of Daytona's daemon to imitate in the sandboxes. "0.190" is the last public version, as
             measured. "0.226" is a newer version, as the models of SDK 0.226 describe it: errors of file operations
             have a body too, most error bodies have a `source`, files have a `path`, listings accept a `depth`, and
@@ -199,7 +199,7 @@ class LocalDaytona:
     def requests(self) -> list[Request]:
         """The requests since the last `clear_requests` or `reset`, in order of arrival; at most the last 100,000."""
         if self._running is not None:
-            # The client may have the answer before the server has recorded it: wait until the server has.
+            # The client may get an answer before the server has recorded it: wait for the record.
             self._running.run(asyncio.sleep(0))
         return self._journal.requests()
 
@@ -266,15 +266,15 @@ class LocalDaytona:
     def hold_sandbox(self, sandbox_id: str, state: str) -> None:
         """Stop all processes in a sandbox and hold it in a transitional state, such as `stopping`.
 
-        The state ends only by the sandbox's time-to-live, the fault `lost`, `destroy_sandbox`, `fail_sandbox`,
-        `reset` or `stop`.
+        Only these end the state: the sandbox's time-to-live, the fault `lost`, `destroy_sandbox`, `fail_sandbox`,
+        `reset` and `stop`.
         """
         self._active.run(self._active.fleet.hold(self._active.fleet.get(sandbox_id), state))
 
     def reset(self) -> None:
-        """Restore the state after `start`, for tests that share a server. Buckets of `s3` and their objects stay.
+        """Destroy sandboxes, delete snapshots and faults, end open requests, and clear the recorded requests.
 
-        Destroys sandboxes, deletes snapshots and faults, ends open requests, and clears the recorded requests.
+        For tests that share a server. The settings of `s3` are reset too; its buckets and objects stay.
 
         Raises:
             TimeoutError: requests are still open after 50 seconds, for example because a client keeps sending them.

@@ -22,7 +22,7 @@ SWEEP_S = 0.2
 START_S = 30.0
 STOP_S = 60.0
 RESET_S = 50.0
-# Longer than clients keep idle connections: a request on a closing connection would be sent twice.
+# Longer than clients keep idle connections: a request on a connection that is being closed would be sent twice.
 KEEP_ALIVE_S = 600
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ logger.setLevel(logging.ERROR)
 class ServerThread:
     """Runs the server in a thread with its own event loop.
 
-    Call its methods from other threads; pass the coroutine `reset` to `run`.
+    Call its methods from other threads. `reset` is a coroutine: pass it to `run`.
     """
 
     def __init__(self, server_socket: socket.socket, fleet: Fleet, application: Any, clock: Clock) -> None:

@@ -21,7 +21,7 @@ FROM_LINE = re.compile(r"^\s*FROM\s+\S+", re.IGNORECASE | re.MULTILINE)
 
 @dataclass(frozen=True)
 class _Change:
-    """A snapshot's next state, or None for its deletion, and the time of the change by the server's clock."""
+    """A future change of a snapshot, due at a time of the server's clock. `state` is None for a deletion."""
 
     due: float
     state: str | None
@@ -44,7 +44,7 @@ class Snapshots:
             self._add(name, None, general=True, now=now)
 
     def require(self, name: str, now: float) -> None:
-        """Raise the API's 400 unless an active snapshot has this name or id."""
+        """If no active snapshot has this name or id, raise the API's 400."""
         snapshot = self._find(name, now)
         if snapshot is None:
             raise ApiError(400, f"Snapshot {name} not found. Did you add it through the Daytona Dashboard?")
@@ -102,7 +102,7 @@ class Snapshots:
         return lines + ([] if snapshot["state"] == "building" else [f"the build ended: {snapshot['state']}"])
 
     def page(self, page: int, limit: int, now: float) -> dict[str, Any]:
-        """Return the `page`th group (from 1) of `limit` snapshots."""
+        """Return page number `page` (from 1) of the list, with at most `limit` snapshots."""
         self._apply_due(now)
         snapshots = list(self._by_name.values())
         pages = max(1, -(-len(snapshots) // limit))
@@ -164,7 +164,7 @@ def _due(now: float, faults: Iterable[Fault]) -> float:
 
 
 def require_dockerfile(build_info: Any) -> None:
-    """Raise the API's 400 unless `build_info` has a Dockerfile with a FROM line. It is not built."""
+    """If `build_info` has no Dockerfile with a FROM line, raise the API's 400. The Dockerfile is not built."""
     content = build_info.get("dockerfileContent") if isinstance(build_info, dict) else None
     if not isinstance(content, str) or FROM_LINE.search(content) is None:
         raise ApiError(400, "Invalid Dockerfile: a FROM instruction is required")

@@ -50,7 +50,7 @@ def main(start_s: float = START_S) -> None:
 
 
 def _in_background(options: argparse.Namespace, message: str, start_s: float) -> None:
-    """Fork, and return in the parent when the child has mounted. Both share a process group, as in the original."""
+    """Fork; the parent prints `message` when the child has mounted. Both share a process group, as in the original."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -85,9 +85,9 @@ def _serve(options: argparse.Namespace, ready: Callable[[], None]) -> None:
     """Mount, call `ready` when the kernel has connected, and serve until the unmount."""
     _log(options)
     _check_mount_point(options.directory)
-    # mfusepy reads this variable on import. Without it, it prefers libfuse 2, which the original's package installs.
+    # mfusepy reads this variable on import. Its default would be libfuse 2, which the original's package installs.
     os.environ["FUSE_LIBRARY_NAME"] = "fuse3"
-    # Imported only now: option errors are reported first.
+    # Imported after the checks above, so that their errors are reported first.
     import mfusepy
 
     from .bucket import Bucket
@@ -114,7 +114,7 @@ def _serve(options: argparse.Namespace, ready: Callable[[], None]) -> None:
 
 
 def _client(options: argparse.Namespace) -> Any:
-    """Connect to S3. While S3 cannot be reached, try again; a parent process ends this after its time-out."""
+    """Connect to S3; repeat while S3 cannot be reached. In the background, the parent ends this after its time-out."""
     from . import connect
 
     while True:
@@ -125,7 +125,7 @@ def _client(options: argparse.Namespace) -> Any:
 
 
 def _unmount(directory: str) -> None:
-    """Unmount the path, as the original does at its end, even if another mount is there by then."""
+    """Unmount the path, even if it is another mount by now (as the original does)."""
     with contextlib.suppress(OSError):
         subprocess.run(["umount", directory], stderr=subprocess.DEVNULL, check=False)
 

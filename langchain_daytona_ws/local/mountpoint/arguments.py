@@ -20,7 +20,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """Return the options, with `bucket` and `prefix` also from an S3 URI. Exit with code 2 on errors."""
+    """Return the options. `bucket` and `prefix` can come from an S3 URI. On errors, exit with code 2."""
     parser = _parser()
     options, unknown = parser.parse_known_intermixed_args(argv)
     stray = next((word for word in unknown if word.startswith("-")), None)

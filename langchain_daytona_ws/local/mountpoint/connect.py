@@ -1,6 +1,6 @@
 """Connects to S3, and checks at once that the prefix can be listed.
 
-The credentials come from the same sources, and are refreshed at the same times, as the original's.
+Credentials have the original's sources, and are refreshed at the same times.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .arguments import VERSION
 from .bucket import REQUEST_ERRORS, status
 
 CONNECTIONS = 16
-REFRESH_BEFORE_S = 5 * 60  # credentials are refreshed this time before their expiry
+REFRESH_BEFORE_S = 5 * 60  # before the expiry of credentials
 # How long credentials without an expiry are used before the credential process runs again.
 NO_EXPIRY_LIFETIME_S = 15 * 60
 # Sources that botocore reads and the original does not.
@@ -106,7 +106,7 @@ def _create_client(options: argparse.Namespace, region: str) -> Any:
         user_agent_extra=f"mountpoint-s3/{VERSION}",
     )
     client = session.create_client("s3", endpoint_url=options.endpoint_url, config=config)
-    # The original follows no redirect to another region. botocore follows none if the request seems redirected already.
+    # The original follows no redirect to another region. botocore follows none if the request is marked as redirected.
     client.meta.events.register_last("before-parameter-build.s3", _disable_redirects)
     return client
 
@@ -152,9 +152,9 @@ def _reason(error: Exception) -> tuple[str, str]:
 def _session(profile: str | None) -> Session:
     """Return a session with credentials from the environment, the profile, web identity, a container or IMDS.
 
-    Credentials are replaced five minutes before their expiry: each request runs the credential process again until
-    it returns a later expiry. If that fails, requests fail until a refresh succeeds, although the old credentials
-    are still valid (as the original does).
+    In the last five minutes before the expiry, each request runs the credential process again, until the process
+    returns a later expiry. If the process fails, the request fails too, although the old credentials are still valid
+    (as in the original).
     """
     # Static keys from the environment are never refreshed, even if this variable names their expiry.
     os.environ.pop("AWS_CREDENTIAL_EXPIRATION", None)

@@ -55,10 +55,10 @@ class FileSystem(Operations):  # type: ignore[misc]
         self._can_rename: bool | None = None  # None until S3 has renamed a file or returned 501
 
     def init_with_config(self, conn_info: Any, config_3: Any) -> None:
-        """Set up the connection: the kernel caches attributes, and looks up each name again.
+        """Set up the connection. The kernel caches attributes, but not names: it looks up each name every time.
 
-        Each lookup returns new attributes, so only the root, which is never looked up, keeps its cached attributes.
-        The kernel returns them for 200 years, as in the original, even if the daemon is dead or hangs.
+        Each lookup returns new attributes. The root is never looked up: the kernel caches its attributes for 200 years,
+        as in the original, so a stat of the root succeeds even if this process is dead or hangs.
         """
         if conn_info is not None:
             conn_info.want |= ATOMIC_O_TRUNC
@@ -110,7 +110,7 @@ class FileSystem(Operations):  # type: ignore[misc]
         return _relative(path)
 
     def _set(self, path: str | None, fh: int | None = None) -> int:
-        """Ignore attribute changes of files being written and of local folders, and refuse all others."""
+        """Ignore attribute changes of files being written and of local folders; refuse other attribute changes."""
         inner = self._path_of(path, fh)
         if self._tree.writer(inner) is not None or self._tree.is_local(inner):
             return 0
@@ -182,7 +182,7 @@ class FileSystem(Operations):  # type: ignore[misc]
         return 0
 
     def rename(self, old: str, new: str) -> int:
-        """Rename in S3, unless S3 has returned 501 before any success. A reported success is not checked."""
+        """Rename in S3. If S3 has returned 501 before any success, raise ENOSYS without a request."""
         if self._can_rename is False:
             raise os_error(errno.ENOSYS)
         entry = self._tree.require(_relative(old))

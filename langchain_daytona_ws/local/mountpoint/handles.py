@@ -18,7 +18,7 @@ from .bucket import Bucket, StoredObject
 FIRST_CHUNK_BYTES = 1152 * 1024
 MAX_CHUNK_BYTES = 8 * 1024 * 1024
 PART_BYTES = 8 * 1024 * 1024
-# The original writes an empty object 10 to 60 ms after the close, which returns at once (measured).
+# close() of an empty file returns at once. The original writes the object 10 to 60 ms later (measured).
 EMPTY_WRITE_S = 0.06
 
 
@@ -98,7 +98,7 @@ class Writer:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the upload is complete or aborted; after that S3 defines the file."""
+        """True if the upload is complete or aborted: S3 then defines the file."""
         return self._completed or self._errno != 0
 
     @property
@@ -122,9 +122,9 @@ class Writer:
     def flush(self, pid: int) -> None:
         """Complete the upload on close(), if data was written and `pid` belongs to the process that opened the file.
 
-        Shells and many programs duplicate a descriptor and close the first before they write, and each child closes
-        its inherited descriptors. From the close to the next write the file is idle: opening it completes the
-        upload, and later writes through the remaining descriptors are refused.
+        Other closes are frequent: many programs duplicate a descriptor and close the first one before they write, and
+        each child closes its inherited descriptors. From a close to the next write the file is idle. Opening an idle
+        file completes the upload, and later writes through the old descriptors are refused.
         """
         with self._lock:
             if self._completed:
@@ -173,7 +173,7 @@ class Writer:
             self._parts.append(part)
 
     def _complete(self) -> None:
-        # A multipart upload even for a small file, like the original, which does not know the size in advance. Only an
+        # Small files are multipart uploads too, as in the original, which does not know the size in advance. Only an
         # empty file is written by PutObject.
         if self._buffer:
             self._send_part(len(self._buffer))

@@ -13,8 +13,8 @@ from .bucket import Bucket, StoredObject
 from .handles import Reader, Writer
 
 FOLDER_CACHE_S = 1.0
-# How long stat still finds a file after its upload failed, or, if another client deletes the object, after the last
-# stat that found it in S3. Opening such a file fails.
+# How long stat still finds a file that is gone: after its upload failed, or after the last stat that found the object
+# in S3. Opening such a file fails.
 FILE_CACHE_S = 0.1
 
 
@@ -43,11 +43,9 @@ def check_name(path: str) -> None:
 
 
 class Tree:
-    """Finds entries by path below the mount point, without a leading slash; the root is "".
+    """Finds entries by their path below the mount point, without a leading slash; the root is "".
 
-    Args:
-        bucket: The bucket.
-        lifetime: How long metadata is cached, in seconds; None for no cache.
+    `lifetime` is how long metadata is cached, in seconds; None for no cache.
     """
 
     def __init__(self, bucket: Bucket, lifetime: float | None = None) -> None:
@@ -189,7 +187,7 @@ class Tree:
                 self._readers.pop(path, None)
 
     def start_writing(self, path: str, entry: Entry, overwrite: bool, pid: int) -> Writer:
-        """Open a new file or, with `overwrite`, an existing file. A file has one writer, and no readers meanwhile."""
+        """Open a new file or, with `overwrite`, an existing file. A file has one writer or readers, not both."""
         with self._lock:
             if any(not reader.is_idle for reader in self._readers.get(path, ())):
                 raise os_error(errno.EPERM)
@@ -208,9 +206,9 @@ class Tree:
         return writer
 
     def resume(self, path: str, handle: Reader | Writer) -> None:
-        """Use a handle again after a close.
+        """End the idle state of a handle, for a read or write after a close.
 
-        Raise EBADF if its upload is complete, or if a later opening of the file has replaced the handle.
+        Raise EBADF if the handle's upload is complete, or if a later opening of the file has replaced the handle.
         """
         with self._lock:
             if not handle.is_idle:
@@ -239,7 +237,7 @@ class Tree:
             self._forget_local_state(path)
 
     def finish_writing(self, path: str, writer: Writer) -> None:
-        """Remove a finished writer: from then on S3 defines the file and its folders."""
+        """If the writer is finished, remove it: S3 then defines the file and its folders."""
         with self._lock:
             if self._writers.get(path) is writer and writer.is_finished:
                 del self._writers[path]

@@ -43,10 +43,10 @@ class S3Request:
 class LocalS3:
     """S3 and STS, served by moto or a store on a loopback port.
 
-    With moto, each LocalS3 has its own buckets. It uses the machine's clock.
+    With moto, each LocalS3 has its own buckets. Its clock is always the machine's clock.
 
-    Any keys are accepted without a check, except those that AssumeRole of this server has issued: their expiry and
-    session policy apply.
+    Any access keys are accepted without a check. Exception: for keys that this server's AssumeRole has issued, their
+    expiry and session policy apply.
 
     Args:
         head_403: See the property `head_403`.
@@ -71,7 +71,7 @@ class LocalS3:
     # --- start and stop ---
 
     def start(self) -> Self:
-        """Start the server and return at once, or, with `head_403`, when moto is loaded. Requests wait until then.
+        """Start the server and return at once; requests wait until moto is loaded. With `head_403`, wait for moto.
 
         Raises:
             S3Unavailable: a dependency is not installed.
@@ -136,7 +136,7 @@ class LocalS3:
                 + region.encode()
                 + b"</LocationConstraint></CreateBucketConfiguration>"
             )
-        # Only a store needs a signature; `Forward` replaces the one that is sent here.
+        # Only a store needs a signature. `Forward` replaces this header, which has none, by a signed one.
         scope = (
             {"Authorization": f"Credential=owner/19700101/{region}/s3/aws4_request,"} if self._store else {}
         )
@@ -161,9 +161,9 @@ class LocalS3:
 
     @property
     def head_403(self) -> bool:
-        """Whether HEAD and GET of a missing key return 403, as S3 does if the caller may list only on a condition.
+        """True: HEAD and GET of a missing key return 403, as in S3 if the caller may list only some prefixes.
 
-        The original mount-s3 turns the 403 into EIO, and no file can be created on the mount.
+        The original mount-s3 turns the 403 into EIO, so no file can be created on the mount.
         """
         return bool(self._settings["head_403"])
 
@@ -185,9 +185,9 @@ class LocalS3:
 
     @property
     def deny(self) -> tuple[str, ...]:
-        """Prefixes of `bucket/key`, and in listings of `bucket/prefix`, for which requests get AccessDenied.
+        """Requests get AccessDenied if their `bucket/key` begins with one of these texts.
 
-        DeleteObjects names its keys in the body, which is not checked.
+        In a listing, the listed prefix counts as the key. The keys in the body of DeleteObjects are not checked.
         """
         return tuple(self._settings["deny"])
 
@@ -198,7 +198,7 @@ class LocalS3:
 
     @property
     def deny_role(self) -> bool:
-        """Whether all requests to STS get AccessDenied."""
+        """True: all requests to STS get AccessDenied."""
         return bool(self._settings["deny_role"])
 
     @deny_role.setter
@@ -208,9 +208,9 @@ class LocalS3:
 
     @property
     def accept_renames(self) -> bool:
-        """Whether RenameObject returns 200 and creates an empty object, as MinIO and moto do.
+        """True: RenameObject returns 200 and creates an empty object, as in MinIO and moto. False: it returns 501.
 
-        Amazon S3 returns 501 for all buckets except directory buckets. mount-s3 accepts the 200.
+        Amazon S3 returns 501 for all buckets except directory buckets. mount-s3 treats the 200 as a success.
         """
         return bool(self._settings["accept_renames"])
 
@@ -221,9 +221,10 @@ class LocalS3:
 
     @property
     def list_missing_buckets(self) -> bool:
-        """Whether a listing of no keys (max-keys=0) in a missing bucket returns 200, as MinIO does.
+        """True: a listing with max-keys=0 in a missing bucket returns 200, as in MinIO.
 
-        mount-s3 lists no keys before it mounts, so it mounts a missing bucket, and then answers EIO for everything.
+        mount-s3 checks the bucket by such a listing. So it mounts the missing bucket, and then all operations fail
+        with EIO.
         """
         return bool(self._settings["list_missing_buckets"])
 

@@ -1,4 +1,4 @@
-"""Injected faults of S3 and STS: what they are, and how they change an answer."""
+"""Faults of S3 and STS that can be injected, and how they change an answer."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ StartResponse: TypeAlias = Callable[..., Any]
 Application: TypeAlias = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 S3FaultKind: TypeAlias = Literal[
-    "drop_before",  # read the request, do nothing, close the connection without a byte
+    "drop_before",  # read the request, do not carry it out, close the connection without a byte
     "drop_after",  # carry out the request, then close the connection without a byte
-    "status",  # answer `status` with an empty body, do nothing
+    "status",  # answer `status` with an empty body, do not carry out the request
     "truncate",  # carry out the request, send half of the body (if it is empty, of the head), close the connection
     "malformed",  # carry out the request, answer 200 with a body that is not XML
     "late",  # carry out the request, wait `delay_s`, then answer
@@ -32,7 +32,7 @@ class S3Fault:
     Args:
         kind: what happens.
         service: "s3" or "sts".
-        method: the fault applies only to requests with this method, such as "PUT"; None for all.
+        method: apply the fault only to requests with this method, such as "PUT"; None for all.
         times: the number of requests to which the fault applies; None for no limit.
         delay_s: the delay of the kind late, in seconds.
         status: the HTTP status of the kind status.
@@ -64,7 +64,7 @@ class S3Faults:
             self._active = []
 
     def take(self, service: str, method: str) -> S3Fault | None:
-        """Return the fault that applies to this request, and count the request; None if no fault applies."""
+        """Count the request, and return the fault that applies to it; None if no fault applies."""
         with self._lock:
             for active in self._active:
                 fault, remaining = active
@@ -83,7 +83,6 @@ def answer_with_fault(
     start: StartResponse,
     drain: Callable[[Environ], None],
 ) -> Iterable[bytes]:
-    """Answer a request with the fault applied."""
     if fault.kind == "status":
         drain(environ)
         headers = [("Content-Length", "0")]

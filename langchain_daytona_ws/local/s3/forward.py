@@ -1,8 +1,8 @@
 """Forwards requests to an S3-compatible store with STS, such as MinIO, which is used instead of moto.
 
-A request that is signed with credentials from the store's AssumeRole is forwarded unchanged, so that the store checks
-signature, expiry and session policy. A request with another Authorization header is signed again with the store's keys,
-because clients of the local S3 may use any keys. Presigned and unsigned requests are forwarded unchanged.
+A request with an Authorization header is signed again with the store's keys, because clients of the local S3 may use
+any keys. All other requests are forwarded unchanged: presigned and unsigned requests, and requests with credentials
+from the store's AssumeRole, so that the store checks their signature, expiry and session policy.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 TIMEOUT_S = 60.0
-# Key in the WSGI environment: whether the request is signed with credentials from AssumeRole.
+# Key in the WSGI environment. Its value is True if the request is signed with credentials from AssumeRole.
 HAS_ISSUED_KEY = "local_s3.has_issued_key"
 # Headers that concern only the connection to the client.
 _HOP_HEADERS = {"connection", "keep-alive", "transfer-encoding", "expect", "content-length"}

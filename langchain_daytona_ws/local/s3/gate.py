@@ -1,6 +1,6 @@
-"""The gate: a WSGI application that handles all requests, and passes them to moto or a store.
+"""The gate: a WSGI application that gets all requests, and passes them to moto or a store.
 
-It adds faults, a journal, and behaviour of Amazon S3 and STS that moto and stores lack.
+The gate adds faults, a journal, and behaviour of Amazon S3 and STS that moto and stores lack.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 @dataclass
 class Settings:
-    """Settings that the program which started the server can change at any time."""
+    """Settings that `LocalS3` can change at any time; its properties explain them."""
 
     head_403: bool = False
     credential_lifetime_s: float | None = None
@@ -49,8 +49,6 @@ class _Session:
 
 
 class S3Error(Exception):
-    """An error that S3 or STS returns."""
-
     def __init__(
         self,
         status: str,
@@ -68,8 +66,6 @@ class S3Error(Exception):
 
 
 class Request:
-    """The parts of a request to S3 or STS."""
-
     def __init__(self, environ: Environ) -> None:
         self.method: str = environ["REQUEST_METHOD"]
         path = environ["PATH_INFO"].encode("latin-1").decode(errors="replace")
@@ -108,17 +104,18 @@ class Request:
 
 
 class Gate:
-    """Passes requests to the backend, except those that Amazon S3, the settings or a fault answer in another way.
+    """Passes requests to the backend, except if Amazon S3, the settings or a fault require another answer.
 
     Args:
         backend: moto's application, or `Forward` for a store.
-        control_path: The path of the requests by which the program that started the server changes the settings.
-        enforces_policies: Whether to enforce session policies, as needed with moto; a store enforces them itself.
+        control_path: The path of `LocalS3`'s control requests, which change the settings.
+        is_moto: True: the backend is moto, and the gate adds what moto lacks: session policies, conditions of
+            CompleteMultipartUpload, and access keys that never repeat. False: a store, which has these itself.
     """
 
-    def __init__(self, backend: Application, control_path: str, *, enforces_policies: bool = True) -> None:
+    def __init__(self, backend: Application, control_path: str, *, is_moto: bool = True) -> None:
         self._backend = backend
-        self._enforces_policies = enforces_policies
+        self._is_moto = is_moto
         self._control_path = control_path
         self._settings = Settings()
         self._faults = S3Faults()
@@ -217,11 +214,11 @@ class Gate:
         """Write one object at a time, because moto's check of a condition and its write are not atomic."""
         body = b"".join(_body(environ))
         environ["wsgi.input"] = io.BytesIO(body)
-        # The whole body was read, whether the client sent it in chunks or not.
+        # The body is complete now, even if the client sent it in chunks.
         environ["CONTENT_LENGTH"] = str(len(body))
         environ.pop("HTTP_TRANSFER_ENCODING", None)
         with self._write_lock:
-            if self._enforces_policies and request.method == "POST" and "HTTP_IF_MATCH" in environ:
+            if self._is_moto and request.method == "POST" and "HTTP_IF_MATCH" in environ:
                 self._check_match(request, environ)
             return list(self._backend(environ, start))
 
@@ -245,7 +242,7 @@ class Gate:
             )
 
     def _list(self, request: Request, environ: Environ, start: StartResponse) -> Iterable[bytes]:
-        """Encode the key after which a listing starts: moto leaves control characters in it, which XML forbids."""
+        """Encode <StartAfter> in a listing: moto leaves control characters in it, which XML forbids."""
         held: list[Any] = []
         answer = b"".join(self._backend(environ, lambda *arguments: held.extend(arguments)))
         after = request.query.get("start-after", "")
@@ -258,7 +255,7 @@ class Gate:
         return [answer]
 
     def _hide_missing(self, request: Request, environ: Environ, start: StartResponse) -> Iterable[bytes]:
-        """Return 403 for a missing key, as S3 does if ``s3:ListBucket`` is allowed only for some prefixes."""
+        """Return 403 for a missing key (`LocalS3.head_403`)."""
         head: list[Any] = []
         answer = list(self._backend(environ, lambda *arguments: head.extend(arguments)))
         if not head[0].startswith("404") or any(b"NoSuchBucket" in piece for piece in answer):
@@ -286,7 +283,7 @@ class Gate:
             return self._backend(environ, start)
         policy, packed_percent = self._session_policy(form.get("Policy"))
         head: list[Any] = []
-        # moto does not enforce the policy of AssumeRole: it is kept with the credentials, and `_check` enforces it.
+        # moto ignores the policy of AssumeRole: keep it with the credentials, so that `_check` can enforce it.
         answer = b"".join(self._backend(environ, lambda *arguments: head.extend(arguments))).decode()
         if str(head[0]).startswith("200"):
             answer = self._issue_credentials(
@@ -324,9 +321,9 @@ class Gate:
         if match is None:
             return answer
         # Replace moto's keys, which differ in a few letters only: a repeated key would make an expired session valid.
-        key = f"ASIA{secrets.token_hex(8).upper()}" if self._enforces_policies else match[1]
+        key = f"ASIA{secrets.token_hex(8).upper()}" if self._is_moto else match[1]
         with self._lock:
-            self._sessions[key] = _Session(expires_at, policy if self._enforces_policies else None)
+            self._sessions[key] = _Session(expires_at, policy if self._is_moto else None)
         answer = answer.replace(match[0], f"<AccessKeyId>{key}</AccessKeyId>")
         stamp = time.strftime(TIME_FORMAT, time.gmtime(expires_at))
         answer = re.sub("<Expiration>.*?</Expiration>", f"<Expiration>{stamp}</Expiration>", answer)

@@ -13,8 +13,8 @@ class Policy:
     """A session policy. A request is allowed if a statement allows it and no statement denies it.
 
     Supports Effect, Action, Resource, and Condition with the operators StringLike, StringEquals, StringNotLike and
-    StringNotEquals for the key s3:prefix. Another key counts as missing: only operators that begin with StringNot are
-    met for it. Another operator is not met if the request has the key.
+    StringNotEquals for the key s3:prefix. All other keys count as missing from the request. A condition on a missing
+    key is met only if its operator begins with StringNot. All other operators are never met for a present key.
 
     Args:
         text: The policy, as JSON.

@@ -1,7 +1,7 @@
-"""The program that serves S3 and STS on an inherited socket until its owner ends: `gate`, with moto or a store.
+"""The program that serves S3 and STS, by `gate` and moto or a store. It ends with the process that started it.
 
-A separate process, because moto keeps its buckets in module-level state (two servers would share them), patches
-botocore on import, and would compete with the server for Python's global lock.
+It is a separate process for three reasons: moto keeps its buckets in module-level state, so two servers would share
+them; moto patches botocore on import; and it would compete with the server for Python's global lock.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main() -> None:
 
     host, port = server_socket.getsockname()[:2]
     store = S3Store.from_environment()
-    gate = Gate(Forward(store) if store else _moto(), sys.argv[2], enforces_policies=store is None)
+    gate = Gate(Forward(store) if store else _moto(), sys.argv[2], is_moto=store is None)
     server = make_server(host, port, gate, threaded=True, request_handler=Handler, fd=server_socket.detach())
     server.daemon_threads = True  # type: ignore[attr-defined]
     server.serve_forever()
@@ -46,7 +46,7 @@ def _moto() -> Any:
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
     class AnyCharacter(utilities.RegexConverter):
-        """Matches keys that have line feeds, which moto's routes do not."""
+        """Matches keys with line feeds too, unlike moto's own routes."""
 
         def __init__(self, url_map: Any, *items: Any) -> None:
             super().__init__(url_map, *items)

@@ -1,6 +1,6 @@
-"""The daemon that runs in every sandbox, as process 1 of an isolated one, like Daytona's own daemon.
+"""The daemon that runs in every sandbox, like Daytona's own daemon. In an isolated sandbox it is process 1.
 
-It imports only the standard library and itself: the sandbox's Python (3.8 or later) runs a copy of this folder,
-without the rest of this package. The server calls it over socket pairs (`wire`): one
-connection per request, one thread per connection.
+This package imports only the standard library and itself: the sandbox's Python (3.8 or later) runs a copy of this
+folder, without the rest of the project. The server calls the daemon over socket pairs (`wire`): one connection per
+request, one thread per connection.
 """

@@ -10,7 +10,7 @@ import threading
 
 
 class Child:
-    """A started process. `exit_code` is -1 until it ends, and if a signal ended it, as in Daytona's daemon."""
+    """A started process. `exit_code` is -1 while it runs, and after a signal ended it, as in Daytona's daemon."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.pid = process.pid
@@ -20,7 +20,7 @@ class Child:
 
     def finish(self, wait_status: int) -> None:
         self.exit_code = os.WEXITSTATUS(wait_status) if os.WIFEXITED(wait_status) else -1
-        # Otherwise subprocess would warn, and wait for the pid, which may belong to another process by then.
+        # Without a returncode, subprocess would warn, and wait for a pid that may belong to another process by now.
         self._process.returncode = self.exit_code
         self.ended.set()
 

@@ -24,12 +24,7 @@ CONNECT_TIMEOUT_S = 5.0  # to a server in the sandbox, for previews
 
 
 class Daemon:
-    """Answers requests.
-
-    Args:
-        home: The home directory.
-        shell: The name or path of the shell that runs scripts; None to choose it (`execute.find_shell`).
-    """
+    """Answers requests of the server. If `shell` is None, `execute.find_shell` chooses the shell that runs scripts."""
 
     def __init__(self, home: str, shell: str | None) -> None:
         self.children = Children()
@@ -145,7 +140,7 @@ class Daemon:
     def _read(self, request: Request, connection: socket.socket) -> None:
         path = request["path"]
         try:
-            # Opening a FIFO would otherwise block until it has a writer.
+            # Non-blocking, because opening a FIFO would wait for a writer.
             file = open(path, "rb", opener=_open_nonblocking)  # noqa: SIM115 - closed below
         except OSError as error:
             raise _read_error(error, path) from error
@@ -162,7 +157,7 @@ class Daemon:
                 connection.sendall(chunk)
 
     def _write(self, request: Request, connection: socket.socket) -> int:
-        """Write in place (truncate, not rename), as the original does; readers may see a partial file."""
+        """Truncate the file and write it in place, as the original does: readers may see a partial file."""
         path, size = request["path"], 0
         os.makedirs(os.path.dirname(path) or ".", mode=0o755, exist_ok=True)
         with open(path, "wb", opener=_open_nonblocking) as file:
@@ -198,7 +193,7 @@ def _decoded(logs: dict[str, bytes]) -> dict[str, str]:
 
 
 def _relay(port: int, connection: socket.socket) -> None:
-    """Send the request that `connection` contains to the server on a port of localhost; send its answer back.
+    """Send the rest of `connection`'s data to the server on a port of localhost, and send the server's answer back.
 
     Raises:
         ToolboxError: no server accepts the connection.

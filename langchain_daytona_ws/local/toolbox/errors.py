@@ -11,7 +11,7 @@ class ToolboxError(Exception):
     Args:
         status: The HTTP status.
         message: The message in the body, if there is a body.
-        code: The error code, if it does not follow from the status.
+        code: The error code; empty for the usual code of the status.
     """
 
     def __init__(self, status: int, message: str, code: str = "") -> None:

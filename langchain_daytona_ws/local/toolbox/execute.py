@@ -20,7 +20,7 @@ PIPE_BYTES = 65536
 # The first of SHELLS that occurs anywhere in the text of /etc/shells is used.
 LISTED_SHELLS = "grep '^[^#]' /etc/shells"
 SHELLS = ("/usr/bin/zsh", "/bin/zsh", "/usr/bin/bash", "/bin/bash")
-# How long to wait for more output after the script's end, in calls with this limit.
+# How long a call with `drains` reads output after the script's end.
 DRAIN_S = 30.0
 # How often to check whether the script has ended while its output is open.
 POLL_S = 0.2
@@ -28,9 +28,9 @@ MAX_WAIT_S = 3600.0
 
 
 def find_shell(children: Children, forced: str | None, env: Mapping[str, str]) -> str:
-    """Return the shell for a script: `forced`, or, without it, a shell chosen by /etc/shells and $SHELL.
+    """Return the shell for a script: `forced`, else a shell chosen by /etc/shells and $SHELL.
 
-    Each call starts a process, as the original does, so that it takes as long as in the original.
+    Each call reads /etc/shells by a process, even with `forced`, so that it takes as long as in the original.
     """
     listed = _listed_shells(children, env)
     if forced:
@@ -87,21 +87,13 @@ def execute(
 ) -> tuple[int, bytes]:
     """Run `script`, and return its exit code and its whole output, which is held in memory.
 
-    Returns when the script has ended *and* all processes have closed its output, or earlier, see `drains`. After
-    `timeout_s` the process group is killed and the output discarded. Processes that called setsid survive, and the
-    call waits for their output in the same way before it raises the error. If the shell cannot be started, the exit
-    code is -1 and the output is a message.
+    Returns when the script has ended *and* all processes have closed its output; `drains` can end the second wait.
+    After `timeout_s` the process group is killed and the output is discarded. Processes that called setsid survive:
+    the call waits until they too have closed the output, and then raises the error. If the shell cannot be started,
+    the exit code is -1 and the output is a message.
 
-    Args:
-        children: Starts the shell.
-        script: The script.
-        shell: The path of the shell.
-        cwd: The working directory; None for the daemon's.
-        env: The environment.
-        timeout_s: The time-out in seconds; None for no limit.
-        drains: If True, stop reading 30 seconds after the script's end; if False, do not; if None, do so in every
-            second call. The original does so only if its reaper is faster than its wait, which is the case in about
-            half of the calls (measured).
+    With `drains`, reading stops 30 seconds after the script's end. None alternates between True and False: the original
+    stops only if its reaper is faster than its wait, which is the case in about half of the calls (measured).
 
     Raises:
         ToolboxError: status 408, the command ran into its time-out.
@@ -124,7 +116,7 @@ def execute(
 
 
 class _TimeLimit:
-    """Kills the process group after the time-out. `execute` then still waits for the output's end."""
+    """Kills the process group after the time-out. Afterwards `execute` still waits for the end of the output."""
 
     def __init__(self, child: Child, timeout_s: float | None) -> None:
         self.child = child

@@ -1,7 +1,7 @@
 """File operations in the sandbox: symlinks are followed in the sandbox's file system.
 
-Relative paths are relative to the daemon's working directory; the paths that `find` and `search` return for them are
-relative too.
+Relative paths are relative to the daemon's working directory. For a relative path, `find` and `search` return relative
+paths.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def move(source: str, destination: str) -> None:
 def find(path: str, pattern: str) -> list[dict[str, Any]]:
     """Return the lines of regular files below `path` that contain the text `pattern`.
 
-    Unreadable files are skipped, and so is everything that `_lines` does not yield.
+    Unreadable files and binary files are skipped. In other files, lines from the first one over 64 KiB on are skipped.
     """
     needle = pattern.encode("utf-8", "surrogateescape")
     matches: list[dict[str, Any]] = []
@@ -116,7 +116,7 @@ def find(path: str, pattern: str) -> list[dict[str, Any]]:
 
 
 def search(path: str, pattern: str) -> list[str]:
-    """Return the paths whose base name matches the glob `pattern`: `path` and all paths below it."""
+    """Return `path` and all paths below it, if their base names match the glob `pattern`."""
     matches = _glob(pattern)
     return [entry for entry, _ in _walk(path) if matches(os.path.basename(entry.rstrip("/")) or "/")]
 
@@ -186,7 +186,7 @@ def _describe(path: str, status: os.stat_result, newer: bool) -> dict[str, Any]:
 
 
 def mode_text(mode: int) -> str:
-    """Return a mode in Go's format: letters for type and special bits, or a dash; then nine for the permissions."""
+    """Return a mode in Go's format: letters for type and special bits (else a dash), then nine for the permissions."""
     letters = ""
     if stat.S_ISDIR(mode):
         letters += "d"
@@ -212,7 +212,7 @@ def _octal(mode: str) -> int:
 
 
 def _walk(path: str) -> Iterator[tuple[str, int]]:
-    """Yield `path` and all paths below it, sorted, with their modes (of links, not targets); skip unreadable paths."""
+    """Yield `path` and all readable paths below it, sorted, each with its mode. A link has its own mode."""
     pending = [path]  # no recursion: a tree may be deeper than Python's stack
     while pending:
         entry = pending.pop()

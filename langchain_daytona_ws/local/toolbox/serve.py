@@ -1,4 +1,4 @@
-"""The daemon's main loop: receives connections from the server, answers each in a thread, and reaps processes."""
+"""The daemon's main loop: it receives connections from the server, starts a thread for each, and reaps processes."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class _RequestThreads:
 
 
 def _exit() -> NoReturn:
-    """End all processes of the sandbox, and exit. If this is process 1, the kernel kills them; otherwise do it here."""
+    """End all processes of the sandbox, and exit. If this is process 1, the kernel kills all other processes."""
     if os.getpid() != 1:
         kill_members(os.getpid(), exclude=os.getpid())
     os._exit(0)

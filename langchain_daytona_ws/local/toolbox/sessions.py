@@ -29,7 +29,7 @@ class Command:
 
     @property
     def exit_code(self) -> int | None:
-        """The exit code; None while the command runs, and for ever if it has ended the session's shell (`exit 3`)."""
+        """The exit code; None while the command runs, and always if it ends the session's shell (`exit 3`)."""
         content = _read(os.path.join(self.folder, "exit_code")).strip()
         return int(content) if content else None
 
@@ -66,9 +66,8 @@ class Session:
         os.makedirs(command.folder)
         self.commands[command.id] = command
         folder = command.folder
-        # Braces, not parentheses: `cd` and variables must persist in the session. The log folder's name needs no
-        # quoting unless the server's own folder contains spaces. A script that calls `exit` does not reach the last
-        # line.
+        # Braces, not parentheses: `cd` and variables must persist in the session. The log folder is not quoted: it has
+        # spaces only if the server's own folder has. After `exit` in the command, the last line is not reached.
         script = (
             f"{{\n{text}\n}} </dev/null >{folder}/stdout 2>{folder}/stderr\n"
             f"echo $? >{folder}/.exit_code && mv {folder}/.exit_code {folder}/exit_code\n"
@@ -83,7 +82,7 @@ class Session:
     def wait(self, command: Command) -> int:
         """Wait for the exit code, and return it.
 
-        If the command has ended the shell, there is no exit code. Then wait until the session is deleted, and raise
+        If the command has ended the shell, there is no exit code: wait until the session is deleted, then raise
         ToolboxError 410, as the original does.
         """
         while True:

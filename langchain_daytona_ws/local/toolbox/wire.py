@@ -1,4 +1,4 @@
-"""The protocol of server and daemon: per connection one request and one answer, each a JSON header and raw bytes."""
+"""The protocol of server and daemon. A connection has one request and one answer: a JSON header, then raw bytes."""
 
 from __future__ import annotations
 

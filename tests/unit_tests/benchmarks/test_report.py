@@ -32,7 +32,7 @@ def test_a_missed_target_is_reported_with_its_distance() -> None:
 
 def test_a_lower_limit_is_missed_from_below() -> None:
     rate = Result("row", "commands/s", "raw", Spread(0.2, 0.1, 0.3, 9), reach=0.25, at_least=True)
-    assert (rate.reached, rate.limit, rate.excess) == (False, "≥", pytest.approx(0.2))
+    assert (rate.reached, rate.limit_sign, rate.excess) == (False, "≥", pytest.approx(0.2))
     assert Result("row", "commands/s", "raw", Spread(0.3, 0.1, 0.3, 9), reach=0.25, at_least=True).reached
 
 
