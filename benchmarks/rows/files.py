@@ -124,39 +124,41 @@ def _succeeded(*answers: Any) -> None:
             raise RuntimeError(answer.error)
 
 
-def _of_size(contents: Contents, size: str, to: Contenders, rounds: int) -> Iterator[Result]:
-    for path in (to.raw, to.raw_edited, to.theirs):
-        to.sandbox.fs.upload_file(contents.with_mark(0).encode(), path)
-    to.put(contents)
-    own = _tools(to, contents) if contents.count <= MAX_BYTES else _through_commands(to)
+def _of_size(contents: Contents, size: str, contenders: Contenders, rounds: int) -> Iterator[Result]:
+    for path in (contenders.raw, contenders.raw_edited, contenders.theirs):
+        contenders.sandbox.fs.upload_file(contents.with_mark(0).encode(), path)
+    contenders.put(contents)
+    own = _tools(contenders, contents) if contents.count <= MAX_BYTES else _through_commands(contenders)
     marks = Marks()
     samples = interleaved(
         {
             **own,
-            "fs.download_file": lambda: to.sandbox.fs.download_file(to.raw),
-            "fs.upload_file": lambda: to.sandbox.fs.upload_file(contents.new().encode(), to.raw),
-            "download, replace, upload": lambda: to.edit_by_transfer(marks),
-            **_transfers(to, contents),
-            **_peers(to, contents),
+            "fs.download_file": lambda: contenders.sandbox.fs.download_file(contenders.raw),
+            "fs.upload_file": lambda: contenders.sandbox.fs.upload_file(
+                contents.new().encode(), contenders.raw
+            ),
+            "download, replace, upload": lambda: contenders.edit_by_transfer(marks),
+            **_transfers(contenders, contents),
+            **_peers(contenders, contents),
         },
         rounds,
         warm_up=1,
     )
     read, *write, edit = own
-    yield _found(samples, read, "BaseSandbox.read", size)
-    yield _found(samples, read, "fs.download_file", size, PAGED)
+    yield _result(samples, read, "BaseSandbox.read", size)
+    yield _result(samples, read, "fs.download_file", size, PAGED)
     for name in write:
-        yield _found(samples, name, "BaseSandbox.write", size)
-        yield _found(samples, name, "fs.upload_file", size)
-    yield _found(samples, edit, "BaseSandbox.edit", size)
-    yield _found(samples, edit, "download, replace, upload", size)
+        yield _result(samples, name, "BaseSandbox.write", size)
+        yield _result(samples, name, "fs.upload_file", size)
+    yield _result(samples, edit, "BaseSandbox.edit", size)
+    yield _result(samples, edit, "download, replace, upload", size)
     for name in ("download", "upload"):
-        yield _found(samples, f"backend.{name}_files", f"BaseSandbox.{name}_files", size)
-        yield _found(samples, f"backend.{name}_files", f"fs.{name}_file", size)
+        yield _result(samples, f"backend.{name}_files", f"BaseSandbox.{name}_files", size)
+        yield _result(samples, f"backend.{name}_files", f"fs.{name}_file", size)
 
 
-def _tools(to: Contenders, contents: Contents) -> Operations:
-    files, marks = to.session.files, Marks()
+def _tools(contenders: Contenders, contents: Contents) -> Operations:
+    files, marks = contenders.session.files, Marks()
     return {
         "files.read": lambda: files.read(OURS),
         "files.write": lambda: files.write(OURS, contents.new(), overwrite=True),
@@ -164,28 +166,28 @@ def _tools(to: Contenders, contents: Contents) -> Operations:
     }
 
 
-def _through_commands(to: Contenders) -> Operations:
+def _through_commands(contenders: Contenders) -> Operations:
     """Return a model's operations on a file that is too large for files.read, write and edit."""
     marks = Marks()
     return {
-        "session.run head": lambda: to.shell(f"head -n 2000 {OURS}"),
-        "session.run sed": lambda: to.shell("sed -i s/{}/{}/ {}".format(*marks.change(), EDITED)),
+        "session.run head": lambda: contenders.shell(f"head -n 2000 {OURS}"),
+        "session.run sed": lambda: contenders.shell("sed -i s/{}/{}/ {}".format(*marks.change(), EDITED)),
     }
 
 
-def _transfers(to: Contenders, contents: Contents) -> Operations:
-    path = f"{to.session.root}/{OURS}"
+def _transfers(contenders: Contenders, contents: Contents) -> Operations:
+    path = f"{contenders.session.root}/{OURS}"
     return {
-        "backend.download_files": lambda: _succeeded(*to.backend.download_files([path])),
+        "backend.download_files": lambda: _succeeded(*contenders.backend.download_files([path])),
         "backend.upload_files": lambda: _succeeded(
-            *to.backend.upload_files([(path, contents.new().encode())])
+            *contenders.backend.upload_files([(path, contents.new().encode())])
         ),
     }
 
 
-def _peers(to: Contenders, contents: Contents) -> Operations:
-    peer, marks = to.peer, Marks()
-    written, edited = f"{to.theirs}-written", to.theirs
+def _peers(contenders: Contenders, contents: Contents) -> Operations:
+    peer, marks = contenders.peer, Marks()
+    written, edited = f"{contenders.theirs}-written", contenders.theirs
     return {
         "BaseSandbox.read": lambda: _succeeded(peer.read(edited)),
         "BaseSandbox.write": lambda: _succeeded(peer.write(written, contents.new())),
@@ -197,7 +199,7 @@ def _peers(to: Contenders, contents: Contents) -> Operations:
     }
 
 
-def _found(samples: Samples, ours: str, baseline: str, size: str, note: str = "") -> Result:
+def _result(samples: Samples, ours: str, baseline: str, size: str, note: str = "") -> Result:
     quoted = baseline.startswith("Base") and (size == "50 MiB" or not ours.startswith("backend"))
     reach = REACHES.get((ours, size)) if quoted else None
     return compared(
@@ -205,7 +207,7 @@ def _found(samples: Samples, ours: str, baseline: str, size: str, note: str = ""
     )
 
 
-def _of_host(to: Contenders, host: Path, rounds: int) -> Iterator[Result]:
+def _of_host(contenders: Contenders, host: Path, rounds: int) -> Iterator[Result]:
     """Transfer files of this machine: one of 50 MiB, and a directory of small ones."""
     large, many, back = host / "large", host / "many", host / "back"
     large.write_text(Contents(SIZES["50 MiB"]).new())
@@ -213,7 +215,7 @@ def _of_host(to: Contenders, host: Path, rounds: int) -> Iterator[Result]:
     small = Contents(SIZES["1 KiB"])
     for number in range(SMALL_FILES):
         (many / f"{number}.txt").write_text(small.with_mark(number))
-    files, peer, theirs = to.session.files, to.peer, f"{to.theirs}-host"
+    files, peer, theirs = contenders.session.files, contenders.peer, f"{contenders.theirs}-host"
     names = [f"{theirs}-many/{path.name}" for path in sorted(many.iterdir())]
 
     def read_many() -> list[tuple[str, bytes]]:
@@ -226,14 +228,14 @@ def _of_host(to: Contenders, host: Path, rounds: int) -> Iterator[Result]:
 
     # Upload first, because the order of the contenders changes: a download may run before the uploads.
     files.upload(host, ".")
-    to.sandbox.fs.upload_file(str(large), theirs)
+    contenders.sandbox.fs.upload_file(str(large), theirs)
     _succeeded(*peer.upload_files(read_many()))
     samples = interleaved(
         {
             "files.upload": lambda: files.upload(large, "large"),
             "files.download": lambda: files.download("large", host / "ours"),
-            "fs.upload_file": lambda: to.sandbox.fs.upload_file(str(large), theirs),
-            "fs.download_file": lambda: to.sandbox.fs.download_file(theirs, str(host / "theirs")),
+            "fs.upload_file": lambda: contenders.sandbox.fs.upload_file(str(large), theirs),
+            "fs.download_file": lambda: contenders.sandbox.fs.download_file(theirs, str(host / "theirs")),
             "BaseSandbox.upload_files": lambda: _succeeded(
                 *peer.upload_files([(theirs, large.read_bytes())])
             ),
@@ -249,8 +251,8 @@ def _of_host(to: Contenders, host: Path, rounds: int) -> Iterator[Result]:
         warm_up=1,
     )
     for name in ("upload", "download"):
-        yield _found(samples, f"files.{name}", f"BaseSandbox.{name}_files", "50 MiB file")
-        yield _found(samples, f"files.{name}", f"fs.{name}_file", "50 MiB file")
+        yield _result(samples, f"files.{name}", f"BaseSandbox.{name}_files", "50 MiB file")
+        yield _result(samples, f"files.{name}", f"fs.{name}_file", "50 MiB file")
         yield compared(
             NAME,
             samples,

@@ -32,10 +32,10 @@ def run(bench: Bench) -> Iterator[Result]:
         }
         samples = interleaved_values(contenders, bench.times(2, 1), warm_up=0)
     for name, most in much.items():
-        yield _found(samples, name, most)
+        yield _result(samples, name, most)
 
 
-def _found(samples: Samples, contender: str, most: int) -> Result:
+def _result(samples: Samples, contender: str, most: int) -> Result:
     printed = f"{most // MIB:,} MiB"
     nothing, much = f"{contender} 0", f"{contender} {most}"
     return Result(

@@ -79,11 +79,11 @@ def _at(server: Served, latency_s: float, rounds: int) -> Iterator[Result]:
         for sent, started, ready, all_s, command in times
     ]
     parts = [list(seconds) for seconds in zip(*waits, strict=True)]
-    yield from _found(f"{RAW}{setup}", [shell.cpu_s, *parts[:2]])
-    yield from _found(f"{OURS}{setup}", [ours.cpu_s, *parts], quoted=not latency_s)
+    yield from _results(f"{RAW}{setup}", [shell.cpu_s, *parts[:2]])
+    yield from _results(f"{OURS}{setup}", [ours.cpu_s, *parts], quoted=not latency_s)
 
 
-def _found(bar: str, parts: list[list[float]], *, quoted: bool = False) -> Iterator[Result]:
+def _results(bar: str, parts: list[list[float]], *, quoted: bool = False) -> Iterator[Result]:
     for part, seconds in zip(PARTS, parts, strict=False):
         spread = Spread.of([value * 1000 for value in seconds])
         yield figure(NAME, f"{bar}: {part}", spread, "ms", note=NOTES[part], quoted=quoted)

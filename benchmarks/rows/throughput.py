@@ -92,7 +92,7 @@ async def _growing(server: Served, numbers: Sequence[int], bench: Bench) -> list
     results = [
         result
         for number in numbers
-        for result in _found(f"{number} sessions", loads[number], "session.arun", REACHES.get(number))
+        for result in _results(f"{number} sessions", loads[number], "session.arun", REACHES.get(number))
     ]
     return [*results, *_growth(loads, allocated, numbers)]
 
@@ -135,7 +135,7 @@ async def _sequentially(work: Work, index: int, count: int, load: Load) -> None:
         load.latencies_s.append(time.perf_counter() - began)
 
 
-def _found(setup: str, loads: dict[str, Load], ours: str, reach: float | None = None) -> Iterator[Result]:
+def _results(setup: str, loads: dict[str, Load], ours: str, reach: float | None = None) -> Iterator[Result]:
     mine = loads[ours]
     for baseline, quoted in ((RAW, True), (SAME, False)):
         other = loads.get(baseline)
@@ -214,7 +214,7 @@ def _threads(server: Served, bench: Bench) -> Iterator[Result]:
             for name, work in works.items():
                 load = loads[name] if turn >= 0 else Load([], [], [])
                 _at_once(pool, work, each, load)
-        yield from _found(f"{THREADS} threads", loads, "session.run")
+        yield from _results(f"{THREADS} threads", loads, "session.run")
 
 
 def _at_once(pool: ThreadPoolExecutor, work: Callable[[int], object], each: int, load: Load) -> None:

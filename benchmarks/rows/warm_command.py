@@ -68,7 +68,7 @@ def _sync(server: Served, rounds: int) -> Iterator[Result]:
             rounds,
         )
         sandbox.delete()
-    yield from _found(samples, "session.run", RAW, reach=4.0)
+    yield from _results(samples, "session.run", RAW, reach=4.0)
     yield compared(NAME, samples, "session.run", PEER, reach=0.13, quoted=True)
     yield figure(NAME, "bytes of a warm request", _bytes(next(calls)), "bytes", reach=2048, quoted=True)
     for part, label in ((CARRIED, "its variables"), (PYTHON, "the start of Python")):
@@ -81,7 +81,7 @@ def _bytes(call: GuestCall) -> int:
     return len(call.script) + sum(len(name) + len(value) for name, value in call.env.items())
 
 
-def _found(samples: Samples, ours: str, raw: str, *, reach: float | None = None) -> Iterator[Result]:
+def _results(samples: Samples, ours: str, raw: str, *, reach: float | None = None) -> Iterator[Result]:
     yield compared(NAME, samples, ours, raw, note=WHOLE_NOTE, reach=reach, quoted=True)
     added = combined(samples, lambda mine, same: mine - same, ours, SAME)
     base = Spread.of(samples[raw]).median
@@ -125,7 +125,7 @@ async def _async(server: Served, rounds: int) -> list[Result]:
             rounds,
         )
         await sandbox.delete()
-    return list(_found(samples, "session.arun", raw))
+    return list(_results(samples, "session.arun", raw))
 
 
 def send(sandbox: Sandbox, call: GuestCall) -> None:

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 class Middleware:
     """Records a request, injects faults, checks the API key, and answers errors.
 
-    Exception: if a path below /api does not accept the method, Starlette answers 405 without this middleware.
+    It is applied to every request, except if a path below /api does not accept the method: Starlette answers 405.
     """
 
     def __init__(self, *, api_key: str, journal: Journal, faults: Faults, fleet: Fleet, clock: Clock) -> None:

@@ -32,13 +32,9 @@ class ApiError(Exception):
 
 
 class DaemonError(Exception):
-    """An error that the daemon inside a sandbox reports.
+    """An error that the daemon inside a sandbox reports. `code` is empty for the usual code of the status.
 
-    Args:
-        status: The HTTP status.
-        message: The message in the body, if there is a body.
-        code: The error code; empty for the usual code of the status.
-        in_every_version: True: all daemons send `code`. False: daemon 0.190 sends the usual code of the status instead.
+    If `in_every_version` is False, daemon 0.190 sends the usual code of the status instead of `code`.
     """
 
     def __init__(self, status: int, message: str, code: str = "", *, in_every_version: bool = False) -> None:

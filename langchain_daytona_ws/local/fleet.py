@@ -117,7 +117,7 @@ class Fleet:
         if record.auto_delete_interval == 0:
             await self.destroy(record, faults)
             return
-        await self._change(record, "stopping", "stopped", _end_processes(record), faults)
+        await self._change(record, "stopping", "stopped", lambda: _end_processes(record), faults)
 
     async def destroy(
         self, record: SandboxRecord, faults: Iterable[Fault] = (), *, force: bool = False
@@ -128,10 +128,9 @@ class Fleet:
         # Free the name for a new sandbox.
         if record.desired_state != "destroyed":
             record.name = f"DESTROYED_{record.name}_{secrets.token_hex(4)}"
-        end_processes = _end_processes(record)
 
         def action() -> None:
-            end_processes()
+            _end_processes(record)
             scratch.remove(record.folder)
 
         await self._change(record, "destroying", "destroyed", action, faults)
@@ -143,13 +142,13 @@ class Fleet:
 
     async def fail(self, record: SandboxRecord) -> None:
         """Stop all processes in the sandbox and set the state `error`; its disk stays."""
-        await asyncio.to_thread(_end_processes(record))
+        await asyncio.to_thread(_end_processes, record)
         record.state, record.error_reason, record.changing = "error", "failed on demand", False
         record.updated_at = self._clock.now()
 
     async def hold(self, record: SandboxRecord, state: str) -> None:
         """Stop all processes in the sandbox and set a transitional state. Only a forced destroy or `fail` ends it."""
-        await asyncio.to_thread(_end_processes(record))
+        await asyncio.to_thread(_end_processes, record)
         record.state, record.changing = state, True
         record.updated_at = self._clock.now()
 
@@ -280,14 +279,9 @@ class Fleet:
         return {**record.env, "DAYTONA_SANDBOX_ID": record.id, "DAYTONA_SANDBOX_USER": record.user}
 
 
-def _end_processes(record: SandboxRecord) -> Callable[[], None]:
-    """Return a function that ends the sandbox's processes."""
-
-    def end() -> None:
-        if record.processes is not None:
-            record.processes.end()
-
-    return end
+def _end_processes(record: SandboxRecord) -> None:
+    if record.processes is not None:
+        record.processes.end()
 
 
 def _discard(record: SandboxRecord, processes: ProcessTree | None) -> None:

@@ -85,16 +85,16 @@ class FileSystem(Operations):  # type: ignore[misc]
         return self._attributes(entry)
 
     def chmod(self, path: str | None, mode: int) -> int:
-        return self._set(path)
+        return self._ignore_or_refuse(path)
 
     def chown(self, path: str | None, uid: int, gid: int) -> int:
-        return self._set(path)
+        return self._ignore_or_refuse(path)
 
     def truncate(self, path: str | None, length: int, fh: int | None = None) -> int:
-        return self._set(path, fh)
+        return self._ignore_or_refuse(path, fh)
 
     def utimens(self, path: str | None, times: tuple[int, int] | None = None) -> int:
-        self._set(path)
+        self._ignore_or_refuse(path)
         writer = self._tree.writer(_relative(path))
         if writer is not None and times is not None:
             # The kernel sends an out-of-range number for the current time.
@@ -109,7 +109,7 @@ class FileSystem(Operations):  # type: ignore[misc]
             return self._open_files[fh][0] if fh in self._open_files else self._open_folders[fh]
         return _relative(path)
 
-    def _set(self, path: str | None, fh: int | None = None) -> int:
+    def _ignore_or_refuse(self, path: str | None, fh: int | None = None) -> int:
         """Ignore attribute changes of files being written and of local folders; refuse other attribute changes."""
         inner = self._path_of(path, fh)
         if self._tree.writer(inner) is not None or self._tree.is_local(inner):

@@ -202,11 +202,11 @@ class Gate:
 
     def _has_bucket(self, bucket: str, environ: Environ) -> bool:
         statuses: list[str] = []
-        head = {
+        head_environ = {
             **environ, "REQUEST_METHOD": "HEAD", "PATH_INFO": f"/{bucket}", "RAW_URI": f"/{bucket}",
             "REQUEST_URI": f"/{bucket}", "QUERY_STRING": "", "CONTENT_LENGTH": "0", "wsgi.input": io.BytesIO(),
         }  # fmt: skip
-        for _ in self._backend(head, lambda status, *_: statuses.append(status)):
+        for _ in self._backend(head_environ, lambda status, *_: statuses.append(status)):
             pass
         return not statuses[0].startswith("404")
 
@@ -225,11 +225,11 @@ class Gate:
     def _check_match(self, request: Request, environ: Environ) -> None:
         """Check the condition of CompleteMultipartUpload, which moto ignores."""
         head: list[Any] = []
-        asked = {
+        head_environ = {
             **environ, "REQUEST_METHOD": "HEAD", "QUERY_STRING": "", "CONTENT_LENGTH": "0", "wsgi.input": io.BytesIO(),
         }  # fmt: skip
-        asked.pop("HTTP_IF_MATCH")
-        for _ in self._backend(asked, lambda *arguments: head.extend(arguments)):
+        head_environ.pop("HTTP_IF_MATCH")
+        for _ in self._backend(head_environ, lambda *arguments: head.extend(arguments)):
             pass
         if str(head[0]).startswith("404"):
             raise S3Error("404 Not Found", "NoSuchKey", "The specified key does not exist.")
@@ -243,15 +243,15 @@ class Gate:
 
     def _list(self, request: Request, environ: Environ, start: StartResponse) -> Iterable[bytes]:
         """Encode <StartAfter> in a listing: moto leaves control characters in it, which XML forbids."""
-        held: list[Any] = []
-        answer = b"".join(self._backend(environ, lambda *arguments: held.extend(arguments)))
+        head: list[Any] = []
+        answer = b"".join(self._backend(environ, lambda *arguments: head.extend(arguments)))
         after = request.query.get("start-after", "")
         raw, encoded = (
             f"<StartAfter>{value}</StartAfter>".encode() for value in (escape(after), quote(after, safe="/"))
         )
         answer = answer.replace(raw, encoded, 1)
-        headers = [(name, value) for name, value in held[1] if name.lower() != "content-length"]
-        start(held[0], [*headers, ("Content-Length", str(len(answer)))])
+        headers = [(name, value) for name, value in head[1] if name.lower() != "content-length"]
+        start(head[0], [*headers, ("Content-Length", str(len(answer)))])
         return [answer]
 
     def _hide_missing(self, request: Request, environ: Environ, start: StartResponse) -> Iterable[bytes]:

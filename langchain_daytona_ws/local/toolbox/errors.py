@@ -6,13 +6,7 @@ import errno
 
 
 class ToolboxError(Exception):
-    """An error that the daemon reports.
-
-    Args:
-        status: The HTTP status.
-        message: The message in the body, if there is a body.
-        code: The error code; empty for the usual code of the status.
-    """
+    """An error that the daemon reports, with its HTTP status. `code` is empty for the usual code of the status."""
 
     def __init__(self, status: int, message: str, code: str = "") -> None:
         super().__init__(message)

@@ -89,8 +89,8 @@ def execute(
 
     Returns when the script has ended *and* all processes have closed its output; `drains` can end the second wait.
     After `timeout_s` the process group is killed and the output is discarded. Processes that called setsid survive:
-    the call waits until they too have closed the output, and then raises the error. If the shell cannot be started,
-    the exit code is -1 and the output is a message.
+    the call waits for their output in the same way before it raises the error. If the shell cannot be started, the
+    exit code is -1 and the output is a message.
 
     With `drains`, reading stops 30 seconds after the script's end. None alternates between True and False: the original
     stops only if its reaper is faster than its wait, which is the case in about half of the calls (measured).

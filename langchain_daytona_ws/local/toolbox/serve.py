@@ -70,8 +70,6 @@ def main() -> None:
 
 
 class _RequestThreads:
-    """The threads that answer requests, one per request."""
-
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
         self._threads: set[threading.Thread] = set()
