@@ -1,7 +1,7 @@
 """Check prose and names against the word list in ``words.toml``: ``check_words.py [PATH ...]``.
 
-It must run in the root of the checkout. It reads docstrings, comments, messages and names of Python files, comments of
-scripts, TOML files and the Makefile, Markdown files and notebooks. Without paths it checks all files, and also reports
+Run it in the root of the checkout. It reads Markdown files and notebooks; docstrings, comments, messages and names of
+Python files; and comments of scripts, TOML files and the Makefile. Without paths it checks all files, and also reports
 exceptions of the word list that no text needs.
 """
 

@@ -1,7 +1,7 @@
 """Start a local Daytona, upload a real package with a planted bug, and run an agent that repairs it.
 
-Run it with ``make demo``. ``make demo ARGS="--yes"`` allows everything, ``ARGS="--s3"`` keeps the workspace on a
-local S3, ``ARGS="--s3-mount"`` mounts it from there, ``ARGS="--model provider:name"`` uses a real model.
+Run it with ``make demo``, or with options, as in ``make demo ARGS="--yes"``. ``--yes`` allows everything. ``--s3``
+keeps the workspace on a local S3, and ``--s3-mount`` mounts it. ``--model provider:name`` uses a real model.
 """
 
 from __future__ import annotations

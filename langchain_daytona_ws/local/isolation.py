@@ -124,8 +124,8 @@ class Bubblewrap:
     """Sandboxes with their own root folder, processes, hostname and users.
 
     Root (uid 0) in the sandbox is an unprivileged uid on the host: the uid of the server. If the server runs as root,
-    each sandbox gets a random uid of its own instead, because the host's root could write to /proc/sys. A sandbox uses
-    the network of the host, except if it is started with `offline`.
+    it is a random uid for each sandbox, because the host's root could write to /proc/sys. A sandbox uses the network
+    of the host, except if it is started with `offline`.
 
     Args:
         root: The server's folder.
@@ -266,8 +266,8 @@ class Bubblewrap:
 class NoIsolation:
     """Sandboxes that are ordinary processes of the host, with their own HOME and TMPDIR.
 
-    Their commands have all rights of the server's user, and an absolute path such as /mnt/workspaces is a path
-    on the host. For trusted code only.
+    Their commands have all rights of the server's user. Absolute paths, such as /mnt/workspaces, are paths of the
+    host. For trusted code only.
     """
 
     blocks_network = False

@@ -56,9 +56,9 @@ class LocalDaytona:
         disk_bytes: the size of /tmp and the size of /mnt in each sandbox, in bytes. With a size, both folders are in
             memory, and empty after a stop. None sets no limit. Not for isolation="none".
         daemon: the version of Daytona's daemon to imitate in the sandboxes. "0.190" is the last public version, as
-            measured. "0.226" is a newer version, as the models of SDK 0.226 describe it: errors of file operations
-            have a body too, most error bodies have a `source`, files have a `path`, listings accept a `depth`, and
-            the environment can be changed.
+            measured. "0.226" is a newer version, as the models of SDK 0.226 describe it. There errors of file
+            operations have a body too, and most error bodies have a `source`. Files have a `path`, listings accept
+            a `depth`, and the environment can be changed.
         s3: also serve S3 and STS (see `s3`), and install mount-s3 in the sandboxes. Not for isolation="none".
         mount_s3: with `s3`, the path of the original mount-s3 to install instead of the local program.
         s3_store: with `s3`, a store with S3 and STS to use instead of moto, such as MinIO.

@@ -51,13 +51,13 @@ class Bucket:
         return StoredObject(answer["ContentLength"], answer["LastModified"].timestamp(), answer["ETag"])
 
     def is_folder(self, path: str) -> bool:
-        """Return whether at least one key is below `path`."""
+        """Return True if at least one key is below `path`."""
         prefix = self._key(path) + "/"
         answer = self._call("list_objects_v2", path, Prefix=prefix, Delimiter="/", MaxKeys=1)
         return bool(answer.get("Contents") or answer.get("CommonPrefixes"))
 
     def names(self, path: str) -> Iterator[tuple[str, bool]]:
-        """Yield the name of each entry directly below `path`, and whether it is a folder."""
+        """Yield the name of each entry directly below `path`, and True if it is a folder."""
         prefix = self._key(path) + "/" if path else self._prefix
         page: dict[str, Any] = {}
         while True:
@@ -86,7 +86,7 @@ class Bucket:
         self._call("delete_object", path, Key=self._key(path))
 
     def rename(self, old: str, new: str, *, overwrite: bool) -> None:
-        """Rename an object in S3, which only directory buckets support.
+        """Rename an object in S3. Only directory buckets support this.
 
         Raise ENOSYS if S3 returns 501, ENOENT for 404, EEXIST for 412, and EIO for other failures.
 

@@ -57,8 +57,8 @@ class FileSystem(Operations):  # type: ignore[misc]
     def init_with_config(self, conn_info: Any, config_3: Any) -> None:
         """Set up the connection. The kernel caches attributes, but not names: it looks up each name every time.
 
-        Each lookup returns new attributes. The root is never looked up: the kernel caches its attributes for 200 years,
-        as in the original, so a stat of the root succeeds even if this process is dead or hangs.
+        Each lookup returns new attributes. The root is never looked up: its attributes are cached for 200 years, as in
+        the original. So a stat of the root succeeds even if this process is dead or hangs.
         """
         if conn_info is not None:
             conn_info.want |= ATOMIC_O_TRUNC

@@ -71,7 +71,7 @@ class Reader:
 
 
 def same_process(first: int, second: int) -> bool:
-    """Return whether two thread ids belong to the same process."""
+    """Return True if both thread ids belong to one process."""
     return first == second or os.path.exists(f"/proc/{first}/task/{second}")
 
 
@@ -147,7 +147,7 @@ class Writer:
         self.complete()
 
     def complete(self) -> None:
-        """Complete the upload, unless it is finished."""
+        """Complete the upload if it is not finished."""
         with self._lock:
             if not self.is_finished:
                 self._complete()

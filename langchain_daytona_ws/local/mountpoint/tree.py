@@ -125,7 +125,7 @@ class Tree:
         yield from sorted(names)
 
     def is_local(self, path: str) -> bool:
-        """Return whether `path` is a folder that exists only locally."""
+        """Return True if `path` is a folder that exists only locally."""
         return path in self._local_folders
 
     def writer(self, path: str) -> Writer | None:

@@ -1,8 +1,8 @@
 """Forwards requests to an S3-compatible store with STS, such as MinIO, which is used instead of moto.
 
-A request with an Authorization header is signed again with the store's keys, because clients of the local S3 may use
-any keys. All other requests are forwarded unchanged: presigned and unsigned requests, and requests with credentials
-from the store's AssumeRole, so that the store checks their signature, expiry and session policy.
+Clients of the local S3 may use any keys, so requests with an Authorization header are signed again, with the store's
+keys. All other requests are forwarded unchanged: presigned and unsigned requests, and requests with credentials from
+the store's AssumeRole. Of these the store checks signature, expiry and session policy.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checks whether the session policy of AssumeRole allows a request."""
+"""Checks requests against the session policy of AssumeRole."""
 
 from __future__ import annotations
 
