@@ -17,7 +17,7 @@ HOME = "/opt/aws/mountpoint-s3"
 DEVICE = "/dev/fuse"
 _FUSE_DEVICE_NUMBER = os.makedev(10, 229)
 # Folders on the PATH of Debian's users; `rootfs.SYSTEM_PATH` has only the first. The program's folder is bound over the
-# first one that is empty on the host. No file can be added to the other folders, because /usr is bound read-only.
+# first empty folder of them. No file can be added to the other folders, because /usr is bound read-only.
 _PATH_FOLDERS = ("/usr/local/sbin", "/usr/local/games")
 # All pure Python, so that any interpreter in the sandbox can import them.
 _LIBRARIES = ("botocore", "dateutil", "jmespath", "mfusepy", "six", "urllib3")

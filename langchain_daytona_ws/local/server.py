@@ -39,12 +39,12 @@ class LocalDaytona:
     Daytona; limit large output in the command.
 
     Args:
-        host: the address to listen on. An address that is not loopback needs `allow_remote`, because anyone with
-            the key can run commands on this machine.
+        host: the address to listen on. An address that is not loopback needs `allow_remote`, because anyone with the
+            key can run commands on this machine.
         port: the port; 0 chooses a free port.
         api_key: the key that clients must send; None generates a random key.
-        isolation: "bubblewrap", or "none" to run commands directly on this machine, where a path such as /mnt/x
-            is the machine's own.
+        isolation: "bubblewrap", or "none" to run commands directly on this machine. With "none", /mnt/x is a path on
+            this machine.
         shell: the shell that runs scripts, by name: zsh, bash, dash or sh. None uses zsh or bash if the sandbox's
             /etc/shells lists them, else $SHELL or sh.
         clock: a `ManualClock` for tests of auto-stop and other intervals; None uses the system's time.

@@ -320,7 +320,7 @@ class Gate:
         match = re.search("<AccessKeyId>(.*?)</AccessKeyId>", answer)
         if match is None:
             return answer
-        # Replace moto's keys: they differ in a few letters only, and a repeated key would make an expired session valid.
+        # Replace moto's keys: they differ in few letters only, and a repeated key would make an expired session valid.
         key = f"ASIA{secrets.token_hex(8).upper()}" if self._is_moto else match[1]
         with self._lock:
             self._sessions[key] = _Session(expires_at, policy if self._is_moto else None)
