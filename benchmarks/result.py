@@ -21,7 +21,7 @@ class Result:
         unit: ``×`` for a ratio.
         reach: The upper limit of `value`; None for no limit.
         at_least: True: `reach` is the lower limit.
-        medians: The medians from which `value` was calculated. Each name ends with the unit, as in "exec, ms".
+        medians: Medians to show with `value`. Each name ends with the unit, as in "exec, ms".
         note: An explanation that the reader needs.
         quoted: True: docs/benchmarks.md has this figure.
     """

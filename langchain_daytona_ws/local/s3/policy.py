@@ -14,7 +14,7 @@ class Policy:
 
     Supports Effect, Action, Resource, and Condition with the operators StringLike, StringEquals, StringNotLike and
     StringNotEquals for the key s3:prefix. All other keys count as missing from the request. A condition on a missing
-    key is met only if its operator begins with StringNot. All other operators are never met for a present key.
+    key is met only if its operator begins with StringNot. If the key is present, unsupported operators are not met.
 
     Args:
         text: The policy, as JSON.
