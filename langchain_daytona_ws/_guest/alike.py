@@ -21,7 +21,7 @@ _PLAIN = {
 
 def plain(text: str) -> str:
     """Return the text in Unicode's NFC form, with ASCII for look-alikes and without invisible characters."""
-    import unicodedata  # imported late: needed only if something was not found
+    import unicodedata  # imported late: needed only if a text or name was not found
 
     return unicodedata.normalize("NFC", text.translate(_PLAIN))
 
@@ -37,7 +37,7 @@ def forms(text: str) -> list[str]:
     return found
 
 
-def same_name(name: str) -> str:
+def name_key(name: str) -> str:
     """Return a key to compare names.
 
     Two names have the same key if they differ only in look-alike or invisible characters, Unicode form, case,

@@ -1,4 +1,4 @@
-"""Call an entry module, and print its answer on one line that begins with the request's nonce."""
+"""Call an entry module, and print its answer on one line that begins with the nonce, a random word of the request."""
 
 from __future__ import annotations
 
@@ -15,20 +15,15 @@ if TYPE_CHECKING:
     Answer = dict[str, Any]
 
 PACKAGE = "langchain_daytona_ws._guest."
-STORAGE = ("mount", "sync")  # each names a request field, and the module that is sent with the field
-FILE_WAIT_S = 30.0  # for an earlier attempt of the same call
-LOCK_WAIT_S = 20.0  # for the file lock
+STORAGE = ("mount", "sync")  # each is the name of a request field, and of the module that this field needs
+FILE_WAIT_S = 30.0  # longest wait of a file operation for an earlier attempt of the same call
 
 
 def run(entry: str, request: Request, nonce: str, program: str = "") -> None:
-    """Print the entry's answer on one line after the nonce; the host ignores all other output.
+    """Print the answer of the module ``entry`` on one line after the nonce, and end this process.
 
-    Args:
-        entry: Name of the entry module.
-        request: The fields of the request.
-        nonce: The first word of the line.
-        program: If this call brought the source of its modules: the digest of the file that now contains them.
-            Otherwise, or if the file could not be written, "".
+    The host ignores all other output. ``program`` is the digest of the file of compiled modules if this call has
+    written it, otherwise "". The host sends it with later requests.
     """
     _restore_ctype()
     if "job" in request:
@@ -72,7 +67,10 @@ def _reply(entry: str, request: Request, program: str) -> str:
 
 
 def _where(error: BaseException) -> str:
-    """Return the module and line of an error; its message could contain a path or text that the model must not see."""
+    """Return the module and line that raised an error.
+
+    The error's message is not sent: it could contain a path or text that the model must not see.
+    """
     at = error.__traceback__
     while at is not None and at.tb_next is not None:
         at = at.tb_next
@@ -80,7 +78,7 @@ def _where(error: BaseException) -> str:
 
 
 def _storage(request: Request) -> Any:
-    """Return the module ``mount`` or ``sync`` if the workspace is on S3; None if it is on the sandbox's own disk."""
+    """Return the module ``mount`` or ``sync`` if the workspace is on S3, otherwise None."""
     return next((sys.modules[PACKAGE + name] for name in STORAGE if name in request), None)
 
 
@@ -89,7 +87,7 @@ def _answer(entry: str, request: Request) -> Answer:
     if "keep_alive" in request:
         answer["keep_alive"] = sys.modules[PACKAGE + "jobs"].keep_alive(request["keep_alive"])
     elif posix.access(dirs.state_directory() + "/jobs/keep_alive", posix.F_OK):
-        # An earlier session raised the auto-stop interval, and may have ended: ask this session to restore it.
+        # An earlier session raised the auto-stop interval, and may have ended: this session must restore the interval.
         answer["keep_alive"] = {}
     return answer
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 TERM_GRACE_S = 1.0
 KILL_WITHIN_S = 5.0
-# The largest pipe that an unprivileged user can make. When a command has ended, the pipe has at most this much output.
+# The largest pipe that an unprivileged user can make; an ended command has left at most this much output in it.
 PIPE_MAX_BYTES = 1024 * 1024
 # execve refuses a single argument of 128 KiB; longer commands go through a file descriptor.
 ARGUMENT_MAX_BYTES = 100 * 1024
@@ -38,10 +38,10 @@ DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def main(request: Request, storage: Any, job_run: Any) -> Answer:
-    """Run the command of the call ``request["key"]``, or cancel this call if the mode is ``kill``; return the answer.
+    """Run the command of a call and return the answer; in mode ``kill`` cancel the call with the same key.
 
     Args:
-        request: The command and its options. If it has a field ``job``, the command can become a background job.
+        request: The command and its options. With a field ``job``, the command can become a background job.
         storage: The module that enters and leaves the workspace: ``dirs``, ``mount`` or ``sync``.
         job_run: The module ``job_run`` if the request has a field ``job``, otherwise None.
     """
@@ -67,13 +67,13 @@ def _cancel(call: record.Record, key: str) -> Answer:
         try:
             posix.kill(int(call.read()[1]), CANCEL)
         except (OSError, ValueError):
-            pass  # the command has not started yet, or is ending: the lock below shows which
+            pass  # the command has not started yet, or is ending
         if not call.lock(until):
             processes.kill_tree(-1, key, time.monotonic() + KILL_WITHIN_S)
             return {"outcome": "killed"}
     state = call.read()[0]
     if state == record.NEW:
-        # The request that starts the command may still arrive; because of this record it will not run the command.
+        # The request that starts the command may still arrive. This record prevents it from running the command.
         call.write(record.CANCELLED)
     elif state == record.STARTED:
         processes.kill_tree(-1, key, time.monotonic() + KILL_WITHIN_S)
@@ -98,7 +98,7 @@ def _supervise(run: Run, request: Request, bash: bytes, job_run: Any) -> Answer:
 def _bash() -> bytes:
     for directory in posix.environ.get(b"PATH", DEFAULT_PATH).split(b":"):
         path = directory + b"/bash"
-        if posix.access(path, posix.X_OK) and not posix.access(path + b"/", posix.F_OK):  # no directory
+        if posix.access(path, posix.X_OK) and not posix.access(path + b"/", posix.F_OK):  # not a directory
             return path
     raise dirs.SetupError("bash", "no bash in PATH")
 
@@ -117,9 +117,9 @@ def protect() -> None:
 def _syntax_error(bash: bytes, command: bytes) -> bytes | None:
     """Return bash's syntax error for a command of several lines; None if there is no error.
 
-    bash parses and runs a command line by line: the lines before a syntax error would run. A command of one line needs
-    no check: bash parses the whole line before it runs any of it. The check accepts the patterns of ``extglob``,
-    because the command itself may enable them.
+    bash parses and runs a command line by line, so the lines before a syntax error would run. A command of one line
+    needs no check, because bash parses a whole line before it runs any of it. The check accepts the patterns of
+    ``extglob``, because the command itself may enable them.
     """
     if b"\n" not in command.strip(b"\n"):
         return None
@@ -148,10 +148,9 @@ def spawn(
     *,
     path: str = "/dev/null",
 ) -> int:
-    """Start bash in its own session, with its input from ``path`` and its output to ``writer``; return its pid.
+    """Start bash in a new session and return its pid. It reads ``path`` and writes to ``writer``.
 
-    If this Python cannot start a session, bash gets only its own process group.
-    If ``path`` is a terminal, it becomes bash's controlling terminal, as the first terminal that the session opens.
+    If ``path`` is a terminal, it becomes bash's controlling terminal: it is the first terminal that the session opens.
     """
     script, tail = -1, [b"-c", b"--", command]  # a command may begin with a hyphen
     if len(command) > ARGUMENT_MAX_BYTES:
@@ -170,7 +169,7 @@ def spawn(
         # Unlike fork, this copies no memory of the process.
         try:
             return posix.posix_spawn(bash, argv, env, setsid=True, **how)
-        except NotImplementedError:  # a Python that was built for an old C library
+        except NotImplementedError:  # a Python that was built for an old C library: only a new process group
             return posix.posix_spawn(bash, argv, env, setpgroup=0, **how)
     finally:
         if script >= 0:
@@ -178,7 +177,7 @@ def spawn(
 
 
 def _memory_file(data: bytes) -> int:
-    """Return a file descriptor from which the data can be read, and which child processes inherit."""
+    """Write the data to a file in memory; return its descriptor, which child processes inherit."""
     fd = posix.memfd_create("command", 0)
     view = memoryview(data)
     while view:
@@ -188,7 +187,7 @@ def _memory_file(data: bytes) -> int:
 
 
 class Run:
-    """One running command. ``editors`` and ``pty_run``, which are sent only for some commands, replace this class."""
+    """One running command. The modules ``editors`` and ``pty_run``, sent if needed, replace it by a subclass."""
 
     _spawn = staticmethod(spawn)
 
@@ -209,7 +208,7 @@ class Run:
         self._pipeline_file = -1
         self.reader = -1
         self.began = time.monotonic()
-        self._wake = -1
+        self._wake = -1  # a pipe that becomes readable at a signal
         self._call = call
 
     def start(self, bash: bytes, command: bytes) -> None:
@@ -273,10 +272,10 @@ class Run:
         self.cancelled = True
 
     def watch(self, promote: Callable[[], bool] | None) -> None:
-        """Wait for the command's end, and read its output.
+        """Read the command's output until its end. Kill the command if the call is cancelled.
 
         At the time-out call ``promote``, which turns the command into a job. If ``promote`` is None or returns False,
-        kill the command. Also kill the command when the call is cancelled.
+        kill the command.
         """
         import binascii  # noqa: F401 - `_base64` needs it; loaded here, while bash starts
 
@@ -333,8 +332,8 @@ class Run:
         return len(chunk)
 
     def kill(self) -> None:
-        """Send SIGTERM, and wait at most TERM_GRACE_S. Then send SIGKILL until no process of the tree is left, for at
-        most KILL_WITHIN_S.
+        """Send SIGTERM to all processes of the command, and wait at most TERM_GRACE_S. Then send SIGKILL until none is
+        left, for at most KILL_WITHIN_S.
         """
         found = processes.tree(self.pid, self.key)
         processes.send(found, signal.SIGTERM)
@@ -361,19 +360,19 @@ class Run:
             total += count
 
     def detach(self, log: Any) -> None:
-        """Continue as a job after the call was answered: close the call's record and log, and use the job's ``log``."""
+        """Continue as a job: close the call's record and log, and write output to the job's ``log``."""
         self._call.close()
         self.output.close()
         self.output, self.exit_code, self.timed_out = log, None, False
 
     def _fork_reader(self) -> None:
-        """Fork a process that continues to read: a background process that writes to a pipe without a reader dies."""
+        """Fork a process that continues to read: a background process dies if it writes to a pipe without a reader."""
         if not self.output.has_log:
             self.output.open_log()
         try:
             child = posix.fork()
         except OSError:
-            child = -1  # no process available: return the result, although background processes may die
+            child = -1  # no process is available; background processes may die
         if child:
             release.own_children.add(child)
             posix.close(self.reader)

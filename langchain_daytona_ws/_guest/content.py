@@ -68,7 +68,7 @@ def base64(data: bytes) -> str:
 
 
 def _loaded(location: Location, kept_bytes: int, max_bytes: int) -> Content:
-    """Load a file, or refuse it if it has more than ``max_bytes`` bytes. Above ``kept_bytes`` it is only hashed."""
+    """Load a file of at most ``max_bytes`` bytes, or refuse it. If it has more than ``kept_bytes``, only hash it."""
     size = need_file(location.status()).st_size
     if size <= max_bytes:
         content = load(location, kept_bytes)
@@ -86,24 +86,27 @@ _OPS: dict[str, Callable[[Request], Answer]] = {"view": view, "fetch": fetch}
 
 
 class Window:
-    r"""Some lines of a file as text. Carriage returns at line ends and the byte order mark are removed; NUL, ESC and
-    bytes that are not UTF-8 are written as ``\xNN``.
+    r"""Some lines of a file as text.
+
+    Carriage returns at line ends and the byte order mark are removed. NUL, ESC and bytes that are not UTF-8 are written
+    as ``\xNN``.
     """
 
     __slots__ = ("body", "cut", "first", "last", "lines", "more")
 
     def __init__(self, lines: int) -> None:
         self.body = ""
-        self.first = self.last = 0  # numbers of the lines in ``body``, from 1; 0 if there is no line
+        self.first = self.last = 0  # numbers of the first and last line in ``body``, from 1; 0 if none
         self.lines = lines  # number of lines of the whole file
-        self.cut = False  # ``body`` is one line, which was cut
-        self.more = False  # the requested lines did not all fit
+        self.cut = False  # True: ``body`` is the beginning of one line that is too long
+        self.more = False  # True: a part of the requested lines did not fit
 
 
 def window(data: bytes, offset: int, limit: int, limit_bytes: int) -> Window:
-    """Return up to ``limit`` lines from line ``offset`` (from 1) on, in at most ``limit_bytes`` bytes of text.
+    """Return up to ``limit`` lines, in at most ``limit_bytes`` bytes of text, starting at line ``offset`` (from 1).
 
-    If the first line is too long, it is returned cut. If ``offset`` is past the end, no line is returned.
+    If the first of these lines is too long, its beginning is returned. If ``offset`` is past the end of the file, no
+    line is returned.
     """
     result = Window(text.count_lines(data))
     start = text.start_of_line(data, offset)
@@ -111,7 +114,7 @@ def window(data: bytes, offset: int, limit: int, limit_bytes: int) -> Window:
     while start < len(data) and len(rows) < limit:
         end = data.find(b"\n", start)
         end = len(data) if end < 0 else end
-        # Later bytes cannot fit, even after a byte order mark is removed. A character that is cut here is not shown.
+        # Later bytes cannot fit, even if a byte order mark is removed. A character that this cuts is not shown.
         piece = data[start : min(end, start + limit_bytes + 8)]
         row = text.as_shown(piece, first=offset + len(rows) == 1)[0]
         size = len(row.encode("utf-8")) + (1 if rows else 0)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     Request = dict[str, Any]
 
-# Records and logs of calls are kept outside of the workspace: they belong to this sandbox, the workspace may be on S3.
+# Outside of the workspace: records and logs belong to this sandbox, but the workspace may be on S3.
 STATE_PARENT = "/tmp"  # noqa: S108 - one fixed, checked, user-owned directory below it
 STATE_NAME = ".langchain-daytona-ws-%d"  # %d: the user's id
 UPLOADS = "/tmp/.langchain-daytona-ws-uploads"  # noqa: S108 - each file in it is checked by its hash
@@ -33,7 +33,7 @@ def enter(request: Request) -> Request:
 
 
 def leave(request: Request, timed_out: bool) -> Request:
-    """Return no fields for the answer: on the sandbox's own disk a call needs no work at its end."""
+    """Return no fields for the answer: on the sandbox's own disk there is nothing to do at the end of a call."""
     return {}
 
 

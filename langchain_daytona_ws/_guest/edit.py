@@ -18,7 +18,7 @@ MAX_RANGES = 100_000  # maximum number of replacements: bounds the memory if ``o
 
 
 class EditError(Exception):
-    """The edit is impossible. ``code`` is the reason; the message is written from ``facts`` and ``differences``."""
+    """The edit is impossible. The host writes the message from ``code``, ``facts`` and ``differences``."""
 
     def __init__(self, code: str, *, differences: Sequence[Difference] = (), **facts: object) -> None:
         super().__init__(code)
@@ -28,12 +28,11 @@ class EditError(Exception):
 
     @property
     def fields(self) -> dict[str, object]:
-        """The facts, and the differences if there are any, as fields of an answer."""
         return {**self.facts, "differences": self.differences} if self.differences else self.facts
 
 
 class Edit:
-    """The edited content. ``ranges`` has the start and end of each new text in it, in bytes."""
+    """The edited content. ``ranges`` contains the start and end of each new text, in bytes of the new content."""
 
     __slots__ = ("data", "differences", "lines", "mixed", "ranges", "verbatim")
 
@@ -42,12 +41,11 @@ class Edit:
         self.ranges = ranges
         self.lines = _line_numbers(data, [start for start, _ in ranges])
         self.differences: list[Difference] = []  # between the replaced text and ``old``
-        self.mixed = False  # UTF-8 text was written into a file that has another encoding
-        self.verbatim = False  # an escape such as ``\xe9`` was written as four characters, not as one byte
+        self.mixed = False  # True: UTF-8 text was written into a file that has another encoding
+        self.verbatim = False  # True: an escape such as ``\xe9`` was written as four characters
 
     @property
     def remarks(self) -> dict[str, object]:
-        """The differences and flags that are set, as fields of an answer."""
         found = {"differences": self.differences, "mixed": self.mixed, "verbatim": self.verbatim}
         return {name: value for name, value in found.items() if value}
 
@@ -63,13 +61,13 @@ def apply_edit(
 ) -> Edit:
     r"""Replace ``old`` by ``new``, and keep every other byte.
 
-    A line end in ``old`` matches ``\n`` and ``\r\n``, and the new text gets the line ends of the replaced text: a text
-    that was read without ``\r`` can be edited. But if ``old`` and ``new`` differ only in line ends, line ends match
-    exactly. A byte that is not text matches its escape, such as ``\xe9``.
+    A line end in ``old`` matches ``\n`` and ``\r\n``, and the new text gets the line ends of the replaced text. So a
+    text that was read without ``\r`` can be edited. If ``old`` and ``new`` differ only in line ends, line ends match
+    exactly. An escape in ``old``, such as ``\xe9``, matches the byte that is shown so.
 
-    If ``old`` does not occur, but exactly one text differs from it only in look-alike or invisible characters, this
-    text is replaced. This text is not replaced with ``exact``, if ``old`` has no letter or digit or is too long to be
-    compared, or if the edit changes only such characters or line ends.
+    If ``old`` does not occur, a text that differs from ``old`` only in look-alike or invisible characters is replaced,
+    if there is exactly one such text. This is not done if ``exact`` is true, if ``old`` has no letter or digit, if
+    ``old`` is too long to be compared, or if the edit changes only look-alike or invisible characters or line ends.
 
     Raises:
         EditError: The edit is impossible. Its code is ``empty``, ``identical``, ``not_found``, ``not_unique``,
@@ -106,12 +104,12 @@ def apply_edit(
 
 
 def _has_bytes(data: bytes) -> bool:
-    r"""Return whether the content has bytes that are shown as escapes, such as ``\xe9``."""
+    r"""Return whether bytes of the content are shown to the model as escapes, such as ``\xe9``."""
     return b"\0" in data or b"\x1b" in data or not text.is_utf8(data)
 
 
 def _find_shown(data: bytes, old: str, new: str) -> tuple[list[tuple[int, int]], Replacement]:
-    """Find ``old``, in which bytes of the file are written as escapes."""
+    """Find ``old``, in which escapes stand for bytes of the file."""
     old, new = _short_ends(old), _short_ends(new)
     content, wanted = similar.text_of(data), similar.units(old)
     return _ranges(data, content, similar.find(content, wanted, False, MAX_RANGES), wanted, new, loose=False)
@@ -120,7 +118,7 @@ def _find_shown(data: bytes, old: str, new: str) -> tuple[list[tuple[int, int]],
 def _find_similar(
     data: bytes, old: str, new: str, exact: bool
 ) -> tuple[list[tuple[int, int]], Replacement, list[Difference]]:
-    """Find the only text that looks like ``old``. The caller has found no exact occurrence of ``old``."""
+    """Find the only text that looks like ``old``, if ``old`` itself does not occur."""
     old, new = _short_ends(old), _short_ends(new)
     content, wanted = similar.text_of(data), similar.units(old)
     matches = similar.find(content, wanted, True, SHOWN_RANGES) if len(old) <= similar.MAX_LOOSE_CHARS else []
@@ -142,7 +140,7 @@ def _find_similar(
 def _ranges(
     data: bytes, content: str, found: list[similar.Match], wanted: list[str], new: str, *, loose: bool
 ) -> tuple[list[tuple[int, int]], Replacement]:
-    """Convert matches in the text to byte ranges; return the ranges, and a function that returns each new text."""
+    """Convert matches in the text to byte ranges; return these, and a function that returns the new text of each."""
     ranges: list[tuple[int, int]] = []
     new_text: dict[int, bytes] = {}
     seen = at = 0
@@ -157,7 +155,6 @@ def _ranges(
 
 
 def _differences(content: str, match: similar.Match, wanted: list[str]) -> list[Difference]:
-    """Return the first differences between a match and ``old``."""
     found: list[Difference] = []
     at = match.start
     for unit, piece in zip(wanted, match.pieces):
@@ -170,7 +167,7 @@ def _differences(content: str, match: similar.Match, wanted: list[str]) -> list[
 
 
 def _position(content: str, at: int) -> tuple[int, int]:
-    """Return the line and column of an offset, both from 1; a byte order mark counts as no column."""
+    """Return the line and column of an offset, both from 1; a byte order mark is not counted."""
     start = content.rfind("\n", 0, at) + 1
     column = at - start + 1 - content.startswith("\ufeff", start, at)
     return content.count("\n", 0, at) + 1, column
@@ -289,8 +286,7 @@ def _verbatim(insert: bytes) -> Replacement:
 def _in_style(data: bytes, old: bytes, new: bytes) -> Replacement:
     """Return a function that returns the new text with the line ends of the text that it replaces.
 
-    Where old and new text begin or end with the same lines, these lines keep their line ends: in a file with mixed line
-    ends only changed lines can get other line ends.
+    In a file with mixed line ends, lines at the beginning and end that do not change keep their line ends.
     """
     old_lines, new_lines = old.split(b"\n"), new.split(b"\n")
     limit = min(len(old_lines), len(new_lines)) - 1
@@ -327,9 +323,7 @@ def _line_ends(region: bytes) -> list[bytes]:
 
 
 def _line_end_near(data: bytes, start: int, end: int) -> bytes:
-    """Return the line end of the line that contains ``end``; if this line has none, the line end before ``start``; if
-    there is none either, a line feed.
-    """
+    """Return the first line end after ``end``; if there is none, the last before ``start``, or else a line feed."""
     at = data.find(b"\n", end)
     if at < 0:
         at = data.rfind(b"\n", 0, start)
@@ -352,10 +346,10 @@ def _splice(data: bytes, ranges: list[tuple[int, int]], replacement: Replacement
 
 
 def _near_miss(data: bytes, old: str) -> dict[str, Any]:
-    """Return why ``old`` was probably not found.
+    """Return the probable reason why ``old`` was not found, as fields of an answer.
 
-    The hint ``line_numbers``: each line of ``old`` begins with a line number. ``whitespace``: the text at ``line``
-    differs from ``old`` only in whitespace, and perhaps in look-alikes. ``""``: the reason is unknown.
+    ``hint`` is ``line_numbers`` (each line of ``old`` begins with a line number), ``whitespace`` (the text at ``line``
+    differs from ``old`` only in whitespace, and perhaps in look-alike characters) or ``""`` (unknown).
     """
     lines = [line for line in old.split("\n") if line]
     if lines and all("\t" in line and line.split("\t")[0].strip().isdigit() for line in lines):
@@ -377,12 +371,12 @@ def _near_miss(data: bytes, old: str) -> dict[str, Any]:
 
 
 def _first_difference(content: str, start: int, skip: int, old: str) -> list[Difference]:
-    """Return the first difference between ``old`` and the text of the file that differs from it only in whitespace.
+    """Return the first difference between ``old`` and a text of the file that equals ``old`` except for whitespace.
 
     Args:
         content: The whole file.
-        start: Offset of the line in which the text of the file begins.
-        skip: Number of characters of this line that come before the text, not counting whitespace.
+        start: Offset of the line in which the text begins.
+        skip: Number of characters of this line before the text, without whitespace.
         old: The text to find.
     """
     begin = len(old) - len(old.lstrip())

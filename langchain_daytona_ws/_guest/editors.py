@@ -1,4 +1,4 @@
-"""End editors that wait for a key, which no user can press in the sandbox. Sent only if the command may start one."""
+"""End editors that wait for a key, which no user can press. Sent only if the command may start an editor."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMES = (b"vi", b"vim", b"view", b"ex", b"vimdiff", b"rvim", b"rview", b"nvim", 
 
 
 class Run(command.Run):
-    """A running command; while it runs, editors of it that wait for a key are ended."""
+    """A running command, whose editors are ended if they wait for a key."""
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
@@ -59,7 +59,7 @@ def waiting_editors(names: tuple[bytes, ...], waits: Callable[[str], bool]) -> d
 
     Args:
         names: Names of the editors' processes.
-        waits: A function that returns whether the process of a pid may wait for a key.
+        waits: Returns True if the process with this pid may wait for a key.
 
     Returns:
         pid → (name, CPU time in clock ticks).
@@ -80,10 +80,10 @@ def waiting_editors(names: tuple[bytes, ...], waits: Callable[[str], bool]) -> d
 
 
 def _has_no_input(pid: str) -> bool:
-    """Return whether the standard input of a process can only be written to.
+    """Return whether a process can write to its standard input, but not read it.
 
-    At the end of its standard input, vim replaces its standard input by its standard error. If its standard error is a
-    pipe to which vim can only write, such as the pipe of the command's output, vim waits for ever.
+    At the end of its standard input, vim uses its standard error as input instead. If this is the pipe for the
+    command's output, which vim cannot read, vim waits for ever.
     """
     with open("/proc/%s/fdinfo/0" % pid, "rb") as file:
         flags = file.read().partition(b"flags:")[2].split()[0]

@@ -1,21 +1,23 @@
 """Read, write, edit and delete files in the sandbox. This docstring is the contract of all file operations.
 
-There are several entry modules, so that each call loads only what it needs: ``files`` (read, write, edit, delete),
-``tree`` (list, glob) and ``search`` (grep). ``content``, ``transfer`` and ``similar_paths`` document their own
+There are several entry modules, so that each call loads only the code that it needs: ``files`` (read, write, edit,
+delete), ``tree`` (list, glob) and ``search`` (grep). ``content``, ``transfer`` and ``similar_paths`` document their own
 operations. ``main({"root": "/mnt/workspaces/ns", "op": ..., "path": ..., ...})`` of an entry module returns one answer,
-whose values JSON can represent. A request that changes files has a ``key``, other requests have none: the change is
-made once, even if the request arrives several times. Paths are relative to the root; ``"."`` is the root itself. Sizes
-are in bytes, times in nanoseconds (``mtime_ns``) or seconds (``timeout_s``). Bytes of names that are not UTF-8 are sent
-as lone surrogates (``surrogateescape``) in ASCII-only JSON.
+whose values JSON can represent.
+
+A request that changes files has an idempotency key (``key``): even if the request arrives several times, the change is
+made once. Paths are relative to the root; ``"."`` is the root itself. Sizes are in bytes, times in nanoseconds
+(``mtime_ns``) or seconds (``timeout_s``). Bytes of names that are not UTF-8 are sent as lone surrogates
+(``surrogateescape``) in ASCII-only JSON.
 
 ======  ==============================================  ===================================================
 op      request (default)                               answer, in addition to ``ok: true``
 ======  ==============================================  ===================================================
 read    offset (1), limit (2000), limit_bytes (65536),  path, body, first, last, lines, cut, lossy, newline,
         max_bytes (10 MiB)                              bom, bytes, mtime_ns, sha256
-write   content: bytes, or content_from: path with      path, created, unchanged, bytes, sha256; kept and
-        content_sha256, content_bytes; overwrite        gone: [bom, crlf, bytes] of the old text, if any
-        (false),
+write   content: bytes, or content_from: path with      path, created, unchanged, bytes, sha256; if any:
+        content_sha256, content_bytes; overwrite        kept (`edit.style_to_keep`), gone
+        (false),                                        (`edit.style_gone`)
         expected_sha256 (null), max_bytes, as_text
         (false: keep line ends and byte order mark),
         executable (false: keep the mode)
@@ -36,11 +38,10 @@ batch   requests: [request]; also in ``content``,       answers: [answer]
 ======  ==============================================  ===================================================
 
 ``kind`` is ``file``, ``dir``, ``link`` or ``other``. ``rows`` of grep: ``[path]`` in mode
-``files_with_matches``, ``[path, count]`` in ``count``, ``[path, line, is_match, text]`` in ``content``;
-if the line was cut, the column of the match follows. ``more``: there are more results than a limit allows.
-``omitted``: ``{reason: [count, paths]}``, see ``omitted.omitted``. ``reading``: null, or ``[kind, pattern,
-path]``, see ``match.readings``. If a read or search has ``log: true``, its ``path`` is the absolute path of
-a command's log.
+``files_with_matches``, ``[path, count]`` in ``count``, ``[path, line, is_match, text]`` in ``content``. If the text of
+a line was cut, its row also has the column of the match. ``more``: True if there are more results than a limit allows.
+``omitted``: ``{reason: [count, paths]}``, see ``omitted.omitted``. ``reading``: null, or ``[kind, pattern, path]``, see
+``match.readings``. If a read or search has ``log: true``, its ``path`` is the absolute path of a command's log.
 
 A refusal is ``{"ok": false, "error": code, ...facts}``. The codes, with their facts, are ``missing``,
 ``outside`` (a symlink or ``..`` leaves the workspace), ``loop``, ``is_directory``, ``not_a_directory``,
@@ -85,7 +86,7 @@ def read(request: Request) -> Answer:
     max_bytes = request.get("max_bytes", MAX_BYTES)
     with locate(request["root"], request["path"]) as location:
         try:
-            content = _small(location, max_bytes)
+            content = _load_small(location, max_bytes)
         except RefusedError as refusal:
             kind = _large_media(location) if refusal.error == "too_large" else ""
             if not kind:
@@ -124,7 +125,7 @@ def write(request: Request) -> Answer:
 def edit(request: Request) -> Answer:
     max_bytes = request.get("max_bytes", MAX_BYTES)
     with locate(request["root"], request["path"]) as location:
-        before = _small(location, max_bytes)
+        before = _load_small(location, max_bytes)
         _expect(before, request.get("expected_sha256"))
         try:
             edited = edits.apply_edit(
@@ -202,9 +203,9 @@ def _write(location: Location, source: Source, request: Request) -> Answer:
 
 
 def _styled(source: Source, old: Content, request: Request) -> tuple[Source, Answer]:
-    """Return the content to write, and the fields ``kept`` and ``gone`` of the answer.
+    """Apply the line ends and byte order mark of the old text to the new text, if the request has ``as_text``.
 
-    With ``as_text``, the new text gets the line ends and byte order mark of the old text.
+    Return the content to write, and the fields ``kept`` and ``gone`` of the answer.
     """
     if old.data is None or not request.get("as_text"):
         return source, {}
@@ -222,8 +223,10 @@ def _written(source: Source, created: bool = False, unchanged: bool = False) -> 
 
 
 def _present(location: Location, new_size: int, request: Request) -> Content:
-    """Load the file to replace. The bytes of a file of more than ``max_bytes`` bytes are not kept; such a file is not
-    even read if its hash is not needed: its size differs from the new size, and no hash is expected.
+    """Load the file to replace. A file of more than ``max_bytes`` bytes is only hashed.
+
+    Such a file is not even hashed if its hash is not needed: its size differs from the new size, and the request
+    expects no hash.
     """
     status = need_file(location.status())
     max_bytes = request.get("max_bytes", MAX_BYTES)
@@ -235,8 +238,7 @@ def _present(location: Location, new_size: int, request: Request) -> Content:
     return load(location, max_bytes)
 
 
-def _small(location: Location, max_bytes: int) -> Content:
-    """Load a file, or refuse it if it has more than ``max_bytes`` bytes."""
+def _load_small(location: Location, max_bytes: int) -> Content:
     size = need_file(location.status()).st_size
     if size <= max_bytes:
         content = load(location, max_bytes)

@@ -1,7 +1,7 @@
 """Refuse to build a snapshot in which users other than root could change files that root executes.
 
-A separate program, whose arguments are files and directories. It checks them, the directories above them, the targets
-of symbolic links, and all files that the Python interpreter may import.
+A separate program. It checks the files and directories in its arguments, the directories above them, the targets of
+symbolic links, and all files that the Python interpreter may import.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import os
 import stat
 import sys
 
-# Groups that may be allowed to write: root, and staff, which owns /usr/local in some Debian images. The snapshot's user
-# is a member of neither.
+# Groups that may have write permission: root, and staff, which owns /usr/local in some Debian images. The snapshot's
+# user is not a member of these groups.
 GROUPS = (0, 50)
 
 

@@ -1,9 +1,9 @@
 """Match paths against gitignore patterns, with the results of ``git check-ignore``. Pure; used by host and guest.
 
-Comments, ``!``, an anchoring ``/``, a final ``/`` for directories only, ``*``, ``?``, ``[...]`` and ``**`` have the
-meaning that they have in a ``.gitignore`` in the workspace's directory. As in git, ``?`` and ``[...]`` match one byte,
-not one character. The time to match a path grows linearly with the number of patterns, however many ``*`` they have:
-the regular expressions do not backtrack over earlier wildcards.
+The syntax is that of a ``.gitignore`` in the workspace's directory: comments, ``!``, an anchoring ``/``, a final ``/``
+for directories only, ``*``, ``?``, ``[...]`` and ``**``. As in git, ``?`` and ``[...]`` match one byte, not one
+character. Patterns with many ``*`` are not slow: the regular expressions do not backtrack over earlier wildcards. The
+time to match a path grows linearly with the number of patterns.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class Ignore:
         self._runs.reverse()
 
     def matches(self, path: str, is_dir: bool) -> bool:
-        """Return whether the patterns ignore ``path`` (relative to the workspace). Unlike `covers`, do not check the
-        directories that contain it.
+        """Return whether ``path`` itself (relative to the workspace) is ignored; `covers` also checks the directories
+        above it.
         """
         if not self._runs:
             return False
@@ -83,7 +83,7 @@ class _Rule:
 
 
 class _Run:
-    """Consecutive patterns that all ignore, or all re-include (``!``). Compiled for directories and for other paths."""
+    """Consecutive patterns that all ignore, or all re-include (``!``), compiled for directories and for other paths."""
 
     __slots__ = ("_dirs", "_files", "negated")
 
@@ -107,7 +107,7 @@ def _expressions(rules: list[_Rule]) -> tuple[re.Pattern[bytes] | None, re.Patte
 
 
 class _Groups:
-    """Build the expressions of one alternation, in which each named group has its own number."""
+    """Builds the parts of one ``a|b|c`` expression. Each named group in it needs its own number."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -115,8 +115,8 @@ class _Groups:
     def expression(self, tokens: list[bytes]) -> bytes:
         """Join the tokens to an expression in which each wildcard except the last keeps its shortest match.
 
-        The shortest match leaves the most text for later wildcards: if the rest of the pattern does not match after the
-        shortest match, it does not match after a longer match either.
+        The shortest match leaves the most text for later wildcards: if the rest of the pattern does not match that
+        text, a longer match does not help.
         """
         deep = [at for at, token in enumerate(tokens) if token in (_DEEP, _DEEPER)]
         bounds = [0, *deep, len(tokens)]
@@ -142,7 +142,7 @@ class _Groups:
 
 
 def _rule(line: str) -> _Rule | None:
-    """Parse one line; return None for a comment, an empty line or a pattern that can match nothing."""
+    """Parse one line; return None for a comment, an empty line or a pattern that never matches."""
     text = _without_trailing_spaces(line.encode("utf-8", "surrogateescape"))
     if text[:1] == b"#":
         return None
@@ -174,10 +174,10 @@ def _tokens(text: bytes, whole: bool) -> list[bytes]:
     """Translate a pattern into regular expressions: one for each byte, class or wildcard of the pattern.
 
     Raises:
-        ValueError: git matches nothing with such a pattern: a class is malformed, or a backslash is the last character.
+        ValueError: A class is malformed, or a backslash is the last character. In git this pattern never matches.
     """
     tokens: list[bytes] = []
-    # Git compares the text before the first wildcard separately: the first "**" needs no "/" before it to be special.
+    # Git compares the text before the first wildcard separately, so the first "**" needs no "/" before it.
     wild = next((at for at, char in enumerate(text) if char in _SPECIAL), len(text))
     at = 0
     while at < len(text):

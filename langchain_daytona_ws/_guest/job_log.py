@@ -1,7 +1,7 @@
-"""The log of a job: all output up to 16 MiB; of more output, the beginning and the latest part.
+"""The log of a job: the whole output up to 16 MiB; of a longer output, the first 4 MiB and the latest part.
 
-The log consists of several files. A file's name contains the offset of its first byte in the whole output, so offsets
-stay valid when files in the middle are removed.
+The log consists of several files. A file's name contains the offset of the file's first byte in the whole output, so
+that offsets stay valid when files in the middle are removed.
 """
 
 from __future__ import annotations
@@ -23,11 +23,7 @@ TRIES = 20
 
 
 class JobLog:
-    """The log as the job's supervisor writes it.
-
-    Args:
-        directory: Descriptor of the job's directory.
-    """
+    """The log as the job's supervisor writes it. ``directory`` is a descriptor of the job's directory."""
 
     def __init__(self, directory: int) -> None:
         self.size_bytes = 0
@@ -38,7 +34,7 @@ class JobLog:
         self._room = 0
 
     def feed(self, chunk: bytes) -> None:
-        """Append output. Bytes that cannot be written (full disk) are missing in the log, but offsets count them."""
+        """Append output. Bytes that cannot be written (full disk) are missing in the log, but count in offsets."""
         view = memoryview(chunk)
         try:
             while view:
@@ -53,7 +49,7 @@ class JobLog:
             self.skip_to(self.size_bytes + len(view))
 
     def skip_to(self, offset: int) -> None:
-        """Continue the log at ``offset``; the output between is missing in the log."""
+        """Continue the log at ``offset``; the output before it is missing in the log."""
         self._close()
         self.size_bytes = offset
 
@@ -77,7 +73,7 @@ class JobLog:
             self._file = -1
 
     def save(self) -> None:
-        """Flush the latest file to disk. Called before the job's end is recorded."""
+        """Flush the latest file to disk, before the job's end is recorded."""
         try:
             if self._file >= 0:
                 os.fsync(self._file)
@@ -99,7 +95,7 @@ def tail(directory: int, lines: int, limit_bytes: int) -> tuple[int, bytes, int]
 
 
 def size(directory: int) -> int:
-    """Return the offset after the last byte in the log: the size of the whole output, unless its end is missing."""
+    """Return the offset after the last byte in the log; this is the size of the whole output if its end was logged."""
     return max([start + length for start, length in _segments(directory)], default=0)
 
 

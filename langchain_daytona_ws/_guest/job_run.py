@@ -1,8 +1,7 @@
 """Start a command as a background job, or turn a running command into a job, and supervise it until it ends.
 
-A call that may create a job runs in a forked process, in a session of its own; the first process prints the answer and
-ends. Only a parent can read an exit code: the forked process, which starts the command, must also be the job's
-supervisor.
+A call that may create a job runs in a forked process with its own session. The first process prints the answer and
+ends. Only a parent can read an exit code, so the forked process starts the command and supervises the job.
 """
 
 from __future__ import annotations
@@ -31,11 +30,9 @@ _supervised: list[Job] = []  # jobs that this process supervises
 
 
 def fork(work: Callable[[], str], fds: list[int]) -> str:
-    """Run ``work`` in a forked process, which may outlive the call, and return the answer of ``work``.
+    """Run ``work`` in a forked process, which may outlive the call, and return its answer (ASCII, one line).
 
-    Args:
-        work: Returns the answer as JSON, in ASCII and on one line.
-        fds: File descriptors that stay open in the forked process.
+    The descriptors ``fds`` stay open in the forked process.
     """
     command.protect()
     reader, writer = os.pipe()
@@ -44,7 +41,7 @@ def fork(work: Callable[[], str], fds: list[int]) -> str:
     except OSError as error:
         return encode.encode({"error": "setup", "code": "processes", "detail": error.strerror})
     if pid == 0:
-        _work(work, writer, fds)
+        _run_forked(work, writer, fds)
     os.close(writer)
     answer = b""
     # Do not wait for end of file: a process that reads the output of background processes keeps the pipe open too.
@@ -58,7 +55,7 @@ def fork(work: Callable[[], str], fds: list[int]) -> str:
     return answer.decode("ascii")[:-1]
 
 
-def _work(work: Callable[[], str], writer: int, fds: list[int]) -> NoReturn:
+def _run_forked(work: Callable[[], str], writer: int, fds: list[int]) -> NoReturn:
     try:
         os.setsid()
         _close_all_but(writer, *fds)
@@ -95,7 +92,7 @@ class JobLimit(Exception):
 class Job:
     """A job that this process creates and supervises.
 
-    It locks the list of jobs until `publish` or `discard`: meanwhile no other call counts, creates or removes jobs.
+    The list of jobs is locked until `publish` or `discard`, so that no other call counts, creates or removes jobs.
 
     Raises:
         JobLimit: The limit of running jobs is reached.
@@ -132,8 +129,8 @@ class Job:
         self._lock = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self._directory)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         self.log = job_log.JobLog(self._directory)
-        # Reserve disk space for later records: a full disk is then detected before the command becomes a job, and
-        # cannot prevent the record of the command's end.
+        # Reserve disk space for later records. A full disk is then detected here, and cannot prevent the record of the
+        # command's end.
         job_store.save(self._directory, "about", {**self._record(0, 0), "room": "." * ABOUT_ROOM})
         job_store.save(self._directory, "ending", {"room": "." * END_ROOM})
         self._minutes = job_store.keep_alive(self._jobs, self._spec["awake_minutes"])
@@ -168,7 +165,7 @@ class Job:
         _supervised.append(self)
 
     def discard(self) -> None:
-        """Remove a job that was not published: its command did not start, or is killed by the caller."""
+        """Remove a job that was not published: its command did not start, or the caller kills it."""
         if self._name:
             job_store.remove(self._jobs, "new-" + self._name)
         self._release()
@@ -245,10 +242,7 @@ def begin(run: command.Run, request: Request, start: Callable[[], None]) -> Answ
 
 
 def promote(run: command.Run, request: Request) -> bool:
-    """Turn a running command into a job, and describe the job in ``run.job``; return whether this succeeded.
-
-    If it failed, ``run.job`` contains the reason.
-    """
+    """Turn a running command into a job; return whether this succeeded. Set ``run.job``: the job, or the error."""
     job = None
     try:
         job = Job(run, request)
@@ -264,7 +258,7 @@ def promote(run: command.Run, request: Request) -> bool:
 
 
 def _copy(run: command.Run, log: job_log.JobLog) -> None:
-    """Copy the output that was kept so far to the job's log."""
+    """Copy the output that the call has kept so far to the job's log."""
     output = run.output
     head, tail = output.head_and_tail()
     if output.log_bytes > len(head):

@@ -1,8 +1,8 @@
 """Records of background jobs: one directory per job, on the sandbox's own disk.
 
 A supervisor is the process that starts a job's command and waits for its end (``job_run``). It locks the file ``lock``
-of the job as long as it lives, and records the job's end before it releases the lock. A job that is not locked and has
-no recorded end is lost: its supervisor was killed, or the sandbox was stopped.
+of the job as long as it lives, and records the job's end before it releases the lock. A job without lock and without
+recorded end is lost: its supervisor was killed, or the sandbox was stopped.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ENDED = ("finished", "stopped", "timed_out", "lost")
 
 
 def directory() -> int:
-    """Open the directory of all jobs, on the sandbox's own disk."""
+    """Open the directory of all jobs; create it if it is missing."""
     path = dirs.state_directory() + "/jobs"
     try:
         os.mkdir(path, 0o700)
@@ -61,7 +61,6 @@ def names(jobs: int) -> list[str]:
 
 
 def running(jobs: int) -> list[str]:
-    """Return the ids of the jobs that have a supervisor."""
     return [name for name in names(jobs) if has_supervisor(jobs, name)]
 
 
@@ -81,7 +80,7 @@ def exists(jobs: int, name: str) -> bool:
 
 
 def has_supervisor(jobs: int, name: str) -> bool:
-    """Return whether a job has a supervisor: an exclusive lock shows it, because other calls try only shared locks."""
+    """Return whether a supervisor holds the job's exclusive lock; other processes take only shared locks."""
     try:
         fd = os.open("%s/lock" % name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=jobs)
     except OSError:
@@ -97,8 +96,7 @@ def has_supervisor(jobs: int, name: str) -> bool:
 
 def load(job: int, name: str) -> Row:
     """Return a record of a job; an empty one if it is missing or damaged."""
-    # This import takes 3 ms. This module is also loaded for commands that do not become a job.
-    import json
+    import json  # takes 3 ms; many commands that load this module do not become a job
 
     try:
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=job)
@@ -117,9 +115,8 @@ def load(job: int, name: str) -> Row:
 
 
 def save(job: int, name: str, record: Row) -> None:
-    """Write a record to disk, into the existing file or a new file. An existing file keeps its reserved space."""
-    # This import takes 3 ms. This module is also loaded for commands that do not become a job.
-    import json
+    """Write a record to disk. An existing file is overwritten, and keeps its reserved space."""
+    import json  # imported late, as in `load`
 
     fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600, dir_fd=job)
     try:
@@ -140,10 +137,10 @@ def save_end(
     *,
     unsaved: bool = False,
 ) -> None:
-    """Record the end of a job atomically.
+    """Record the end of a job atomically, in the file ``ending``, which is then renamed.
 
-    The file was created with reserved space when the job began, so that a full disk cannot prevent this record.
-    If the file is missing, because a job without a supervisor is damaged, a full disk can prevent the record.
+    The file was created with reserved space when the job began, so that a full disk cannot prevent this record. In a
+    damaged job the file may be missing; then a full disk can prevent it.
     """
     end = {
         "state": state,
@@ -163,7 +160,7 @@ def now_ms() -> int:
 
 
 def boot() -> str:
-    """Return an identifier of the sandbox's current boot. Processes of earlier boots have ended; pids may be reused."""
+    """Return an identifier of the sandbox's current boot. The pids of earlier boots may be reused."""
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
             kernel = file.read().strip()
@@ -183,7 +180,10 @@ def number_of(record: Row, name: str) -> int:
 
 
 def prune(jobs: int) -> None:
-    """Remove old jobs, by age, number and size; running jobs stay. The caller holds the lock of the list of jobs."""
+    """Remove old jobs by age, number and size, and jobs that were never published; keep running jobs.
+
+    The caller holds the lock of the list of jobs.
+    """
     ended = []
     for name in os.listdir(jobs):
         is_half_made = name.startswith("new-") and is_id(name[4:])

@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     Row = dict[str, Any]
 
 COMMAND_MAX = 2000  # maximum length of a command in an answer, in characters
-STOP_WAIT_S = 10.0  # longer than a supervisor takes to kill its processes; its last push may take longer
+# Longer than a supervisor takes to kill the job's processes. Its last push to S3 may take longer.
+STOP_WAIT_S = 10.0
 CANCEL = signal.SIGUSR2
 
 
 def main(request: Row) -> Row:
-    """Run one operation on jobs and return its answer."""
     jobs = job_store.directory()
     try:
         return _list(jobs) if request["op"] == "list" else _job(jobs, request)
     except FileNotFoundError:
-        return {"error": "no_job"}  # another call has removed it
+        return {"error": "no_job"}  # another call has removed the job
     finally:
         os.close(jobs)
 
@@ -40,7 +40,7 @@ def _list(jobs: int) -> Row:
         try:
             rows.append(_row(jobs, name))
         except FileNotFoundError:
-            continue  # another call has removed it
+            continue  # another call has removed the job
     return {"jobs": rows}
 
 
@@ -99,7 +99,7 @@ def _row(jobs: int, name: str) -> Row:
 
 
 def _mark_lost(jobs: int, job: int, name: str, about: Row) -> Row:
-    """Kill the remaining processes of a lost job, unless the sandbox was restarted; record that the job is lost.
+    """Kill the remaining processes of a lost job (none after a restart of the sandbox), and record the loss.
 
     Return the record of the job's end, which another call may have written first.
     """
@@ -196,13 +196,13 @@ def keep_alive(request: Row) -> Row:
     """Return the state of the sandbox's auto-stop interval, which is raised while jobs run.
 
     Args:
-        request: ``restored``: if True, the host has restored the interval; then, if no job runs, remove the record of
-            the raised interval. ``watched``: ids of the jobs that were running when the session last knew.
+        request: ``restored``: True if the host has restored the interval; then the record of the raised interval is
+            removed, if no job runs. ``watched``: ids of the jobs that were running at the session's last call.
 
     Returns:
-        ``minutes``: the raised interval, 0 if it is not raised. ``over``: True if the interval is raised and no job
-        runs, so that the host should restore the interval. ``ended``: the watched jobs that have ended and were not
-        removed. An empty answer if the state cannot be read.
+        ``minutes``: the raised interval; 0 if it is not raised. ``over``: True if the host should restore the interval,
+        because no job runs. ``ended``: the watched jobs that have ended and were not removed. The answer is empty if
+        the state cannot be read.
     """
     try:
         jobs = job_store.directory()

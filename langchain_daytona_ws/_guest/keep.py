@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 def run(call: Call, modules: list[tuple[str, str]]) -> None:
-    """Compile the modules of a call, write them to a file, and run the call. Its answer has the digest of the file.
+    """Compile the modules of a call, write them to a file, and run the call. The answer has the digest of the file.
 
-    A process of the same user can forge this answer if it traces or replaces this process. This holds for every call.
+    A process of the same user that traces or replaces this process can forge the answer, as in every call.
 
     Args:
         call: Arguments of `boot.run`.

@@ -25,8 +25,8 @@ MAX_BYTES = 1 << 20
 def digest_of(data: bytes) -> str:
     """Return the digest of a file's content.
 
-    Importing ``hashlib`` takes 3 ms. BLAKE2 can be imported without ``hashlib``; the built-in module of SHA-256
-    has another name in other versions of Python.
+    BLAKE2 is used because it can be imported without ``hashlib``, whose import takes 3 ms. The built-in module of
+    SHA-256 has different names in different versions of Python.
     """
     try:
         from _blake2 import blake2b
@@ -54,13 +54,13 @@ def read(directory: str, digest: str) -> bytes:
 
 
 def head() -> bytes:
-    """Return the first bytes of a file of compiled modules: the version of Python, as no other version can run them."""
+    """Return the first bytes of a file of compiled modules: the version of Python. Other versions cannot run them."""
     return sys.version.encode()
 
 
 def load(call: Call, directory: str, digest: str) -> None:
-    """Run a call with the modules in a file. If the file is missing or changed, or was compiled by another version of
-    Python, run nothing, and ask for the source.
+    """Run a call with the modules in a file. If the file is missing, changed, or of another version of Python, ask the
+    host for the source.
     """
     take(b"PROGRAM", 1)
     data = read(directory % posix.getuid(), digest)

@@ -9,11 +9,7 @@ import time
 def lock_within(fd: int, wait_s: float, kind: int = fcntl.LOCK_EX, longest_pause_s: float = 0.02) -> bool:
     """Lock an open file; return False if another process still holds the lock after ``wait_s`` seconds.
 
-    Args:
-        fd: The open file.
-        wait_s: Longest wait, in seconds.
-        kind: ``LOCK_EX`` or ``LOCK_SH``.
-        longest_pause_s: Longest pause between two attempts, in seconds.
+    ``longest_pause_s`` is the longest pause between two attempts.
     """
     until, pause = time.monotonic() + wait_s, 0.003
     while True:

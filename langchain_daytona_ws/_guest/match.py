@@ -4,9 +4,9 @@ A pattern may contain ``*``, ``?``, ``[a-z]``, ``[!a]``, ``{a,b}``, a backslash 
 as a whole segment, which matches any number of directories. Hidden names match like other names. Even a hostile pattern
 takes little time: a segment is matched with one backtracking point, and braces are expanded up to a limit.
 
-If a glob matches no file, the model may have meant something else, another reading of the glob: models write
-``app/[locale]/**`` for a directory with the name ``[locale]``, ``*.ts,*.tsx`` for two globs, and ``src/**/*.py`` for a
-search that starts in ``src``.
+If a glob matches no file, the model may have meant another pattern (a "reading" of the glob). Models write
+``app/[locale]/**`` for a directory with the name ``[locale]``, ``*.ts,*.tsx`` for two globs, and ``src/**/*.py`` in a
+search that already starts in ``src``.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Segment:
 class Glob:
     """A compiled pattern. ``alternatives`` are the patterns that its braces stand for; the segment None is ``**``.
 
-    A walk of a tree keeps, for each directory, the set of the positions in the pattern that its path has reached.
+    During a walk of a tree, each directory has a set of positions: how far its path has matched the pattern.
     """
 
     def __init__(self, pattern: str) -> None:
@@ -98,7 +98,7 @@ class Glob:
         return self._closed({(index, 0) for index in range(len(self.alternatives))})
 
     def step(self, states: States, name: str) -> States:
-        """Return the positions after ``name``; an empty set means that nothing below can match."""
+        """Return the positions after ``name``; an empty set if neither ``name`` nor anything below it can match."""
         after = set()
         for index, at in states:
             segments = self.alternatives[index]
@@ -115,10 +115,10 @@ class Glob:
         return any(at == len(self.alternatives[index]) for index, at in states)
 
     def goes_on(self, states: States) -> bool:
-        """Return whether something below could still match."""
+        """Return whether something below a directory with these positions can match."""
         return any(at < len(self.alternatives[index]) for index, at in states)
 
-    def names(self, name: str, states: States | None = None) -> bool:
+    def has_literal(self, name: str, states: States | None = None) -> bool:
         """Return whether a segment of the pattern is the literal ``name``; with ``states``, only at these positions."""
         return any(
             segment is not None and segment.literal == name
@@ -151,23 +151,22 @@ class GlobWalk:
         self._glob = glob
 
     def directory(self, above: States, path: str, name: str) -> tuple[States | None, bool]:
-        """Return the positions that a directory reaches, None if it is not entered; and whether it matches itself."""
+        """Return the positions of a directory (None: do not enter it), and whether the directory itself matches."""
         after = self._glob.step(above, name)
         matches = self._glob.only_dirs and self._glob.accepts(after)
         if not self._glob.goes_on(after):
             return None, matches
-        if name in SKIPPED and not self._glob.names(name, above):
+        if name in SKIPPED and not self._glob.has_literal(name, above):
             self.skipped.append(path)
             return None, matches
         return after, matches
 
     def file(self, above: States, name: str) -> bool:
-        """Return whether a file matches."""
         return not self._glob.only_dirs and self._glob.accepts(self._glob.step(above, name))
 
 
 def compiled(pattern: str) -> tuple[str, Glob]:
-    """Return the directories without wildcards at a pattern's start ("." if there are none), and the compiled rest.
+    """Split a pattern: return its first directories without wildcards ("." if none), and the compiled rest.
 
     Raises:
         GlobError: The pattern is invalid.
@@ -214,7 +213,9 @@ def _tokens(text: str) -> list[tuple[str, object]]:
 
 
 def _class(text: str, at: int) -> tuple[tuple[bool, list[tuple[str, str]]] | None, int]:
-    """Parse a class after its ``[``. Without a closing bracket return None, because this ``[`` is literal."""
+    """Parse a class after its ``[``; return the class, and the offset after it. Without a closing bracket the ``[`` is
+    literal: return None.
+    """
     start = at
     negated = text[at : at + 1] in ("!", "^")
     at += negated
@@ -299,7 +300,7 @@ def _choices(text: str, at: int) -> tuple[int, list[str]]:
 
 
 def readings(pattern: str, path: str) -> list[tuple[Kind, str]]:
-    """Return other readings of a glob, as ``(kind, pattern)``. If one of them matches a file, it is proposed.
+    """Return other readings of a glob, as ``(kind, pattern)``. The caller proposes a reading that matches a file.
 
     ``path`` is the directory to search, "" for the root.
     """

@@ -1,9 +1,9 @@
-"""Check before each call that the workspace is mounted and that the mount answers; otherwise mount it.
+"""Check before each call that the workspace is mounted and that the mount answers. If not, mount it.
 
-``begin`` runs early, while the other modules are compiled. It starts the checks of the mounts; if the request has new
-credentials, it starts the ``mounter`` instead, a separate program that runs as root. The host sends the source of the
-mounter with new credentials, and the sandbox keeps it in a file, for later repairs. If the mount is missing, a call
-never runs in the directory below it.
+``begin`` runs early: its work goes on while the other modules are compiled. If the request has new credentials, it
+starts the ``mounter``, a separate program that runs as root; otherwise it starts the checks of the mounts. The host
+sends the source of the mounter with new credentials; the sandbox keeps the source in a file, for later repairs. A call
+never runs in the plain directory under a missing mount.
 """
 
 from __future__ import annotations
@@ -26,11 +26,10 @@ if TYPE_CHECKING:
 STATUS = "/var/lib/langchain-daytona-ws/%s.status"
 HELPER = "/usr/local/sbin/langchain-daytona-ws-mount"
 TRIES = 3
-# A live daemon (the process of mount-s3) answers within milliseconds. If it does not answer within this time, the
-# mounter checks it again, for longer, before it kills the daemon.
+# Longest wait for the daemon (the process of mount-s3), which answers within milliseconds. Before the mounter kills a
+# daemon, it waits again, for longer.
 ALIVE_S = 1.0
-# Longest wait for an answer of S3. If there is none yet, the call continues.
-ANSWER_S = 3.0
+ANSWER_S = 3.0  # longest wait for S3; without an answer the call continues
 LIMIT_S = 110.0  # longest wait for the mounter, from its start
 _RUN = 'import sys;r=eval(sys.stdin.readline());exec(compile(r,"mounter","exec"),{"__name__":"__main__"})'
 
@@ -39,7 +38,7 @@ _mounters: list[Mounter | SetupError] = []
 
 
 def begin(wanted: Request) -> None:
-    """Start the checks or the mounter whose results `enter` needs."""
+    """Start the checks or the mounter; `enter` uses their results, and raises an error of this function."""
     try:
         if wanted["has_secret"]:
             _mounters.append(Mounter(wanted, _secret()))
@@ -58,7 +57,7 @@ def descriptors() -> list[int]:
 
 
 def enter(request: Request) -> Request:
-    """Change into the mounted workspace. If files had to be moved out of the mount point, return their directories."""
+    """Change into the mounted workspace. If files were moved out of the mount point, return where they are now."""
     moved = _enter(request["root"], request["mount"])
     return {"moved": moved} if moved else {}
 
@@ -122,7 +121,7 @@ def _is_healthy(wanted: Request) -> bool:
 
 
 def answers(wanted: Request) -> bool:
-    """Return whether all mounts, and S3 through each of them, answer now; True also if this cannot be checked."""
+    """Return whether all mounts, and S3 through each of them, answer now. If no check can run, return True."""
     checks: list[Check] = []
     try:
         for directory in wanted["directories"]:
@@ -136,8 +135,8 @@ def answers(wanted: Request) -> bool:
 
 
 def _has_credentials(wanted: Request) -> bool:
-    """Return whether the stored credentials are for these mounts, and are the host's current credentials or valid long
-    enough for this call.
+    """Return whether the stored credentials are for these mounts, and can be used for this call: they are the host's
+    latest credentials, or valid long enough.
     """
     try:
         with open(STATUS % wanted["id"]) as file:
@@ -158,12 +157,8 @@ def _repair(wanted: Request) -> list[str]:
 
 
 class Mounter:
-    """A running mounter. It runs as root: directly if the user is root, or through sudo and, if there is one, the
-    helper that the snapshot contains.
-
-    Args:
-        wanted: The mounts.
-        secret: New credentials; empty to use the stored credentials.
+    """A running mounter, which runs as root. If this user is not root, sudo starts the helper that the snapshot
+    contains, or the source of the mounter. If ``secret`` is empty, the mounter uses the stored credentials.
 
     Raises:
         SetupError: ``mount_program`` if the source of the mounter must be sent; ``processes`` if no process can be
@@ -206,11 +201,7 @@ class Mounter:
         return [self._answer, self._errors]
 
     def moved(self) -> list[str]:
-        """Wait for the end of the mounter; return the directories to which it moved files.
-
-        Raises:
-            SetupError: Mounting failed.
-        """
+        """Wait for the end of the mounter; return the directories to which it moved files."""
         import json  # imported late: the mounter is running meanwhile
 
         output = b""
@@ -238,9 +229,8 @@ class Mounter:
 
 
 def _run_mounter(streams: tuple[int, int, int], command: list[str], source: bytes) -> NoReturn:
-    """Run the mounter in the forked child.
-
-    If there is no command (the user is root), execute the source in this process: no second Python needs to start.
+    """Run the mounter in the forked child. If ``command`` is empty (the user is root), execute the source in
+    this process: a second Python would cost time.
     """
     try:
         for number, fd in enumerate([os.dup(fd) for fd in streams]):

@@ -20,11 +20,7 @@ ALIVE, REACHES_S3, REFUSED = b"alive", b"+", b"-"
 
 
 class Check:
-    """The check of one mount, which begins when this object is created.
-
-    Args:
-        directory: The mount point.
-    """
+    """The check of the mount at ``directory``. It begins when this object is created."""
 
     def __init__(self, directory: str) -> None:
         self._began = time.monotonic()
@@ -88,7 +84,7 @@ def _examine(directory: str, write: int) -> None:
 def _reaches_s3(directory: str) -> bool:
     """Return whether S3 accepts requests; mount-s3 turns every refusal into EIO."""
     name = "%s/.langchain-daytona-ws-%s" % (directory, os.urandom(8).hex())
-    # If a policy allows listing only under a condition, S3 answers 403 for a missing name: try to list as well.
+    # Also try to list: if a policy allows listing only under a condition, S3 answers 403 for a missing name.
     return not (_is_refused(os.stat, name) and _is_refused(_list, directory))
 
 
@@ -110,7 +106,7 @@ def _is_refused(access: Callable[[str], object], path: str) -> bool:
 
 
 def device(directory: str) -> int | None:
-    """Return the device of the S3 mount at a directory, None if there is none; reads only the kernel's mount table."""
+    """Return the device of the S3 mount at a directory; None if there is none. Ask the kernel, not the mount."""
     above, name = os.path.split(directory)
     path = escaped(os.path.join(os.path.realpath(above), name))
     found = None

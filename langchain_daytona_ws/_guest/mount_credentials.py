@@ -1,8 +1,8 @@
 """The credentials of the mounts, in a directory that only root may enter.
 
 mount-s3 reads them through ``credential_process``, a command that it runs again before the credentials expire (mount-s3
-CONFIGURATION). So credentials that expire are renewed without a new mount: only a file is replaced. Each specification
-of mounts has its own file, which no other mount reads, not even a detached mount that is still open.
+CONFIGURATION). So expiring credentials are renewed by replacing a file, without a new mount. Each specification of
+mounts has its own file: an earlier mount that is detached but still in use does not read the new credentials.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class CredentialStore:
         self._file = "%s/%s.json" % (self.directory, spec)
         self._serial = self._expires = ""
         published, serial, expires = self._read()
-        # Whether existing mounts can stay: they have this specification, and read this file.
+        # True: existing mounts can stay, because they have this specification and read this file.
         self.is_current = published == spec and os.path.exists(self._file)
         if self.is_current:
             self._serial, self._expires = serial, expires
@@ -79,10 +79,10 @@ class CredentialStore:
                     if self.is_current and self._expires and old - 300 > time.time():
                         return False
                     raise
-                # Credentials without an expiry are read again only after 15 minutes (mount-s3): mount again.
+                # mount-s3 reads credentials without an expiry again only after 15 minutes: mount again.
                 self.is_current = self.is_current and bool(self._expires)
                 self._serial, self._expires = serial, expires
-        # mount-s3 reads the file again five minutes before the credentials that it has read expire.
+        # mount-s3 reads the file again five minutes before its credentials expire.
         return old - 300 <= time.time()
 
     def publish(self) -> None:

@@ -1,7 +1,7 @@
 """Read and check the request to the mounter, without trusting it.
 
 In a snapshot the mounter is an installed helper, to which the agent can send its own requests. So this module checks
-the mounts, and computes their id from the workspace's directory instead of reading the id from the request.
+the mounts. It computes their id from the workspace's directory, because an id in the request could be false.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 VERSION = 2
 LIMIT_CHARS = 64 * 1024
 DETAIL_CHARS = 800
-# In the helper of a snapshot: the only directories at which it mounts. Otherwise empty.
+# The only directories at which the helper of a snapshot mounts; empty in other mounters.
 WORKSPACES = ""
 SKILLS = ""
 
 # No value may be parsed as an option, or contain a path to another directory.
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 _BUCKET = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
-# Letters, digits and characters that are no wildcards in an IAM policy; the same as in options.workspacePrefix.
+# Letters, digits and characters that are not wildcards in an IAM policy, as in options.workspacePrefix.
 _PREFIX = r"(?!-)(?:(?!\.{1,2}/)[A-Za-z0-9_.=+,:-]{1,128}/){1,64}"
 _REGION = r"[A-Za-z0-9][A-Za-z0-9-]{0,62}"
 _ENDPOINT = r"[Hh][Tt][Tt][Pp][Ss]?://[!-\[\]-~]{1,2000}"
@@ -57,7 +57,7 @@ def read_request() -> tuple[Request, object]:
 
 
 def digest(value: object) -> str:
-    """Return a short hash of a specification of mounts or of credentials; the host computes the same."""
+    """Return a short hash of a specification of mounts or of credentials. The host computes the same hash."""
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
@@ -83,8 +83,8 @@ def checked(request: Request) -> Request:
 def _mount(value: object, *, read_only: bool) -> Request:
     """Check one mount: the workspace, or the read-only skills.
 
-    The name of the workspace's directory must be one part of its prefix. The other parts depend on the configuration,
-    and are not checked: the credentials, not the prefix, limit the access.
+    The name of the workspace's directory must be one part of the prefix. The other parts are not checked: they depend
+    on the configuration, and the credentials limit the access.
     """
     mount = _object(value, "mount")
     directory = _text(mount, "directory", r"/.{1,2000}")

@@ -1,12 +1,12 @@
 """Mount the workspace's prefixes with mount-s3. A separate program, which runs as root.
 
-Its source is sent with a request and run by root or through sudo; or it is installed as a helper that root owns, in the
-snapshot that ``s3-snapshot`` builds. ``_core/mount/manager.py`` joins this module with the modules that it imports. The
-first line of standard input is a JSON object; a second line contains the credentials, if there are new ones. The
-program prints one JSON object. The helper mounts only at fixed directories.
+Its source is sent with a request; or the program is a helper in the snapshot that ``s3-snapshot`` builds. root owns
+this helper, which mounts only at fixed directories. ``_core/mount/manager.py`` joins this module with the modules that
+it imports.
 
-Imports and compilation take most of the time before mount-s3 starts, so modules that only a repair needs are imported
-late.
+The first line of standard input is a JSON object; a second line contains new credentials, if there are any. The program
+prints one JSON object. Imports and compilation take most of the time before mount-s3 starts, so modules that only a
+repair needs are imported late.
 """
 
 from __future__ import annotations
@@ -106,8 +106,7 @@ def ensure(request: Request, secret: object) -> Request:
         stale = store.replace(new, expires)
         broken = mounts
         if store.is_current:
-            # mount-s3 uses the credentials that it has read until they expire, even if S3 refuses them and new ones are
-            # stored here.
+            # mount-s3 uses its credentials until they expire, even if S3 refuses them and new ones are stored here.
             asks_s3 = stale or new is not None
             checks = [(mount, Check(mount.directory)) for mount in mounts]
             broken = [mount for mount, check in checks if not _is_healthy(check, asks_s3)]
@@ -177,7 +176,7 @@ class Mount:
             time.sleep(0.002)
 
     def _unmount(self) -> None:
-        """Detach the mount, even if processes use it. A dead mount that stays would prevent a new mount."""
+        """Detach the mount, even if processes use it: a dead mount would prevent a new mount."""
         import subprocess
 
         commands = (["umount", "-l"], ["fusermount3", "-u", "-z"], ["fusermount", "-u", "-z"])
@@ -199,10 +198,7 @@ class Mount:
         raise MountError("cannot_unmount", output)
 
     def _make_empty(self) -> list[str]:
-        """Create the directory, or move its files to a new directory, since the mount would hide them.
-
-        Return the directories to which files were moved.
-        """
+        """Create the directory. Move its files away, because the mount would hide them; return where they are now."""
         try:
             os.makedirs(self.directory, exist_ok=True)
             names = os.listdir(self.directory)
@@ -282,7 +278,7 @@ class Mount:
             arguments += ["--prefix", self.prefix]
         if self.endpoint:
             arguments += ["--endpoint-url", self.endpoint, "--force-path-style"]
-        # The agent's user, whose ids sudo passes on, owns the files. mount-s3 refuses the id 0.
+        # The files must belong to the agent's user, whose ids sudo passes on. mount-s3 refuses the id 0.
         for option, name in (("--uid", "SUDO_UID"), ("--gid", "SUDO_GID")):
             number = os.environ.get(name, "0")
             if re.fullmatch("[1-9][0-9]*", number):
@@ -291,7 +287,6 @@ class Mount:
 
 
 def failure_of(output: str) -> MountError:
-    """Return the failure that mount-s3's output describes."""
     if "/dev/fuse" in output or "fuse: device not found" in output:
         return MountError("no_fuse", output)
     if "Timeout after" in output:

@@ -20,8 +20,8 @@ NAMED = 20  # maximum number of paths that are named for each reason
 SEARCHED_BINARY_BYTES = 64 << 10
 
 
-def is_too_binary(kind: str, size_bytes: int) -> bool:
-    """Return whether a file of this kind (see `text.binary_kind`) is too large to be searched."""
+def is_large_binary(kind: str, size_bytes: int) -> bool:
+    """Return whether a file is binary and too large to be searched; ``kind`` is the result of `text.binary_kind`."""
     return kind not in ("", MARKED_UTF16) and size_bytes > SEARCHED_BINARY_BYTES
 
 

@@ -43,7 +43,7 @@ class Filter:
         return self._glob.matches(path) is not self.negated
 
     def names(self, name: str) -> bool:
-        return not self.negated and self._glob.names(name)
+        return not self.negated and self._glob.has_literal(name)
 
 
 class Selection:
@@ -57,7 +57,7 @@ class Selection:
         self.skipped: list[str] = []  # directories directly in ``base`` that were not entered
         self._glob = glob
         self._base = base
-        self._skipping = [name for name in SKIPPED if glob is None or not glob.names(name)]
+        self._skipping = [name for name in SKIPPED if glob is None or not glob.has_literal(name)]
         self._reading: tuple[Kind, str, str] | None = None
         self._readings: list[tuple[Kind, str, Filter]] = []
         for kind, reading in [] if glob is None or glob.negated else readings(glob.text, base.rstrip("/")):

@@ -22,7 +22,7 @@ from langchain_daytona_ws._guest.omitted import (
     REASONS,
     UNREADABLE,
     UTF16,
-    is_too_binary,
+    is_large_binary,
     omitted,
 )
 from langchain_daytona_ws._guest.rows import LINE_BYTES, READERS, Filter, Rows, Selection, excerpt, offsets
@@ -130,7 +130,7 @@ class _Files:
             status = os.stat(name, dir_fd=fd, follow_symlinks=False)
             if not stat.S_ISREG(status.st_mode):
                 return
-            is_sniffed = is_too_binary("binary", status.st_size) or not self._searches_utf16
+            is_sniffed = is_large_binary("binary", status.st_size) or not self._searches_utf16
             kind = self._kind(name, fd) if is_sniffed else ""
         except OSError as error:
             if error.errno not in GONE:
@@ -156,7 +156,7 @@ class _Files:
     def _select(self, path: str, kind: str, size: int) -> None:
         if kind == MARKED_UTF16 and not self._searches_utf16:
             self.omitted[UTF16].add(path)
-        elif is_too_binary(kind, size):
+        elif is_large_binary(kind, size):
             self.omitted[UTF16 if kind in UNMARKED_UTF16 else BINARY].add(path)
         else:
             self._found.append(path)

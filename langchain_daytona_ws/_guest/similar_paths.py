@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 
-from langchain_daytona_ws._guest.alike import same_name
+from langchain_daytona_ws._guest.alike import name_key
 from langchain_daytona_ws._guest.walk import RefusedError, answer, locate
 
 TYPE_CHECKING = False
@@ -68,7 +68,7 @@ def _names_like(root: str, prefix: str, name: str) -> list[str]:
     """Return the names in a directory that are similar to a name: if the name itself exists, only this name."""
     if exists(root, prefix + name):
         return [name]
-    key, checked, similar_names = same_name(name), 0, []
+    key, checked, similar_names = name_key(name), 0, []
     try:
         with locate(root, prefix or ".") as location:
             fd = location.open_dir()
@@ -78,7 +78,7 @@ def _names_like(root: str, prefix: str, name: str) -> list[str]:
                     checked += 1
                     if checked > MAX_NAMES:
                         break
-                    if same_name(entry.name) == key:
+                    if name_key(entry.name) == key:
                         similar_names.append(entry.name)
         finally:
             os.close(fd)

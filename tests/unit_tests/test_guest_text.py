@@ -15,8 +15,8 @@ from langchain_daytona_ws._guest.alike import (
     INVISIBLE,
     SINGLE_QUOTES,
     SPACES,
+    name_key,
     plain,
-    same_name,
 )
 from langchain_daytona_ws._guest.edit import MAX_RANGES, EditError, apply_edit, snippet
 from langchain_daytona_ws._guest.text import FOOTER_BYTES, binary_kind, footer, newline_style, page
@@ -490,5 +490,5 @@ class TestWhatLooksAlike:
         assert (
             plain("a" + SPACES[0] + SINGLE_QUOTES[0] + DOUBLE_QUOTES[0] + DASHES[0] + INVISIBLE) == "a '\"-"
         )
-        assert same_name("'My\\ File.TXT'") == same_name("my\u202ffile.txt")
-        assert same_name("a.py") != same_name("b.py")
+        assert name_key("'My\\ File.TXT'") == name_key("my\u202ffile.txt")
+        assert name_key("a.py") != name_key("b.py")

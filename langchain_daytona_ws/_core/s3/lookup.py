@@ -21,7 +21,7 @@ from langchain_daytona_ws._core.s3.store import (
     StoreFault,
     StoreFaultKind,
 )
-from langchain_daytona_ws._guest.alike import same_name
+from langchain_daytona_ws._guest.alike import name_key
 from langchain_daytona_ws._guest.similar_paths import MAX_NAMES, MAX_SIMILAR, spellings
 from langchain_daytona_ws._guest.walk import RefusedError
 
@@ -184,8 +184,8 @@ def _require_name(key: str) -> None:
 
 def _similar(name: str, names_here: Collection[str]) -> list[str]:
     """Return only ``name`` if it exists, otherwise the similar names."""
-    same = same_name(name)
-    return [name] if name in names_here else sorted(other for other in names_here if same_name(other) == same)
+    same = name_key(name)
+    return [name] if name in names_here else sorted(other for other in names_here if name_key(other) == same)
 
 
 def _first(page: KeyPage) -> ObjectInfo | None:

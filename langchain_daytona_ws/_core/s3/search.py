@@ -23,7 +23,7 @@ from langchain_daytona_ws._core.s3.store import (
 from langchain_daytona_ws._core.s3.tree import Walk
 from langchain_daytona_ws._guest import text
 from langchain_daytona_ws._guest.match import SKIPPED, GlobError
-from langchain_daytona_ws._guest.omitted import BINARY, BINARY_MATCH, NAMED, UTF16, is_too_binary
+from langchain_daytona_ws._guest.omitted import BINARY, BINARY_MATCH, NAMED, UTF16, is_large_binary
 from langchain_daytona_ws._guest.rows import Filter, Rows, Selection
 from langchain_daytona_ws._guest.walk import RefusedError
 
@@ -174,7 +174,7 @@ class _ContentSearch:
     def _search_file(self, path: str, data: bytes) -> None:
         name, kind = path.encode(), text.binary_kind(data)
         is_unmarked = kind in text.UNMARKED_UTF16
-        if (is_unmarked and self._is_file) or (is_too_binary(kind, len(data)) and not self._is_file):
+        if (is_unmarked and self._is_file) or (is_large_binary(kind, len(data)) and not self._is_file):
             self.omitted[UTF16 if is_unmarked else BINARY].append(self.rows.named(name))
             return
         content = _as_utf8(data)
