@@ -29,9 +29,9 @@ CANCEL = signal.SIGUSR2
 DEFAULT_SIGNALS = (
     signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGPIPE, signal.SIGXFSZ, CANCEL,
 )  # fmt: skip
-# bash sources a file with this text before the command. When bash exits, it overwrites the file with its exit code and
-# the exit codes of its last pipeline. Settings of the command (set -e, -u, -x, -C, IFS) must not make the trap fail or
-# print.
+# bash sources a file with this text before the command. When bash exits, the trap overwrites the file with the exit
+# codes of bash and of its last pipeline. Settings of the command (set -e, -u, -x, -C, IFS) must not make the trap fail
+# or print.
 EXIT_TRAP = b'trap \'{ builtin printf "%%s " "$?" "${PIPESTATUS[@]}" >|%s; } 2>/dev/null || :\' EXIT; unset BASH_ENV\n'
 PIPELINE_MAX = 32  # exit codes of longer pipelines are not returned
 DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    Replacement = Callable[[int, int], bytes]
+    Replacement = Callable[[int, int], bytes]  # start and end of a replaced text → the new text
     Difference = tuple[int, int, str, str]  # line, column, text in the file, text in ``old``
 
 SHOWN_RANGES = 20  # maximum number of line numbers in an answer
@@ -110,16 +110,18 @@ def _has_bytes(data: bytes) -> bool:
 
 def _find_shown(data: bytes, old: str, new: str) -> tuple[list[tuple[int, int]], Replacement]:
     """Find ``old``, in which escapes stand for bytes of the file."""
-    old, new = _short_ends(old), _short_ends(new)
+    old, new = _unix_text(old), _unix_text(new)
     content, wanted = similar.text_of(data), similar.units(old)
-    return _ranges(data, content, similar.find(content, wanted, False, MAX_RANGES), wanted, new, loose=False)
+    return _byte_ranges(
+        data, content, similar.find(content, wanted, False, MAX_RANGES), wanted, new, loose=False
+    )
 
 
 def _find_similar(
     data: bytes, old: str, new: str, exact: bool
 ) -> tuple[list[tuple[int, int]], Replacement, list[Difference]]:
     """Find the only text that looks like ``old``, if ``old`` itself does not occur."""
-    old, new = _short_ends(old), _short_ends(new)
+    old, new = _unix_text(old), _unix_text(new)
     content, wanted = similar.text_of(data), similar.units(old)
     matches = similar.find(content, wanted, True, SHOWN_RANGES) if len(old) <= similar.MAX_LOOSE_CHARS else []
     differences = _differences(content, matches[0], wanted) if matches else []
@@ -129,7 +131,7 @@ def _find_similar(
     clear = not exact and len(matches) == 1 and any(char.isalnum() for char in old)
     if clear and alike.plain(old) != alike.plain(new):
         try:
-            return (*_ranges(data, content, matches, wanted, new, loose=True), differences)
+            return (*_byte_ranges(data, content, matches, wanted, new, loose=True), differences)
         except similar.TooLongError:
             pass
     raise EditError(
@@ -137,7 +139,7 @@ def _find_similar(
     )
 
 
-def _ranges(
+def _byte_ranges(
     data: bytes, content: str, found: list[similar.Match], wanted: list[str], new: str, *, loose: bool
 ) -> tuple[list[tuple[int, int]], Replacement]:
     """Convert matches in the text to byte ranges; return these, and a function that returns the new text of each."""
@@ -238,7 +240,7 @@ def _unix(content: bytes) -> bytes:
     return content.replace(b"\r\n", b"\n")
 
 
-def _short_ends(content: str) -> str:
+def _unix_text(content: str) -> str:
     return content.replace("\r\n", "\n")
 
 
@@ -290,8 +292,8 @@ def _in_style(data: bytes, old: bytes, new: bytes) -> Replacement:
     """
     old_lines, new_lines = old.split(b"\n"), new.split(b"\n")
     limit = min(len(old_lines), len(new_lines)) - 1
-    head = _shared(old_lines, new_lines, limit)
-    tail = _shared(old_lines[::-1], new_lines[::-1], limit - head)
+    head = _count_equal(old_lines, new_lines, limit)
+    tail = _count_equal(old_lines[::-1], new_lines[::-1], limit - head)
 
     def styled(start: int, end: int) -> bytes:
         if len(new_lines) == 1:
@@ -311,7 +313,7 @@ def _in_style(data: bytes, old: bytes, new: bytes) -> Replacement:
     return styled
 
 
-def _shared(a: list[bytes], b: list[bytes], limit: int) -> int:
+def _count_equal(a: list[bytes], b: list[bytes], limit: int) -> int:
     for index in range(limit):
         if a[index] != b[index]:
             return index

@@ -23,8 +23,8 @@ write   content: bytes, or content_from: path with      path, created, unchanged
         executable (false: keep the mode)
 edit    old, new, replace_all (false), exact (false),   path, count, at: [line], snippet, bytes, sha256,
         expected_sha256 (null), max_bytes               before_sha256; if set: differences: [[line, column,
-                                                        text in the file, text in old]], mixed (encodings),
-                                                        verbatim (an escape)
+                                                        text in the file, text in old]], mixed, verbatim (see
+                                                        `edit.Edit`)
 list    limit, limit_bytes                              path, entries: [[name, kind, bytes, mtime_ns,
                                                         target]], total, more
 glob    pattern, limit, limit_bytes, timeout_s          paths: [[path, kind, bytes, mtime_ns]], total, more,

@@ -5,8 +5,8 @@ as a whole segment, which matches any number of directories. Hidden names match 
 takes little time: a segment is matched with one backtracking point, and braces are expanded up to a limit.
 
 If a glob matches no file, the model may have meant another pattern (a "reading" of the glob). Models write
-``app/[locale]/**`` for a directory with the name ``[locale]``, ``*.ts,*.tsx`` for two globs, and ``src/**/*.py`` in a
-search that already starts in ``src``.
+``app/[locale]/**`` for a directory with the name ``[locale]``, ``*.ts,*.tsx`` for two globs, ``@(a|b)`` for ``{a,b}``,
+and ``src/**/*.py`` in a search that already starts in ``src``.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class CredentialStore:
             self._serial, self._expires = serial, expires
 
     def replace(self, credentials: Request | None, expires: str) -> bool:
-        """Store new credentials; None keeps the stored ones.
+        """Store new credentials; None keeps the stored credentials.
 
         Return whether the old credentials, which a mount may still use, expire within five minutes.
         """
@@ -104,7 +104,7 @@ class CredentialStore:
         return output
 
     def environment(self, path: str) -> dict[str, str]:
-        """Return mount-s3's environment, in which the stored file is the only source of credentials."""
+        """Write mount-s3's configuration and return its environment: it can read only the stored credentials."""
         cat = next((at for at in ("/bin/cat", "/usr/bin/cat") if os.path.exists(at)), "cat")
         text = "[default]\ncredential_process = %s %s\n" % (cat, self._file)
         self._write(self.directory + "/config", text, 0o600)

@@ -106,7 +106,8 @@ def ensure(request: Request, secret: object) -> Request:
         stale = store.replace(new, expires)
         broken = mounts
         if store.is_current:
-            # mount-s3 uses its credentials until they expire, even if S3 refuses them and new ones are stored here.
+            # mount-s3 uses its credentials until they expire, even if S3 refuses them and new ones are stored here:
+            # then mount again.
             asks_s3 = stale or new is not None
             checks = [(mount, Check(mount.directory)) for mount in mounts]
             broken = [mount for mount, check in checks if not _is_healthy(check, asks_s3)]
@@ -255,7 +256,7 @@ class Mount:
             with open(self._log(store), errors="replace") as file:
                 output = store.redacted(file.read(LIMIT_CHARS))
             raise failure_of(output or "mount-s3 ended with status %d" % status)
-        # mount-s3 can end before its daemon answers the kernel's first request.
+        # The started process can end before the daemon of mount-s3 answers the kernel's first request.
         until = time.monotonic() + READY_S
         while True:
             check = Check(self.directory)
@@ -338,7 +339,7 @@ def _exec(argv: list[str], environment: dict[str, str], log: str) -> NoReturn:
     """Replace the forked child with mount-s3."""
     try:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        os.setsid()  # it must outlive the call
+        os.setsid()  # mount-s3 must outlive the call
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.dup2(output, 1)
