@@ -42,7 +42,7 @@ class Filter:
     def matches(self, path: str) -> bool:
         return self._glob.matches(path) is not self.negated
 
-    def names(self, name: str) -> bool:
+    def has_literal(self, name: str) -> bool:
         return not self.negated and self._glob.has_literal(name)
 
 
