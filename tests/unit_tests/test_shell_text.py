@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_daytona_ws._core.hints.shell_text import Redirect, simples
+from langchain_daytona_ws._core.hints.shell_text import Redirect, simple_commands
 
 READ = [
     ("mv a b && cat x >> log", ["mv a b", "cat x"], [">> log"]),
@@ -34,7 +34,7 @@ READ = [
 
 @pytest.mark.parametrize(("text", "commands", "redirects"), READ, ids=[row[0] for row in READ])
 def test_reads(text: str, commands: list[str], redirects: list[str]) -> None:
-    found = simples(text)
+    found = simple_commands(text)
     assert [" ".join(item.words) for item in found] == commands
     written = [f"{item.operator} {item.target}" for command in found for item in command.redirects]
     assert written == redirects
@@ -43,23 +43,25 @@ def test_reads(text: str, commands: list[str], redirects: list[str]) -> None:
 @pytest.mark.parametrize("comment", ["#", "# b", "#\n", "# b\n#"])
 @pytest.mark.timeout(60)
 def test_reads_past_a_comment_at_the_end(comment: str) -> None:
-    assert [item.words for item in simples(f"echo a {comment}")] == [["echo", "a"]]
+    assert [item.words for item in simple_commands(f"echo a {comment}")] == [["echo", "a"]]
 
 
 def test_reads_here_documents() -> None:
-    first, second, last = simples("cat > f <<'A'; python3 - <<-B\none > two\nA\n\timport os\n\tB\nls > x")
+    first, second, last = simple_commands(
+        "cat > f <<'A'; python3 - <<-B\none > two\nA\n\timport os\n\tB\nls > x"
+    )
     assert (first.stdin, first.redirects) == ("one > two", [Redirect(">", "f")])
     assert second.code.strip() == "import os"
     assert (last.words, last.redirects) == (["ls"], [Redirect(">", "x")])
 
 
 def test_knows_options_and_verbs() -> None:
-    (item,) = simples("git -q --bare clone URL")
+    (item,) = simple_commands("git -q --bare clone URL")
     assert (item.program, item.verb) == ("git", "clone")
     assert item.has_flag("q")
     assert item.has_flag("", "--bare")
     assert not item.has_flag("C", "--continue-at")
-    assert simples("/usr/bin/python3.12 x")[0].plain_program == "python"
+    assert simple_commands("/usr/bin/python3.12 x")[0].plain_program == "python"
 
 
 PIECES = st.sampled_from([
@@ -70,7 +72,7 @@ PIECES = st.sampled_from([
 
 @given(st.lists(PIECES, max_size=80).map("".join))
 def test_any_text_can_be_read(text: str) -> None:
-    for item in simples(text):
+    for item in simple_commands(text):
         assert item.program is not None
         assert all(redirect.target is not None for redirect in item.redirects)
 
@@ -80,4 +82,4 @@ def test_any_text_can_be_read(text: str) -> None:
 )
 @pytest.mark.timeout(60)
 def test_hostile_text_costs_little(piece: str) -> None:
-    simples(piece * 100_000)
+    simple_commands(piece * 100_000)

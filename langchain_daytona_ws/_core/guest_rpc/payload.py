@@ -59,7 +59,7 @@ _FIELD_MODULES = {
     "editors": "editors",
     "pty": "pty_run",
 }
-_END = "END-OF-SECRET"  # with hyphens, which base64 does not contain
+_HERE_DOCUMENT_END = "END-OF-SECRET"  # with hyphens, which base64 does not contain
 MISSING = "program"  # the error code of a guest that received a digest, but lacks the program
 MISSING_MAX = 3  # if a program is missing this often in a row, each later request carries its source
 _DIGEST = r"[0-9a-f]{64}"
@@ -153,13 +153,13 @@ def guest_call(
     env: dict[str, str] = {}
     call = repr({"entry": entry, "request": request, "nonce": nonce})
     program = _program_of(entry, request)
-    _add(env, "PROGRAM", _loading(env, call, digest) if digest else _compiling(env, call, program))
+    _add(env, "PROGRAM", _loading_code(env, call, digest) if digest else _compiling_code(env, call, program))
     # Python sets LC_CTYPE for itself and its child processes (PEP 538); the guest restores it.
     keep = f'export {ENV_PREFIX}CTYPE="${{LC_CTYPE-}}"'
     script = f"{keep}; exec python3 -I -S -c '{_BOOT}'"
     if secret is not None:
         encoded = binascii.b2a_base64(secret, newline=False).decode("ascii")
-        script += f" 3<<'{_END}'\n{encoded}\n{_END}\n"
+        script += f" 3<<'{_HERE_DOCUMENT_END}'\n{encoded}\n{_HERE_DOCUMENT_END}\n"
     return GuestCall(script, env, nonce, program, digest)
 
 
@@ -174,19 +174,19 @@ def _add(env: dict[str, str], name: str, value: str) -> str:
     return f"take(b'{name}',{len(parts)})"
 
 
-def _loading(env: dict[str, str], call: str, digest: str) -> str:
+def _loading_code(env: dict[str, str], call: str, digest: str) -> str:
     """Add a call to the variables; return the code that loads its modules from the sandbox's file, and runs it."""
     is_text = len(call) <= TEXT_BYTES and call.isascii()
-    taken = _add(env, "REQUEST", call if is_text else _packed(call, level=1))
-    value = taken if is_text else f"unpack({taken})"
-    return f"{_text('variables', 'loader')}load(eval({value}),{_DIRECTORY!r},{digest!r})"
+    reading = _add(env, "REQUEST", call if is_text else _packed(call, level=1))
+    value = reading if is_text else f"unpack({reading})"
+    return f"{_bare_text('variables', 'loader')}load(eval({value}),{_DIRECTORY!r},{digest!r})"
 
 
-def _compiling(env: dict[str, str], call: str, program: Program) -> str:
+def _compiling_code(env: dict[str, str], call: str, program: Program) -> str:
     """Add a call and its modules to the variables; return the code that compiles, stores and runs the modules."""
     _add(env, "SOURCE", _source(program))
-    taken = _add(env, "REQUEST", _packed(call, level=1))
-    return f"{_UNPACKING}\nrun(eval(unpack({taken})),modules)"
+    reading = _add(env, "REQUEST", _packed(call, level=1))
+    return f"{_UNPACKING}\nrun(eval(unpack({reading})),modules)"
 
 
 @functools.cache
@@ -196,11 +196,11 @@ def _source(program: Program) -> str:
         f"({name!r},r'''{_bare(guest_source(name))}'''),"
         for name in ("starter", *_load_order(*program, "boot"))
     )
-    return _packed(f"{_text('variables', 'loader', 'keep')}modules={modules}", level=9)
+    return _packed(f"{_bare_text('variables', 'loader', 'keep')}modules={modules}", level=9)
 
 
 @functools.cache
-def _text(*names: str) -> str:
+def _bare_text(*names: str) -> str:
     """Return guest modules as one text without empty lines, docstrings, comments and types."""
     return re.sub(r"\n\n+", "\n", joined_source(*names, bare=True).lstrip())
 

@@ -83,7 +83,7 @@ _SHAPES = (
     ("python", re.compile(r"(?:E {1,8})?(?:[\w.]{0,100}(?:Error|Exception)): (?P<message>.*)")),
 )
 _NAMED = re.compile(r"(?P<name>[A-Za-z_./][\w./+-]{0,80}): (?P<message>.*)")
-_OF_A_SCRIPT = re.compile(r"(?:line )?\d{1,7}: (?P<message>.*)")
+_SCRIPT_LINE = re.compile(r"(?:line )?\d{1,7}: (?P<message>.*)")
 _SHELLS = frozenset({"bash", "sh", "dash", "zsh", "ksh", "ash"})
 _TRACEBACK = "Traceback (most recent call last):"
 
@@ -95,7 +95,7 @@ def error_lines(output: str) -> Iterator[ErrorLine]:
         lines = lines[1:]  # the beginning of this line is cut off
     matches = [i for i, line in enumerate(lines) if _ERRORS.search(line[:LINE_CHARS])]
     for i in matches[-ERROR_LINES_MAX:]:
-        parsed = _parsed(lines[i][:LINE_CHARS].rstrip("\r"))
+        parsed = _program_and_message(lines[i][:LINE_CHARS].rstrip("\r"))
         if parsed is None:
             continue
         program, message = parsed
@@ -103,7 +103,7 @@ def error_lines(output: str) -> Iterator[ErrorLine]:
         yield ErrorLine(program, message, frames, is_last=i == len(lines) - 1)
 
 
-def _parsed(line: str) -> tuple[str, str] | None:
+def _program_and_message(line: str) -> tuple[str, str] | None:
     for program, shape in _SHAPES:
         found = shape.match(line)
         if found:
@@ -112,7 +112,7 @@ def _parsed(line: str) -> tuple[str, str] | None:
     if found is None:
         return None
     name, message = found["name"].rpartition("/")[2], found["message"]
-    script = _OF_A_SCRIPT.match(message)
+    script = _SCRIPT_LINE.match(message)
     if script:
         return "shell", script["message"]
     return ("shell" if name in _SHELLS else name), message
@@ -130,7 +130,7 @@ def _frames(lines: list[str], end: int) -> tuple[Frame, ...]:
     while start > 0 and lines[start] != _TRACEBACK and end - start < FRAME_LINES:
         start -= 1
     if lines[start] != _TRACEBACK:
-        return _of_pytest(lines, end)
+        return _pytest_frame(lines, end)
     frames = []
     for i in range(start, end):
         found = _FRAME.match(lines[i][:LINE_CHARS])
@@ -148,7 +148,7 @@ def _frames(lines: list[str], end: int) -> tuple[Frame, ...]:
     return tuple(frames)
 
 
-def _of_pytest(lines: list[str], end: int) -> tuple[Frame, ...]:
+def _pytest_frame(lines: list[str], end: int) -> tuple[Frame, ...]:
     if not lines[end].startswith("E "):
         return ()
     for i in range(end - 1, max(end - 10, -1), -1):

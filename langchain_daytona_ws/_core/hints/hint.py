@@ -7,7 +7,7 @@ import re
 
 from langchain_daytona_ws._core.hints.error_lines import ErrorLine, error_lines
 from langchain_daytona_ws._core.hints.rules import RULES, Failure, Rule
-from langchain_daytona_ws._core.hints.shell_text import Simple, simples
+from langchain_daytona_ws._core.hints.shell_text import SimpleCommand, simple_commands
 
 HINT_CHARS = 200
 
@@ -25,10 +25,10 @@ def hint(command: str, output: str, exit_code: int, *, root: str = "") -> str | 
     Returns:
         One line of up to 200 characters, without brackets; None if no known failure is found.
     """
-    ran: list[Simple] | None = None
+    ran: list[SimpleCommand] | None = None
     for error in error_lines(output):
         if ran is None:
-            ran = simples(command)
+            ran = simple_commands(command)
         if _is_elsewhere(error.message, root) or not _is_of_this_command(error, ran, exit_code):
             continue
         failure = Failure(error, ran)
@@ -47,7 +47,7 @@ def written_here(command: str, root: str) -> str | None:
         root: The workspace directory, in which the command starts.
     """
     is_here = True
-    for simple in simples(command):
+    for simple in simple_commands(command):
         if simple.program in ("cd", "pushd"):
             is_here = _is_inside(simple.verb, root, is_here=is_here)
             continue
@@ -81,20 +81,20 @@ def _matches(rule: Rule, failure: Failure) -> bool:
 
 _SYSTEM = re.compile(r"/(?:bin|boot|dev|etc|lib\w{0,4}|proc|run|sbin|sys|tmp|usr|var)(?:/|$)")
 _QUOTED = re.compile(r"['‘\"]([^'‘’\"]{1,200})['’\"]")
-_BARE = re.compile(r"(?:^|[\s(])(/[^\s:'‘’\"()]{1,200})")
-_LEADING = re.compile(r"(?:cannot create )?([^\s:'‘’\"/][^:'‘’\"]{0,200}): ")
+_UNQUOTED_PATH = re.compile(r"(?:^|[\s(])(/[^\s:'‘’\"()]{1,200})")
+_LEADING_RELATIVE_PATH = re.compile(r"(?:cannot create )?([^\s:'‘’\"/][^:'‘’\"]{0,200}): ")
 
 
 def _is_elsewhere(message: str, root: str) -> bool:
     """Return whether all paths in an error message are in system directories, outside any workspace."""
     quoted = _QUOTED.findall(message)
-    paths = [path for path in (*quoted, *_BARE.findall(message)) if _SYSTEM.match(path)]
+    paths = [path for path in (*quoted, *_UNQUOTED_PATH.findall(message)) if _SYSTEM.match(path)]
     if root:
         paths = [path for path in paths if path != root and not path.startswith(f"{root}/")]
     if not paths:
         return False
     others = [path for path in quoted if path not in paths and not path.startswith("[Errno")]
-    return not others and (bool(quoted) or _LEADING.match(message) is None)
+    return not others and (bool(quoted) or _LEADING_RELATIVE_PATH.match(message) is None)
 
 
 # --- whether the command failed with the error, or only printed its text ---
@@ -117,11 +117,11 @@ _PROGRAMS_BY_NAME = {
     "sqlite3": {"sqlite3", "python", "pytest"},
     "dbm": {"python"},
 }
-# A word with one of these characters can stand for a file that the command does not name.
-_UNNAMED = re.compile(r"[$*?\[{`]")
+# A word with one of these characters, which bash expands, can name any file.
+_EXPANDED = re.compile(r"[$*?\[{`]")
 
 
-def _is_of_this_command(error: ErrorLine, ran: list[Simple], exit_code: int) -> bool:
+def _is_of_this_command(error: ErrorLine, ran: list[SimpleCommand], exit_code: int) -> bool:
     names = {simple.plain_program for simple in ran if simple.program}
     reads_only = names <= _READERS
     if error.program == "shell":
@@ -145,8 +145,8 @@ def _is_of_this_command(error: ErrorLine, ran: list[Simple], exit_code: int) -> 
     return any(_is_about_its_files(error.message, simple) for simple in own)
 
 
-def _is_about_its_files(message: str, command: Simple) -> bool:
+def _is_about_its_files(message: str, command: SimpleCommand) -> bool:
     quoted = _QUOTED.findall(message)
-    if not quoted or any(_UNNAMED.search(word) for word in command.words) or command.has_flag("rR"):
+    if not quoted or any(_EXPANDED.search(word) for word in command.words) or command.has_flag("rR"):
         return True
     return not set(quoted).isdisjoint(command.words)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from langchain_daytona_ws._core.hints.error_lines import ErrorLine
-from langchain_daytona_ws._core.hints.shell_text import Simple
+from langchain_daytona_ws._core.hints.shell_text import SimpleCommand
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +19,9 @@ class Failure:
     """One error, and the command in which it happened, as simple commands."""
 
     error: ErrorLine
-    ran: list[Simple]
+    ran: list[SimpleCommand]
 
-    def of(self, *programs: str) -> list[Simple]:
+    def of(self, *programs: str) -> list[SimpleCommand]:
         """Return the simple commands that run one of the programs; ``python`` stands for all its versions."""
         return [simple for simple in self.ran if simple.plain_program in programs]
 

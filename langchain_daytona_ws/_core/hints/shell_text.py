@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 CHARS = 16 * 1024
 _NESTED = 20  # maximum number of nested substitutions, and of commands in one `find`
-_TEXTS = 4  # maximum number of nested bash -c
+_SHELL_DEPTH = 4  # maximum number of nested bash -c
 _SEPARATORS = ";&|()\n"
 # Beginning → end of comments, arithmetic and conditions. They contain no commands and no redirections.
 _SKIPPED = {"#": "\n", "((": "))", "[[ ": " ]]"}
@@ -20,15 +20,14 @@ _REDIRECT = re.compile(r"\d{0,3}(?:>>|>\||>&|<<<|<<-|<<|<&|<>|>|<)|&>>|&>")
 _PLAIN = re.compile(r"[^\s;&|()<>'\"`$\\#{}]{1,4096}|[#{}]")
 _ASSIGNMENT = re.compile(r"\w{1,100}=")
 _PYTHON = re.compile(r"^python[0-9.]{1,8}$")
-_GRAMMAR = frozenset({"if", "then", "elif", "else", "while", "until", "do", "!", "{", "coproc"})
+_KEYWORDS = frozenset({"if", "then", "elif", "else", "while", "until", "do", "!", "{", "coproc"})
 _SHELLS = frozenset({"bash", "sh", "dash", "zsh", "ksh", "ash"})
 # Programs that run another command → the number of their own arguments before that command, without options.
 _RUNNERS = {
     "sudo": 0, "exec": 0, "env": 0, "nohup": 0, "command": 0, "setsid": 0, "nice": 0, "ionice": 0, "stdbuf": 0,
     "time": 0, "xargs": 0, "busybox": 0, "timeout": 1,
 }  # fmt: skip
-# Options of these programs whose value is the next word.
-_WITH_WORD = frozenset({"-n", "-u", "-g", "-s", "-k", "-c", "-P", "-I", "-L", "-d", "-a"})
+_RUNNER_OPTIONS_WITH_VALUE = frozenset({"-n", "-u", "-g", "-s", "-k", "-c", "-P", "-I", "-L", "-d", "-a"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +39,7 @@ class Redirect:
 
 
 @dataclass(slots=True)
-class Simple:
+class SimpleCommand:
     """One simple command.
 
     Attributes:
@@ -91,67 +90,67 @@ class Simple:
         return self.stdin
 
 
-def simples(command: str) -> list[Simple]:
+def simple_commands(command: str) -> list[SimpleCommand]:
     """Return the simple commands, also nested ones, in the first 16,384 characters of a script."""
-    return list(_all(command[:CHARS], _TEXTS))
+    return list(_with_nested(command[:CHARS], _SHELL_DEPTH))
 
 
-def _all(text: str, depth: int) -> Iterator[Simple]:
+def _with_nested(text: str, depth: int) -> Iterator[SimpleCommand]:
     for command in _Reader(text).read():
         found = _unwrapped(command)
         yield found
         if depth > 0 and found.program in _SHELLS:
             inner = found.code
             if inner:
-                yield from _all(inner, depth - 1)
+                yield from _with_nested(inner, depth - 1)
         if found.program == "find":
-            yield from _of_find(found)
+            yield from _commands_of_find(found)
 
 
-def _of_find(command: Simple) -> Iterator[Simple]:
+def _commands_of_find(command: SimpleCommand) -> Iterator[SimpleCommand]:
     words = command.words
     starts = [i + 1 for i, word in enumerate(words) if word in ("-exec", "-execdir", "-ok")]
     for start in starts[:_NESTED]:
         end = next((j for j in range(start, len(words)) if words[j] in (";", "+")), len(words))
-        yield _unwrapped(Simple(words[start:end]))
+        yield _unwrapped(SimpleCommand(words[start:end]))
 
 
-def _unwrapped(command: Simple) -> Simple:
+def _unwrapped(command: SimpleCommand) -> SimpleCommand:
     """Remove the words before the program: shell keywords, assignments, and programs that run another program."""
     words = command.words
     start = 0
     while start < len(words):
         word = words[start]
         name = word.rpartition("/")[2]
-        if word in _GRAMMAR or _ASSIGNMENT.match(word):
+        if word in _KEYWORDS or _ASSIGNMENT.match(word):
             start += 1
             continue
         if name not in _RUNNERS:
             break
         after = start + 1
         while after < len(words) and words[after].startswith("-"):
-            after += 2 if words[after] in _WITH_WORD else 1
+            after += 2 if words[after] in _RUNNER_OPTIONS_WITH_VALUE else 1
         after += _RUNNERS[name]
         if after >= len(words):
             break
         start = after
-    return Simple(words[start:], command.redirects, command.stdin)
+    return SimpleCommand(words[start:], command.redirects, command.stdin)
 
 
 class _Reader:
     def __init__(self, text: str) -> None:
         self._text = text
         self._at = 0
-        self._found: list[Simple] = []
+        self._found: list[SimpleCommand] = []
         # The unfinished commands around open substitutions: command, word, redirection with open quote, end.
-        self._open: list[tuple[Simple, str | None, str, str]] = []
-        self._command = Simple()
+        self._open: list[tuple[SimpleCommand, str | None, str, str]] = []
+        self._command = SimpleCommand()
         self._word: str | None = None
         self._redirect = ""
-        self._here: list[tuple[Simple, str, bool]] = []
+        self._here: list[tuple[SimpleCommand, str, bool]] = []
         self._in_quotes = False
 
-    def read(self) -> list[Simple]:
+    def read(self) -> list[SimpleCommand]:
         text = self._text
         while self._at < len(text):
             if self._in_quotes:
@@ -159,7 +158,7 @@ class _Reader:
             else:
                 self._read_bare()
         while self._open:
-            self._close()
+            self._leave_substitution()
         self._end_command()
         return self._found
 
@@ -179,7 +178,7 @@ class _Reader:
                 self._add(text[at + 1 : at + 2])
             self._at += 2
         elif char == "'":
-            self._at = self._behind("'", at + 1)
+            self._at = self._position_after("'", at + 1)
             self._add(text[at + 1 : self._at].removesuffix("'"))
         elif char == '"':
             self._add("")
@@ -202,9 +201,9 @@ class _Reader:
         if self._word is None:
             for begin, end in _SKIPPED.items():
                 if text.startswith(begin, at):
-                    behind = self._behind(end, at)
+                    after = self._position_after(end, at)
                     # The line break after a comment also ends a command, so it is read next.
-                    self._at = behind - 1 if text.endswith("\n", at, behind) else behind
+                    self._at = after - 1 if text.endswith("\n", at, after) else after
                     return True
         return False
 
@@ -213,7 +212,7 @@ class _Reader:
         if char not in _SEPARATORS:
             return False
         if char == ")" and self._open:
-            self._close()
+            self._leave_substitution()
         else:
             self._end_command()
         self._at += 1
@@ -242,32 +241,32 @@ class _Reader:
         text, at = self._text, self._at
         if text.startswith("$((", at):
             self._add("$…")
-            self._at = self._behind("))", at)
+            self._at = self._position_after("))", at)
             return True
         if text.startswith("$(", at) and len(self._open) < _NESTED:
-            self._begin(")")
+            self._enter_substitution(")")
             self._at += 2
             return True
         if text[at] == "`":
             if self._open and self._open[-1][3] == "`":
-                self._close()
+                self._leave_substitution()
             elif len(self._open) < _NESTED:
-                self._begin("`")
+                self._enter_substitution("`")
             self._at += 1
             return True
         return False
 
-    def _behind(self, end: str, at: int) -> int:
+    def _position_after(self, end: str, at: int) -> int:
         found = self._text.find(end, at)
         return len(self._text) if found < 0 else found + len(end)
 
-    def _begin(self, end: str) -> None:
+    def _enter_substitution(self, end: str) -> None:
         self._add("$…")
         quoted = '"' if self._in_quotes else ""
         self._open.append((self._command, self._word, self._redirect + quoted, end))
-        self._command, self._word, self._redirect, self._in_quotes = Simple(), None, "", False
+        self._command, self._word, self._redirect, self._in_quotes = SimpleCommand(), None, "", False
 
-    def _close(self) -> None:
+    def _leave_substitution(self) -> None:
         self._end_command()
         self._command, self._word, redirect, _ = self._open.pop()
         self._in_quotes = redirect.endswith('"')
@@ -297,7 +296,7 @@ class _Reader:
             or any(command is self._command for command, _, _ in self._here)
         ):
             self._found.append(self._command)
-        self._command, self._redirect = Simple(), ""
+        self._command, self._redirect = SimpleCommand(), ""
 
     def _read_here(self) -> None:
         """Read the here-documents of the line that has just ended."""
