@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("langchain_daytona_ws")
 
-# AWS allows no more if this machine's own credentials are those of another role. Every role allows it (IAM API:
-# MaxSessionDuration is at least 3,600).
+# AWS allows no longer life if this machine's own credentials are those of another role. Every role allows this life
+# (IAM API: MaxSessionDuration is at least 3,600).
 LIFE_S = 3600
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 10

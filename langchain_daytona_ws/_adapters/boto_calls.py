@@ -125,7 +125,7 @@ def without_debug_log(work: Callable[[], T]) -> T:
         return work()
     finally:
         _thread.suppresses_debug = before
-        # The first client of a process imports modules of botocore, which add loggers. Requests follow.
+        # The first client of a process imports modules of botocore, which add loggers: filter them before a request.
         _filter_loggers()
 
 

@@ -45,7 +45,7 @@ class _Connections:
     """The connections of one event loop: aiohttp's sessions cannot be used from another loop."""
 
     client: AsyncDaytona
-    guard: AsyncGenerator[None]  # closing this generator releases the client
+    guard: AsyncGenerator[None]  # closing it releases the client
     sandboxes: dict[str, AsyncSandbox] = field(default_factory=dict)
 
 
@@ -66,7 +66,7 @@ class AsyncDaytonaPort:
         current = self._loops.get(loop)
         if current is None:
             self._drop_dead_loops()
-            current = _Connections(await _join_client(self._account), self._joined_until_the_loop_ends())
+            current = _Connections(await _join_client(self._account), self._guard())
             if self._loops.setdefault(loop, current) is current:
                 await anext(current.guard)
             else:
@@ -75,7 +75,7 @@ class AsyncDaytonaPort:
                 current = self._loops[loop]
         return current
 
-    async def _joined_until_the_loop_ends(self) -> AsyncGenerator[None]:
+    async def _guard(self) -> AsyncGenerator[None]:
         """Release the shared client when this generator is closed.
 
         `asyncio.run` closes all generators of its loop at its end. Without this one, each

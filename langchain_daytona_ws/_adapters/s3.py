@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, TypeVar
 
-from langchain_daytona_ws._adapters.s3_bucket import AT_A_TIME, LONGEST_PAGE, Bucket
+from langchain_daytona_ws._adapters.s3_bucket import CONCURRENCY, LONGEST_PAGE, Bucket
 from langchain_daytona_ws._core.ports import OnBytes, UploadSource
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.s3.store import (
@@ -181,7 +181,7 @@ class SyncS3Store(S3Store):
 
         if len(works) == 1:
             return [await works[0]()]
-        with ThreadPoolExecutor(AT_A_TIME, "langchain-daytona-ws-s3") as pool:
+        with ThreadPoolExecutor(CONCURRENCY, "langchain-daytona-ws-s3") as pool:
             futures = [pool.submit(run_sync, run(work)) for work in works]
             try:
                 wait(futures)
@@ -217,7 +217,7 @@ class AsyncS3Store(S3Store):
             is_over.set()
 
     async def gather(self, works: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
-        slots = asyncio.Semaphore(AT_A_TIME)
+        slots = asyncio.Semaphore(CONCURRENCY)
 
         async def run(work: Callable[[], Awaitable[T]]) -> T:
             async with slots:

@@ -42,14 +42,14 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
 READ_ATTEMPTS = 4
-POOL = 16
+POOL_SIZE = 16
 # boto3 does not retry if a connection closes before the end of a body.
 BODY_ATTEMPTS = 3
 BODY_PAUSE_S = 0.2
 PIECE_BYTES = 256 << 10
 LONGEST_PAGE = 1000
 LONGEST_TOKEN = 4096
-AT_A_TIME = 8
+CONCURRENCY = 8
 # Two, because requests with the previous credentials may still be open.
 KEPT_CLIENTS = 2
 
@@ -234,7 +234,7 @@ def condition(if_match: str | None) -> dict[str, Any]:
 
 
 def _threads(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(min(AT_A_TIME, max(count, 1)), "langchain-daytona-ws-s3")
+    return ThreadPoolExecutor(min(CONCURRENCY, max(count, 1)), "langchain-daytona-ws-s3")
 
 
 # --- answers: malformed answers raise errors such as ValueError, which `boto_call` translates ---
@@ -373,7 +373,7 @@ def _settings(endpoint: str | None, attempts: int) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "connect_timeout": CONNECT_TIMEOUT_S,
         "read_timeout": READ_TIMEOUT_S,
-        "max_pool_connections": POOL,
+        "max_pool_connections": POOL_SIZE,
         "retries": {"mode": "standard", "total_max_attempts": attempts},
         "ignore_configured_endpoint_urls": True,
         "signature_version": "s3v4",

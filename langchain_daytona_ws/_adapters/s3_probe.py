@@ -67,7 +67,7 @@ class S3Probe:
 
         Args:
             credentials: The workspace's credentials.
-            prefix: A prefix outside of the workspace's.
+            prefix: A prefix outside of the workspace's prefix.
 
         Returns:
             ``"listed"`` or ``"read"`` for the first request that was allowed, None if both were refused.

@@ -28,7 +28,7 @@ from langchain_daytona_ws.errors import SandboxError
 # Starting mount-s3 takes about a second; mount-s3 gives up after 30 seconds.
 MOUNT_S = 45.0
 
-# A shorter life of credentials is reported as the cause of their expiry. AWS issues credentials for 900 s or more.
+# If credentials with a shorter life expire, this life is reported as the cause. AWS issues a life of at least 900 s.
 SHORT_LIFE_S = 300.0
 
 # If a mount would hide files, the mounter (the program that mounts in the sandbox) first moves them to such a
@@ -72,7 +72,7 @@ class MountManager:
         self.margin_s = MOUNT_S
         self.ends_at: str | None = None  # when the sandbox's credentials expire, as text
         self.expires_at: float | None = None  # the same time in Unix seconds
-        self._life_s: float | None = None  # for how many seconds the last used credentials were issued
+        self._life_s: float | None = None  # whole life of the last used credentials, in seconds
         directory = workspace.workspace.directory
         # `_id` identifies the directory, `_spec` all settings of its mounts.
         self._id = hashlib.sha256(directory.encode()).hexdigest()[:16]
@@ -139,7 +139,8 @@ class MountManager:
             self._delivered.pop(request.sandbox_id, None)
             if is_delivered and code in ("mount_credentials", "mount_program"):
                 continue  # the sandbox has lost the credentials or the program: send them again
-            # Credentials delivered earlier may have been revoked; those of this request may have expired on the way.
+            # Credentials delivered earlier may have been revoked. Credentials of this request may have expired on the
+            # way.
             is_old = code in (_OF_OLD_CREDENTIALS if is_delivered else ("mount_credentials", "mount_expired"))
             if not is_old or is_refreshed:
                 return answer

@@ -18,7 +18,7 @@ SUDOERS = "/etc/sudoers.d/langchain-daytona-ws"
 
 
 def account(user: str) -> str:
-    """Return the RUN instruction that creates the account without other ways to become root than the helper."""
+    """Return the RUN instruction for the account: create it, remove it from trusted groups, lock root's password."""
     return _ACCOUNT.replace("@user@", user)
 
 

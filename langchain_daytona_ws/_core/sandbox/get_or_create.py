@@ -75,14 +75,14 @@ async def get_or_create(port: SandboxPort, spec: SandboxSpec, *, reached_before:
             made = await search.create()
             if made is not None and made.state == "started":
                 return Acquired(made, created=True, notice=search.notice)
-            continue  # the sandbox is not started yet, or must be searched again
+            continue  # the sandbox is not started yet, or the search must be repeated
         if found.state in _DELETING:
             await search.pause(found)  # the name is free when the deletion is complete
             continue
         check_ours(found, spec)
         if found.state == "started":
             await search.update_labels(found)
-            return Acquired(found, created=search.created == found.id, notice=search.notice)
+            return Acquired(found, created=search.created_id == found.id, notice=search.notice)
         if found.state in _SLEEPING:
             await search.start(found)
         elif found.state in _FAILED:
@@ -145,7 +145,7 @@ class _Search:
 
     def __init__(self, port: SandboxPort, spec: SandboxSpec, *, reached: bool = True) -> None:
         self.notice: str | None = None
-        self.created = ""  # id of the sandbox that this search created, or ""
+        self.created_id = ""  # "" if this search created no sandbox
         self._tried: set[str] = set()  # requested changes: wait before one is repeated
         self._port = port
         self._spec = spec
@@ -181,7 +181,7 @@ class _Search:
                 # A sandbox of this name exists, but was not found: wait.
                 await self.pause(None, fault)
             return None
-        self.created = made.id
+        self.created_id = made.id
         return made
 
     async def _delete_failed(self) -> None:
@@ -200,7 +200,7 @@ class _Search:
         Daytona can only replace all labels, and without a condition. If two sessions add labels at the same time, the
         labels of one may be lost.
         """
-        if found.id == self.created or self._spec.labels.items() <= found.labels.items():
+        if found.id == self.created_id or self._spec.labels.items() <= found.labels.items():
             return
         try:
             await self._port.set_labels(found.id, {**found.labels, **self._spec.labels})
@@ -226,7 +226,7 @@ class _Search:
             ):
                 self.notice = RECOVERED_NOTICE
             return
-        if found.id == self.created:
+        if found.id == self.created_id:
             await lifecycle.discard_quietly(self._port, found.id)
             raise lifecycle.failed_to_start(found)
         if self._again(f"delete {found.id}"):

@@ -17,7 +17,7 @@ logger = logging.getLogger("langchain_daytona_ws")
 
 
 def network_rules(config: SandboxConfig) -> NetworkRules | None:
-    """Return Daytona's rules for the network setting. None if it is not set: then the organization's default applies.
+    """Return Daytona's rules for the network setting. None without a setting: the organization's default applies.
 
     Raises:
         ConfigError: The mode is ``restricted`` and lists only domains, which are not enforced. The rules would then be

@@ -26,7 +26,7 @@ class PreviewUrl:
     Attributes:
         url: The link, which contains a secret token. The ``repr`` of this object does not show it.
         port: The port in the sandbox.
-        expires_at: When the link expires, in Unix seconds on the host's clock.
+        expires_at: Time of expiry, in Unix seconds on the host's clock.
         sandbox_id: The sandbox.
     """
 

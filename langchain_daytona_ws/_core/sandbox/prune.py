@@ -1,4 +1,4 @@
-"""List an account's sandboxes, select the unused ones, and delete a sandbox until it is gone."""
+"""Summaries of an account's sandboxes; selection of unused sandboxes; deletion that waits until a sandbox is gone."""
 
 from __future__ import annotations
 

@@ -28,8 +28,8 @@ def sandbox_name(namespace: str, *identity: str) -> str:
     """Return the name of a workspace's persistent sandbox: DNS-safe, at most 63 characters, the same on every host.
 
     Args:
-        namespace: The workspace's name, of which the sandbox's name contains a part.
-        identity: What else distinguishes workspaces: bucket, endpoint and prefix.
+        namespace: The workspace's name. The sandbox's name contains a part of it.
+        identity: Bucket, endpoint and prefix, which distinguish workspaces of the same name.
     """
     return _name(namespace, _hash(json.dumps([namespace, *identity])))
 
@@ -120,7 +120,7 @@ def _resources(options: SandboxOptions) -> Resources | None:
 
 
 def sync_location(workspace: S3Workspace) -> str:
-    """Return the value of `SYNC_LABEL`. `release` and `recover` push only from a sandbox with this value."""
+    """Return the value of `SYNC_LABEL`. `release` and `recover` push to S3 only from a sandbox with this value."""
     where = workspace.workspace
     return _hash(json.dumps([workspace.endpoint, where.bucket, where.prefix, where.directory]))
 

@@ -221,7 +221,7 @@ class LocalTarget:
 
     Args:
         local: Its path. The path, or a directory above it, may be a symbolic link.
-        is_directory: True to download a directory: other files in an existing directory are kept. False for one file.
+        is_directory: True to download a directory; if it exists, its other files are kept. False to download one file.
         new_lock: Returns a new lock. Locks are necessary because several files may arrive at the same time, and because
             a thread may still write when a cancelled transfer ends.
 
