@@ -57,10 +57,10 @@ class WorkspaceBackend(SandboxBackendProtocol):
     the tool name ``sandbox_file``, and needs approval in mode ``edit`` too. Denials and failures are returned as
     results for the model. A graph's interrupts and cancellation are raised.
 
-    In a graph, the methods behave as Deep Agents describes them to the model. There, ``write`` replaces an existing
-    file, but not a file that has changed since this thread read it; ``glob`` returns absolute paths of files. Outside
-    of a graph, the methods behave as LangChain's standard tests for sandboxes require. There, ``write`` replaces no
-    file; ``glob`` returns files and directories, relative to the searched directory.
+    In a graph, ``write`` replaces an existing file, but not a file that has changed since this thread read it, and
+    ``glob`` returns absolute paths of files. Deep Agents describes this behaviour to the model. Outside of a graph,
+    ``write`` replaces no file, and ``glob`` returns files and directories, relative to the searched directory.
+    LangChain's standard tests for sandboxes require this.
 
     Deep Agents does not pass the id of the model's call to a backend, so an approver gets the id of LangGraph's task.
     With ``middleware=[backend.run_once]`` in the agent, the approver gets the model's id. Then a command or change also

@@ -115,7 +115,7 @@ class Reader:
             return found
         # In Deep Agents, a pattern with a leading slash starts at the searched directory. But models also send patterns
         # that are absolute paths.
-        directory, below = anchor_of(pattern)
+        directory, below = split_absolute(pattern)
         elsewhere = await self._glob(below, directory) if directory else found
         return elsewhere if elsewhere.matches else found
 
@@ -231,7 +231,7 @@ def file_glob(pattern: str) -> str:
     return pattern.lstrip("/") if "/" in pattern else f"**/{pattern}"
 
 
-def anchor_of(pattern: str) -> tuple[str, str]:
+def split_absolute(pattern: str) -> tuple[str, str]:
     """Split an absolute pattern into a literal directory and the rest.
 
     Return ``("", pattern)`` for a relative pattern, and for a pattern with a wildcard directly below ``/``.

@@ -34,11 +34,11 @@ class ToolInput(BaseModel):
     may_be_empty: ClassVar[frozenset[str]] = frozenset()
     """Optional arguments for which ``""`` is a value."""
     foreign_names: ClassVar[Mapping[str, str]] = {}
-    """Argument of another tool, normalised by `_plain` → its name in this tool, or a remark for the model."""
+    """Argument of another tool (normalised) → its name in this tool, or a remark for the model."""
     ignored_if_true: ClassVar[frozenset[str]] = frozenset()
     """Keys of `foreign_names` that are also ignored if true, because this tool always behaves as they request."""
     foreign_values: ClassVar[Mapping[str, str]] = {}
-    """Operation of another tool, normalised by `_plain` → its name in this tool."""
+    """Operation of another tool (normalised) → its name in this tool."""
     operation_argument: ClassVar[str] = ""
     """The argument that names the operation; ``""`` if the tool has one operation."""
 
@@ -57,10 +57,10 @@ class ToolInput(BaseModel):
     def _validate(cls, given: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
         if not isinstance(given, Mapping):
             return validate(given)
-        known = {name: value for name, value in given.items() if not cls._is_left_out(name, value)}
-        unknown = [name for name in known if name not in cls.model_fields]
+        kept = {name: value for name, value in given.items() if not cls._is_left_out(name, value)}
+        unknown = [name for name in kept if name not in cls.model_fields]
         intended = {name: cls._intended_by(name) for name in unknown[:UNKNOWN_SHOWN]}
-        values: Mapping[str, Any] = {name: value for name, value in known.items() if name in cls.model_fields}
+        values: Mapping[str, Any] = {name: value for name, value in kept.items() if name in cls.model_fields}
         operation = cls._operation(values)
         found: list[Problem] = [(_shown(name), _unknown(remark)) for name, remark in intended.items()]
         # pydantic would read true as 1, such as a timeout of one second.
@@ -95,10 +95,10 @@ class ToolInput(BaseModel):
     def _is_left_out(cls, name: object, value: object) -> bool:
         field = cls.model_fields.get(name) if isinstance(name, str) else None
         if field is None:
-            plain = _plain(name)
+            normalised = _normalised(name)
             if value is None or value is False:
-                return plain in cls.foreign_names
-            return value is True and plain in cls.ignored_if_true
+                return normalised in cls.foreign_names
+            return value is True and normalised in cls.ignored_if_true
         if field.is_required():
             return False
         return value is None or (value == "" and name not in cls.may_be_empty)
@@ -106,20 +106,20 @@ class ToolInput(BaseModel):
     @classmethod
     def _intended_by(cls, name: object) -> str:
         """Return the argument that an unknown name probably stands for, a remark about the name, or ""."""
-        plain = _plain(name)
-        by_plain = {_plain(own): own for own in cls.model_fields}
-        if plain in by_plain:
-            return by_plain[plain]
-        if plain in cls.foreign_names:
-            return cls.foreign_names[plain]
-        alike = difflib.get_close_matches(plain[:NAME_CHARS], by_plain, n=1, cutoff=0.75)
-        return by_plain[alike[0]] if alike else ""
+        normalised = _normalised(name)
+        by_normalised = {_normalised(own): own for own in cls.model_fields}
+        if normalised in by_normalised:
+            return by_normalised[normalised]
+        if normalised in cls.foreign_names:
+            return cls.foreign_names[normalised]
+        similar = difflib.get_close_matches(normalised[:NAME_CHARS], by_normalised, n=1, cutoff=0.75)
+        return by_normalised[similar[0]] if similar else ""
 
     @classmethod
     def _operation(cls, values: Mapping[str, Any]) -> str:
         """Return this tool's name of the requested operation; an unknown name is returned unchanged."""
         value = values.get(cls.operation_argument)
-        return cls.foreign_values.get(_plain(value), value) if isinstance(value, str) else ""
+        return cls.foreign_values.get(_normalised(value), value) if isinstance(value, str) else ""
 
     @classmethod
     def _problem(cls, name: str, text: str, operation: str) -> Problem:
@@ -160,7 +160,7 @@ def _unknown(remark: str) -> str:
     return f"there is no such argument, {'use ' if is_name else ''}{remark}"
 
 
-def _plain(name: object) -> str:
+def _normalised(name: object) -> str:
     """Normalise a name for comparison: filePath, file-path and FILE_PATH become the same."""
     return re.sub(r"[^a-z0-9]", "", str(name).lower()) if isinstance(name, str) else ""
 
@@ -179,4 +179,4 @@ def by_foreign_name(table: Mapping[str, str]) -> dict[str, str]:
     Args:
         table: This tool's name, or a remark → the names of other tools, separated by spaces.
     """
-    return {_plain(other): meaning for meaning, others in table.items() for other in others.split()}
+    return {_normalised(other): meaning for meaning, others in table.items() for other in others.split()}

@@ -31,10 +31,10 @@ from langchain_daytona_ws._deepagents.messages import code_of, directory_error, 
 from langchain_daytona_ws._deepagents.reader import (
     BINARY_BYTES,
     Reader,
-    anchor_of,
     file_glob,
     hidden_name_filter,
     literal_regex,
+    split_absolute,
 )
 from langchain_daytona_ws._deepagents.session import CallSession
 from langchain_daytona_ws._deepagents.writer import remove_tree_command
@@ -194,7 +194,7 @@ def test_hidden_names_must_be_spelled_out(pattern: str, path: str, is_shown: boo
     ],
 )
 def test_the_literal_directory_of_an_absolute_pattern(pattern: str, directory: str, below: str) -> None:
-    assert anchor_of(pattern) == (directory, below)
+    assert split_absolute(pattern) == (directory, below)
 
 
 def test_the_error_of_an_invalid_answer_names_no_tool() -> None:
