@@ -1,4 +1,4 @@
-"""Build the error for a refused file operation: its facts as data, and a message with the next step. Pure."""
+"""Build the error for a refused file operation: facts as data, and a message that names the next step. Pure."""
 
 from __future__ import annotations
 
@@ -35,14 +35,8 @@ def file_error(
     """Build the error for a refused operation on ``path``.
 
     The error's ``context`` contains ``path`` as it is displayed, and the facts of the refusal, such as ``bytes``,
-    ``max_bytes`` and ``errno``.
-
-    Args:
-        path: The path in the request, relative to the workspace.
-        op: The operation.
-        code: One of `REFUSALS`.
-        facts: The facts of the refusal; facts that its code does not use are ignored.
-        similar: Existing paths that are similar to a missing path.
+    ``max_bytes`` and ``errno``. Facts that ``code`` (a key of `REFUSALS`) does not use are ignored. ``similar`` has
+    existing paths that are similar to a missing path.
 
     Raises:
         KeyError: A required fact is missing.
@@ -65,15 +59,10 @@ def edit_error(path: str, error: EditError) -> WorkspaceError:
 
 
 def file_message(error: WorkspaceError, *, shell: str, path: str = "") -> str | None:
-    """Return the message of an error from `file_error`, for a model with other tools.
+    """Return the message of an error from `file_error`, for a model with other tools; None for other errors.
 
-    Args:
-        error: Any error of this package.
-        shell: Name of the tool that runs shell commands, such as ``"execute"``.
-        path: The path as the model knows it. Default: the path in the request.
-
-    Returns:
-        None if the error is not from `file_error`.
+    ``shell`` is the name of the tool that runs shell commands, such as ``"execute"``. ``path`` is the path as the model
+    knows it; by default, the path in the request.
     """
     refusal = REFUSALS.get(error.code)
     if refusal is None or "path" not in error.context:
@@ -263,10 +252,7 @@ def _line(text: str) -> str:
 class Refusal:
     """A reason to refuse a file operation.
 
-    Args:
-        kind: Class of the error.
-        message: Template with the facts as fields, or a function of the facts.
-        facts: Names of its facts.
+    ``message`` is a template with the facts as fields, or a function of the facts; ``facts`` has their names.
     """
 
     kind: type[WorkspaceError]
@@ -274,11 +260,7 @@ class Refusal:
     facts: tuple[str, ...] = ()
 
     def text(self, facts: Facts) -> str:
-        """Return the message.
-
-        Raises:
-            KeyError: A required fact is missing.
-        """
+        """Return the message; raise KeyError if a required fact is missing."""
         return self.message.format_map(facts) if isinstance(self.message, str) else self.message(facts)
 
 

@@ -27,7 +27,7 @@ CALL_TIMEOUT_S = 30.0
 INLINE_BYTES = 256 << 10
 FETCH_TRIES = 3
 BATCH_FILES = 64  # maximum number of files in one request
-BATCH_INLINE_BYTES = 4 << 20  # maximum of all content in the answer to a batch
+BATCH_INLINE_BYTES = 4 << 20  # maximum size of all content in the answer to a batch
 KINDS = ("file", "dir", "link", "other")
 
 
@@ -35,15 +35,16 @@ class GuestFiles:
     """The `FileBackend` of a sandbox.
 
     Args:
-        client: Returns the client that calls the guest. It may create the sandbox first.
+        client: Returns the client that calls the guest; may create the sandbox first.
         root: The workspace directory in the sandbox, as ``pwd`` prints it.
         base: The directory that paths are relative to. Default: ``root``.
         made: Directories that are created, with sudo if necessary, before a file is written below them.
-        staging_dir: Directory in the sandbox for uploads of large content; the guest deletes them after use.
+        staging_dir: Directory in the sandbox for uploads of large content; the guest deletes an upload after use.
         is_provisioned: Returns whether the session has a sandbox. If not, `exists` returns no paths, and creates no
             sandbox.
+        may_exist: Returns whether a sandbox of this or an earlier session may exist. If not, no log of a command
+            exists.
         on_report: Receives the report of the synchronisation with S3 after a change.
-        may_exist: Returns whether a sandbox of this or an earlier session may exist. If not, no command has a log.
     """
 
     def __init__(
@@ -122,7 +123,7 @@ class GuestFiles:
         return results
 
     async def _received(self, path: str, reply: FileReply, max_bytes: int) -> models.FileContent:
-        """Return the content of an answer; if the answer has none, download it, up to three times."""
+        """Return the content of a file. If the answer has no content, download the file, at most three times."""
         for turn in range(FETCH_TRIES):
             if turn:
                 reply = await self.call(
@@ -146,11 +147,7 @@ class GuestFiles:
         )
 
     def absolute(self, path: str) -> str:
-        """Return the absolute path of a file, for a request to Daytona's daemon.
-
-        Raises:
-            FileUnsuitable: The path is not UTF-8.
-        """
+        """Return the absolute path of a file, for a request to Daytona's daemon; refuse a path that is not UTF-8."""
         return f"{(self._base or self._root).rstrip('/')}/{_encodable_path(path)}"
 
     async def write(self, path: str, query: models.WriteQuery, *, key: str) -> models.FileWritten:
@@ -178,7 +175,9 @@ class GuestFiles:
     async def _write_fields(
         self, queries: Sequence[models.WriteQuery], inline_bytes: int
     ) -> list[dict[str, Any]]:
-        """Upload, in one request, the contents that exceed ``inline_bytes`` together; return each write's fields."""
+        """Return the fields of each write. They contain up to ``inline_bytes``; other content is uploaded in one
+        request.
+        """
         found: list[dict[str, Any]] = []
         large: list[tuple[dict[str, Any], bytes]] = []
         for query in queries:
@@ -293,20 +292,19 @@ class GuestFiles:
         return reply.answers([str(each["op"]) for each in requests])
 
     def request(self, op: str, path: str, **fields: object) -> Answer:
-        """Return the request of one operation."""
         request: Answer = {"root": self._root, "op": op, "path": path, **fields}
         if is_log(path):
             if not self._may_exist():
                 raise file_error(path, op, "missing", {})
             request["log"] = True
         if self._base is not None:
-            # ``root`` is sent too: each call first enters, and so mounts, the workspace. ``path`` may be in the mount.
+            # ``root`` is sent too, because entering it mounts the workspace. ``path`` may be in the mount.
             below = [made for made in self._made if op == "write" and f"/{path}".startswith(f"{made}/")]
             request |= {"base": self._base, "made": below}
         return request
 
     async def _send(self, entry: str, op: str, request: Answer, key: str | None, call_s: float) -> FileReply:
-        """Send a request; report the synchronisation after it. The guest applies a change once for each ``key``."""
+        """Send a request, and report the synchronisation after it. The guest applies a change once for each ``key``."""
         if key is not None:
             request["key"] = key
         client = await self.client()
@@ -322,7 +320,6 @@ class FileReply(Reply):
     """The answer to a file request."""
 
     def answers(self, ops: Sequence[str]) -> Sequence[FileReply]:
-        """Return the answers of a batch."""
         found = self._list("answers")
         if len(found) != len(ops):
             raise self.malformed("answers")
@@ -359,7 +356,7 @@ class FileReply(Reply):
         )
 
     def styles(self, name: str) -> tuple[str, ...]:
-        """Return the style names of a file; an empty tuple if the field is missing."""
+        """Return the names of styles (byte order mark, line ends); an empty tuple if the field is missing."""
         found = self.names(name) if name in self else ()
         if not set(found) <= {"bom", "crlf", "bytes"}:
             raise self.malformed(name)
@@ -459,11 +456,7 @@ def written(reply: FileReply) -> models.FileWritten:
 
 
 def _encodable_path(path: str) -> str:
-    """Return a path, which may be the target of a link; refuse a path that a request cannot contain.
-
-    Raises:
-        FileUnsuitable: The path is not UTF-8.
-    """
+    """Return ``path``, which may be the target of a symlink; refuse a path that is not UTF-8."""
     try:
         path.encode()
     except UnicodeEncodeError:

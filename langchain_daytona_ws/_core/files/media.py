@@ -1,7 +1,7 @@
 """Check images and PDF documents before a model receives them. Pure.
 
-A model's provider refuses an invalid image with an error that ends the graph. So this module checks the dimensions, and
-that the end of the file is not missing; it does not decode the pixels.
+A model's provider refuses an invalid image with an error that ends the graph. So this module checks the dimensions and
+the end of the file. It does not decode the pixels.
 """
 
 from __future__ import annotations
@@ -19,15 +19,9 @@ _Size = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """An image or a PDF document.
+    """An image or a PDF document. ``width`` and ``height`` are in pixels; a document has None."""
 
-    Args:
-        kind: Such as ``PNG image``.
-        width: In pixels; None for a document.
-        height: In pixels; None for a document.
-    """
-
-    kind: str
+    kind: str  # such as "PNG image"
     width: int | None = None
     height: int | None = None
 
@@ -41,7 +35,7 @@ class Media:
 
 
 def media_of(data: bytes) -> Media | None:
-    """Return the description of a complete file; None if it is damaged or of another kind."""
+    """Return the description of a complete file; None if the file is damaged or of another kind."""
     kind = media_kind(data)
     if kind == PDF:
         return Media(PDF) if b"%%EOF" in data[-2048:] else None
@@ -84,7 +78,7 @@ def _webp(data: bytes) -> _Size | None:
 
 
 def _jpeg(data: bytes) -> _Size | None:
-    """Return the size in the frame header, searched segment by segment; None if the header or end marker is missing."""
+    """Search the segments for the frame header, and return its size; None if the header or end marker is missing."""
     if b"\xff\xd9" not in data[-1024:]:
         return None
     at = 2

@@ -1,4 +1,4 @@
-"""Results and requests of file operations, and the interface of the two backends: a sandbox, and S3."""
+"""Requests and results of file operations, and the interface of the two backends, which are a sandbox and S3."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from langchain_daytona_ws._guest.text import footer
 from langchain_daytona_ws.errors import WorkspaceError
 
 OutputMode = Literal["files_with_matches", "content", "count"]
-"""The rows of a `grep` result: paths, lines, or the number of matching lines of each file."""
+"""What the rows of a `grep` result contain: paths, lines, or the number of matching lines of each file."""
 
 VIEWED_BYTES = 32 << 20  # largest text file of a `ViewQuery`
 
 
 @dataclass(frozen=True, slots=True)
 class FileText:
-    """A page of numbered lines; ``first`` and ``last`` are 1-based, 0 when the file is empty."""
+    """A page of numbered lines. ``first`` and ``last`` are 1-based line numbers, 0 if the file is empty."""
 
     path: str
     body: str
     first: int
     last: int
-    lines: int
+    lines: int  # number of lines of the whole file
     cut_lines: int  # number of lines that are shown in part
     lossy: bool  # some bytes are not UTF-8, and are shown as \xNN
     newline: str  # lf (also without line ends), crlf, mixed
@@ -39,10 +39,7 @@ class FileText:
 
 @dataclass(frozen=True, slots=True)
 class FileView:
-    """Lines of a text file, or the ``content`` of a binary file.
-
-    ``first`` and ``last`` are 1-based, and 0 if there are no lines.
-    """
+    """Lines of a text file, or the ``content`` of a binary file. Line numbers are 1-based, 0 without lines."""
 
     path: str
     sha256: str
@@ -73,7 +70,7 @@ class FileWritten:
     unchanged: bool  # the file already had exactly this content
     size_bytes: int
     sha256: str
-    from_record: bool = False  # an earlier attempt of this call made the change; now nothing was changed
+    from_record: bool = False  # an earlier attempt of this call made the change
     # Styles of the replaced content: "bom" (byte order mark), "crlf" (line ends), "bytes" (bytes that are not UTF-8).
     kept: tuple[str, ...] = ()  # styles that were added to the new content
     gone: tuple[str, ...] = ()  # styles that the new content lacks
@@ -95,15 +92,15 @@ class FileEdited:
 
     path: str
     count: int
-    lines: tuple[int, ...]  # where the first replacements begin in the new content, 1-based
+    lines: tuple[int, ...]  # the lines where the first replacements begin in the new content, 1-based
     snippet: str
     size_bytes: int
     sha256: str
     from_record: bool = False
-    differences: tuple[Difference, ...] = ()  # the first positions, if the text only looked alike
+    differences: tuple[Difference, ...] = ()  # the first ones, if the text only looks like old_string
     mixed: bool = False  # UTF-8 was written into a file of another encoding
     verbatim: bool = False  # \xNN was written as four characters into a file that has bytes shown as \xNN
-    before_sha256: str = ""  # of the content before the edit; invalid if ``lines`` is empty
+    before_sha256: str = ""  # hash of the content before the edit; invalid if ``lines`` is empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +128,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The entries of one directory; ``more`` if the directory has entries that are not in ``entries``."""
+    """The entries of one directory. ``more``: the directory has further entries."""
 
     path: str
     entries: tuple[Entry, ...]
@@ -148,9 +145,9 @@ class Omitted:
     """Files and directories that a search left out of its result, all for the same reason.
 
     Args:
-        reason: ``binary_match``: a binary file matches, and its lines are not shown. The other paths were not
-            searched: ``binary`` files, usually because of their size; ``utf16`` files, which the search program does
-            not support; and ``unreadable`` paths.
+        reason: ``binary_match``: binary files that match; their lines are not shown. Paths with one of the other
+            reasons were not searched. ``binary``: usually because of the size. ``utf16``: files that the search program
+            does not support. ``unreadable``: paths that could not be read.
         count: The number of paths.
         paths: The first 20 paths.
     """
@@ -162,7 +159,7 @@ class Omitted:
 
 @dataclass(frozen=True, slots=True)
 class GlobReading:
-    """Another interpretation of a glob, which may be the intended one.
+    """Another interpretation of a glob, which the model may have intended.
 
     Args:
         kind: ``path``: the glob repeats the searched path. ``brackets``: the brackets are a part of a name. ``commas``:
@@ -187,7 +184,7 @@ class GlobResult:
     timed_out: bool
     skipped: tuple[str, ...]  # directories that were not searched, such as node_modules
     omitted: tuple[Omitted, ...] = ()
-    hint: str = ""  # if nothing was found: a hint to a mistake in the pattern
+    hint: str = ""  # if nothing was found: a hint about a mistake in the pattern
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +210,7 @@ class GrepResult:
     timed_out: bool
     skipped: tuple[str, ...]
     omitted: tuple[Omitted, ...] = ()
-    hint: str = ""  # if nothing was found: a hint to a mistake in the pattern or the glob
+    hint: str = ""  # if nothing was found: a hint about a mistake in the pattern or the glob
 
 
 class NeedsSandbox(Exception):
@@ -258,9 +255,9 @@ class WriteQuery:
 
     Args:
         content: The new content.
-        overwrite: Whether to replace any existing content.
+        overwrite: True: replace any existing content.
         expected_sha256: Without ``overwrite``: the hash of the content that may be replaced; None: replace no file.
-        as_text: Whether to keep the byte order mark and the line ends of the replaced text.
+        as_text: True: keep the byte order mark and the line ends of the replaced text.
         max_bytes: Maximum size of an existing file whose byte order mark and line ends are kept.
     """
 
@@ -299,9 +296,9 @@ class GrepQuery:
 class FileBackend(Protocol):
     """File operations. Paths are relative to the workspace, and normalised; ``"."`` is the workspace itself.
 
-    The ``path`` of a file that was read, written or edited is the path that the symlinks of the requested path lead to.
+    After a read, write or edit, the ``path`` in the result is the real path: the requested path without its symlinks.
     Repeated calls with the same ``key`` apply a change once. The methods raise errors of this package, most of them
-    from `_core.files.errors.file_error`; `grep` also raises `NeedsSandbox`.
+    from `_core.files.errors.file_error`.
     """
 
     async def read(

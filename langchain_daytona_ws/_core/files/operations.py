@@ -52,14 +52,14 @@ class FileOperations:
 
     Args:
         files: The workspace's files.
-        sandbox: The files through the sandbox, for the logs of commands and for searches that need its tools.
-            None: use ``files`` for these, too.
+        sandbox: The files through the sandbox, for logs of commands and for searches that need ripgrep. None: use
+            ``files``.
         root: The workspace directory in the sandbox, as ``pwd`` prints it.
         limit_bytes: Maximum number of bytes of text in a result.
-        read_hashes: The hashes of read content, if several objects share them: path → SHA-256.
+        read_hashes: The hashes of read content, path → SHA-256, if several objects share them.
         new_key: Returns the idempotency key of a change whose caller passes no key.
         suggests_similar: Whether the error for a missing path names similar paths; this costs one more request.
-        batches: Reads and writes several of the workspace's files in one request; None if ``files`` cannot do that.
+        batches: Reads and writes several files in one request; None if ``files`` is not able to.
     """
 
     def __init__(
@@ -81,8 +81,8 @@ class FileOperations:
         self._new_key = new_key
         self._suggests_similar = suggests_similar
         self._batches = batches
-        # path -> SHA-256 of the content that this session last read or wrote. No lock: only single get, set and
-        # pop are used, which are atomic in CPython, and the backend compares the hash with the file itself.
+        # Path → SHA-256 of the content that this session last read or wrote. No lock: a single get, set or pop is
+        # atomic in CPython, and the backend compares the hash with the file itself.
         self._read_hashes: dict[str, str] = {} if read_hashes is None else read_hashes
 
     async def read(self, path: str, *, offset: int = 1, limit: int = PAGE_LINES) -> models.FileText:
@@ -136,7 +136,7 @@ class FileOperations:
         """Read a whole file.
 
         Raises:
-            FileError: The path is refused or is not a file, or the file is over ``max_bytes``, or the file changed in
+            FileError: The path is refused or is not a file. Or the file is over ``max_bytes``, or it changed during
                 each of three attempts.
         """
         location, files = await self._readable(path)
@@ -146,14 +146,14 @@ class FileOperations:
         return result.data
 
     async def fetch_many(self, paths: Sequence[str]) -> list[bytes | WorkspaceError]:
-        """Read whole files; return the content or the error of each. Files in the sandbox are read in batches."""
+        """Read whole files; return each file's content or error. Files in the sandbox are read in batches."""
         if self._batches is None or len(paths) < 2:
             return [await as_result(self.fetch(path)) for path in paths]
         found: list[bytes | WorkspaceError | None] = [None] * len(paths)
         locations: dict[int, str] = {}
         for number, path in enumerate(paths):
             location = await as_result(self._resolve(path))
-            if isinstance(location, WorkspaceError):  # `fetch` can read a log
+            if isinstance(location, WorkspaceError):  # the path may be a log, which `fetch` can read
                 found[number] = await as_result(self.fetch(path))
             else:
                 locations[number] = location
@@ -198,10 +198,10 @@ class FileOperations:
     ) -> models.FileWritten:
         """Write a whole file, and the directories above it.
 
-        An existing file is replaced only with ``overwrite``, or if its content is still what this session last read or
-        wrote. If ``content`` is a string, the byte order mark of the old text is kept; its CRLF line ends are kept if
-        ``content`` has line feeds only. Bytes are written unchanged. Repeated calls with the
-        same ``key`` make one change.
+        Without ``overwrite``, an existing file is replaced only if its content is still what this session last read or
+        wrote. Bytes are written unchanged. If ``content`` is a string, the byte order mark of the old text is kept. Its
+        CRLF line ends are kept if ``content`` has line feeds only. Repeated calls with the same ``key`` make one
+        change.
         """
         location = await self._writable(path)
         is_text = isinstance(content, str)
@@ -225,8 +225,8 @@ class FileOperations:
     ) -> models.FileEdited:
         """Replace ``old_string``, which must occur exactly once. With ``replace_all``, replace every occurrence.
 
-        If ``old_string`` does not occur, a single text that differs only in characters that look alike is replaced,
-        unless ``exact``.
+        If ``old_string`` does not occur, but exactly one text looks like it (look-alike characters), this text is
+        replaced. With ``exact``, it is not replaced.
         """
         location = await self._resolve(path)
         _check_edit(old_string, new_string)
@@ -255,7 +255,7 @@ class FileOperations:
             edited = apply_edit(before.data, old, new, replace_all, models.VIEWED_BYTES, exact=True)
         except EditError as error:
             raise edit_error(location, error) from None
-        # Replace only the downloaded content, so that a change by another call is not lost.
+        # Replace only the content that was downloaded: a change by another call must not be lost.
         query = models.WriteQuery(edited.data, False, before.sha256, False, MAX_BYTES)
         async with self._suggesting_similar(location):
             result = await self._files.write(location, query, key=key or self._new_key())
@@ -275,7 +275,7 @@ class FileOperations:
             return await self._files.list(location, limit=limit, limit_bytes=self._limit_bytes)
 
     async def glob(self, pattern: str, *, path: str = ".", limit: int = GLOB_LIMIT) -> models.GlobResult:
-        """Find files below ``path``, newest first; with a ``pattern`` that ends in ``/``, find directories.
+        """Find files below ``path``, newest first. A ``pattern`` that ends in ``/`` finds directories.
 
         The returned paths are relative to the workspace root.
         """
@@ -302,8 +302,8 @@ class FileOperations:
     ) -> models.GrepResult:
         """Search for a regular expression in a file or below a directory.
 
-        ``glob`` selects the files to search; ``before`` and ``after`` are the numbers of lines of context in mode
-        ``content``; ``limit`` is the maximum number of rows (files, or lines) in the result.
+        ``glob`` selects the files to search. In mode ``content``, ``before`` and ``after`` are the numbers of lines of
+        context. ``limit`` is the maximum number of rows (files or lines) in the result.
         """
         check_range("limit", limit, 1, MAX_ROWS, _bad_argument)
         check_range("before", before, 0, MAX_CONTEXT, _bad_argument)
@@ -357,12 +357,12 @@ class FileOperations:
 
         Args:
             path: The path to change.
-            is_file: Whether it must be the path of a file.
+            is_file: True: the path must be that of a file.
             edit: The texts to find and to insert; None if the change is not an edit.
 
         Raises:
-            PathRefused: The path is outside the workspace or not a path, or ends like a directory if ``is_file``.
-            EditRefused: The text to find is empty, or the two texts are identical, or too large together.
+            PathRefused: The path is outside the workspace or not a path. Or it ends with ``/`` although ``is_file``.
+            EditRefused: The text to find is empty, or the two texts are identical or too large together.
             FileError: A text is not valid Unicode.
         """
         location = await self._resolve(path)
@@ -372,19 +372,19 @@ class FileOperations:
             _check_edit(*edit)
 
     async def _writable(self, path: str) -> str:
-        """Return the path of a file to write, relative to the workspace."""
+        """Return the path of a file to write, relative to the workspace; refuse a path that looks like a mistake."""
         location = await self._resolve(path)
         _check_file(path, location)
         await self._check_backslashes(path, location)
         return location
 
     async def _readable(self, path: str) -> tuple[str, models.FileBackend]:
-        """Return the path, resolved by `_resolve` with ``log``, and the backend that reads it."""
+        """Return the path, which may be the log of a command, and the backend that reads it."""
         location = await self._resolve(path, log=True)
         return location, self._sandbox if self._sandbox and is_log(location) else self._files
 
     async def _resolve(self, path: str, *, log: bool = False) -> str:
-        """Return a path relative to the workspace. With ``log``, a command's log is allowed, by its absolute path."""
+        """Return a path relative to the workspace. With ``log``, also allow the absolute path of a command's log."""
         try:
             return workspace_path(path, self._root)
         except PathRefused as refusal:
@@ -448,8 +448,8 @@ class FileOperations:
         self._read_hashes[real_path] = sha256
 
     def _remember_edit(self, location: str, real_path: str, before: str, after: str) -> None:
-        # If other writers changed the file after this session read it, the edit kept their changes. The session has
-        # not read these, so its hash stays the old one, and a later write of the whole file is refused.
+        # If other writers changed the file after this session read it, the edit kept their changes. The session has not
+        # read these changes. So keep the old hash: it refuses a later write of the whole file.
         if self._read_hashes.get(location) in (None, before):
             self._remember(location, real_path, after)
 
@@ -459,7 +459,7 @@ class FileOperations:
         relative, absolute = workspace_pattern(glob[negated:], self._root)
         if absolute:
             below = "" if location == "." else location + "/"
-            # With "./" in front, a name without a directory matches only in this directory.
+            # After "./", a name without a directory matches only in the searched directory.
             relative = "./" + relative.removeprefix(below)
         return "!" + relative if negated else relative
 
@@ -473,7 +473,7 @@ async def as_result(work: Awaitable[T]) -> T | WorkspaceError:
 
 
 def _check_file(path: str, location: str) -> None:
-    """Refuse to write to a path that ends like that of a directory, with ``/`` or ``/.``."""
+    """Refuse to write to the path of a directory, which ends with ``/`` or ``/.``."""
     if path.endswith(("/", "/.")) and location != ".":
         raise PathRefused(
             f"{shown(path)} names a directory. Give the path of a file, such as {shown(location + '/file.txt')}.",
@@ -483,7 +483,7 @@ def _check_file(path: str, location: str) -> None:
 
 
 def _check_edit(old: str, new: str) -> None:
-    """Refuse an edit that cannot succeed in any content, before a request is sent."""
+    """Refuse an edit that cannot succeed, whatever the file contains."""
     if not old:
         raise EditRefused(
             "old_string is empty. To replace the whole content, write the file.", code="empty", op="edit"

@@ -7,22 +7,17 @@ import io
 
 
 class TooLongError(Exception):
-    """A download is longer than announced."""
+    """A download is longer than its limit."""
 
 
 class Received:
-    """Receives a download.
-
-    Args:
-        max_bytes: Limit of the size. A hostile sandbox may send bytes without end.
-    """
+    """Receives a download of at most ``max_bytes``. A hostile sandbox may send bytes without end."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self.restart()
 
     def restart(self) -> None:
-        """Discard what was received."""
         self._file = io.BytesIO()
         self._digest = hashlib.sha256()
         self.size = 0

@@ -1,6 +1,6 @@
-r"""Hints for a search that found nothing, or whose regular expression was refused. Pure.
+r"""Hints for a search that found nothing, or for a refused regular expression. Pure.
 
-There is a hint only if the pattern or the glob may have a known mistake.
+A hint is given only if the pattern or the glob may contain a known mistake.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ONE_LINE = "A match is within one line: search for a part of it, and use contex
 
 
 def glob_hint(pattern: str, reading: GlobReading | None) -> str:
-    """Return a hint for a glob without result; ``""`` for no hint."""
+    """Return a hint for a glob without matches; ``""`` for no hint."""
     if reading is not None:
         use = shown_name(reading.pattern)
         return {
@@ -38,7 +38,7 @@ def glob_hint(pattern: str, reading: GlobReading | None) -> str:
 
 
 def grep_hint(pattern: str, glob: str | None, reading: GlobReading | None) -> str:
-    """Return a hint for a grep without result; ``""`` for no hint."""
+    """Return a hint for a grep without matches; ``""`` for no hint."""
     about_glob = glob_hint(glob, reading) if glob else ""
     if about_glob:
         return about_glob
@@ -68,7 +68,7 @@ def _slashes(pattern: str) -> str:
 
 
 def _line_end(pattern: str) -> str:
-    r"""Return a hint for a pattern with an alternative that ends in ``$``, unless it allows for the CR: ``\r?$``."""
+    r"""Return a hint for a pattern in which ``$`` ends an alternative without ``\r?`` before it."""
     bare = _SET.sub("", pattern)
     if not _LINE_END.search(bare) or re.search(r"\\[rs]\W?\$", bare):
         return ""

@@ -1,1 +1,1 @@
-"""File operations directly on S3, without a sandbox, with the same rules and results as in the guest."""
+"""File operations directly on S3. They have the same rules and results as file operations in a sandbox."""

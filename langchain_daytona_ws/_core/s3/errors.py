@@ -1,4 +1,4 @@
-"""The errors of the package for failures of S3. Pure."""
+"""Build the errors of this package for failures of S3. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TRY_LATER = "Nothing was done. Try again later, or tell the user."
 @dataclass(frozen=True, slots=True)
 class _Message:
     code: str
-    remedy: str  # for the engineer; the operation and the answer of S3 come before it
+    remedy: str  # for the engineer; the end of the message
     for_model: str
     retryable: bool = False
 
@@ -119,12 +119,9 @@ _BY_KIND = {
 
 
 def store_error(fault: StoreFault, op: str, where: str) -> WorkspaceError:
-    """Return the error for a file operation that failed on S3; nothing was changed.
+    """Return the error for a file operation that failed on S3 and changed nothing.
 
-    Args:
-        fault: The failure of S3 or of the transport.
-        op: The operation, such as ``read``.
-        where: Bucket and prefix, for the engineer; ``""`` to omit them.
+    ``where`` is the bucket and the prefix, for the engineer; ``""`` omits them.
     """
     if fault.code == "KeyTooLongError":
         return PathRefused("The path is longer than the workspace's storage allows.", code="path_too_long")
@@ -164,7 +161,6 @@ def outcome_unknown(op: str, reason: str) -> OutcomeUnknown:
 
 
 def too_large(size_bytes: int) -> FileError:
-    """Return the error for content over the limit of one request."""
     return FileError(
         f"The content has {size_bytes:,} bytes, over the limit of {LARGEST_PUT_BYTES:,}.",
         code="too_large",

@@ -1,9 +1,9 @@
-r"""Run ripgrep's regular expressions with RE2, in linear time, if RE2 and ripgrep interpret the pattern alike.
-
-A pattern without operators is searched as bytes. This does not need RE2 (google-re2, the extra ``search``).
+r"""Search with ripgrep's regular expressions by means of RE2, which takes linear time.
 
 ``\w``, ``\d``, ``\s`` and ``\b`` are ASCII in RE2 and Unicode in ripgrep, and ripgrep never matches a line feed. So a
-pattern is parsed and translated. Patterns without a known translation need ripgrep.
+pattern is parsed and translated. A pattern without a known translation needs ripgrep.
+
+A pattern without operators is searched as bytes. This does not need RE2 (google-re2, the extra ``search``).
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from typing import Any
 
-PIECE_BYTES = 256 << 10  # maximum that is searched between two checks of the clock
-# Maximum of bytes times instructions of the compiled pattern: between two checks of the clock, and in one line. If RE2
-# runs out of memory for its automaton, each byte costs about 10 ns per instruction (measured).
-PIECE_WORK = 200_000_000
-LINE_WORK = 1_000_000_000
+PIECE_BYTES = 256 << 10  # maximum number of bytes that are searched between two checks of the clock
+# Limits of the bytes, multiplied by the instructions of the compiled pattern. If RE2 runs out of memory for its
+# automaton, each byte costs about 10 ns per instruction (measured).
+PIECE_WORK = 200_000_000  # between two checks of the clock
+LINE_WORK = 1_000_000_000  # in one line
 
-# As in regex-syntax, which ripgrep uses (Unicode, UTS 18 annex C).
+# The classes of regex-syntax, which ripgrep uses (Unicode, UTS 18 annex C).
 _WORD = (
     r"\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{200c}\x{200d}\x{24b6}-\x{24e9}"
     r"\x{1f130}-\x{1f149}\x{1f150}-\x{1f169}\x{1f170}-\x{1f189}"
@@ -28,11 +28,11 @@ _DIGIT = r"\p{Nd}"
 _SPACE = r"\t\v\f\r \x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}"
 _CLASSES = {"w": _WORD, "d": _DIGIT, "s": _SPACE}
 _OPERATORS = frozenset(".*+?|)^$")
-_FOLDED = {b"k": b"(?:k|\xe2\x84\xaa)", b"s": b"(?:s|\xc5\xbf)"}  # also the Kelvin sign and the long s
+_FOLDED = {b"k": b"(?:k|\xe2\x84\xaa)", b"s": b"(?:s|\xc5\xbf)"}  # k and the Kelvin sign; s and the long s
 _CONTROLS = {"t": "\\t", "r": "\\r", "f": "\\f", "v": "\\v", "a": "\\a"}
 _CONTROL_CHARACTERS = {"\\t": "\t", "\\r": "\r", "\\f": "\f", "\\v": "\v", "\\a": "\a"}
 
-# Unicode properties that have these names in RE2 and ripgrep. None contains the line feed.
+# Unicode properties with the same names in RE2 and ripgrep. None of them contains the line feed.
 _PROPERTIES = re.compile(
     "L[ultmo]?|M[nce]?|N[dlo]?|P[cdseifo]?|S[mcko]?|Zs?"
     "|Latin|Greek|Cyrillic|Han|Hiragana|Katakana|Hangul|Arabic|Hebrew|Thai"
@@ -68,18 +68,14 @@ _IN_SET = re.compile(
 
 
 class NeedsRipgrepError(ValueError):
-    """The pattern may have another meaning in RE2, may take too long here, or needs RE2, which is not installed."""
+    """The search needs ripgrep: RE2 may interpret the pattern differently, take too long, or is not installed."""
 
 
 class Expression:
-    """A compiled pattern, to find the lines that match.
-
-    Args:
-        pattern: The pattern in ripgrep's syntax.
-        ignore_case: Whether to ignore case.
+    """A compiled pattern, which is written in ripgrep's syntax.
 
     Raises:
-        NeedsRipgrepError: Only ripgrep supports the pattern, or the pattern needs RE2, which is not installed.
+        NeedsRipgrepError: Only ripgrep supports the pattern, or RE2 is needed and not installed.
     """
 
     def __init__(self, pattern: str, *, ignore_case: bool) -> None:
@@ -97,24 +93,22 @@ class Expression:
         self._longest_line = LINE_WORK // size
 
     def lines(self, data: bytes, check: Callable[[], None]) -> Iterator[tuple[int, int, int, int]]:
-        """Yield for each matching line its number, and the offsets of its start, its line feed and its first match.
+        """Yield for each matching line its number, and the offsets of its start, its end and its first match.
 
-        Args:
-            data: The content.
-            check: Called regularly; raises after the deadline.
+        ``check`` is called regularly, and raises after the deadline.
 
         Raises:
             NeedsRipgrepError: Only ripgrep can decide whether a line matches, or a line is too long.
         """
-        # RE2's word boundaries may be wrong next to non-ASCII characters. Then lines are found without boundaries, and
-        # `_match` checks each line.
+        # RE2's word boundaries may be wrong next to non-ASCII characters. Then search without boundaries, and check
+        # each found line with `_match`.
         doubtful = self._has_boundary and not data.isascii()
         search = (self._loose if doubtful else self._exact).search
         at, number = 0, 1
         while at < len(data):
             check()
             stop = data.find(b"\n", min(at + self._piece, len(data)) - 1) + 1 or len(data)
-            # The searched part is longer than a piece only if it must reach the end of a line.
+            # The searched part ends with a line: only a long line makes it much longer than a piece.
             if stop - at - self._piece > self._longest_line:
                 raise NeedsRipgrepError
             while at < stop:
@@ -135,7 +129,7 @@ class Expression:
                 at = stop
 
     def _match(self, line: bytes, start: int) -> int:
-        """Return the offset of the match in a line that begins at ``start``; -1 for no match."""
+        """Return the offset of the match in a line that begins at ``start``; -1 if the line does not match."""
         if not line.isascii() and any(map(_is_wordlike, line.decode("utf-8", "replace"))):
             raise NeedsRipgrepError
         found = self._exact.search(line)
@@ -145,7 +139,8 @@ class Expression:
 def _literal(pattern: str, ignore_case: bool) -> Any:
     """Return the bytes expression for a pattern without operators; None for other patterns.
 
-    With ``ignore_case``, only for ASCII patterns: the case folding of other characters depends on the Unicode release.
+    With ``ignore_case``, also return None for a pattern that is not ASCII: its case folding depends on the Unicode
+    release.
     """
     text = ""
     for token in _TOKEN.finditer(pattern):
@@ -169,7 +164,7 @@ def _literal(pattern: str, ignore_case: bool) -> Any:
 def _compiled(pattern: str, ignore_case: bool) -> Any:
     try:
         import re2
-    except ImportError:  # the extra `search`: not every platform has a wheel
+    except ImportError:  # the extra `search` is missing: not every platform has a wheel
         raise NeedsRipgrepError from None
     options = re2.Options()
     options.log_errors = False
@@ -184,8 +179,8 @@ def _translated(pattern: str) -> tuple[str, str, bool]:
     """Translate a pattern to RE2.
 
     Returns:
-        The exact translation; a translation without word boundaries, which matches at least the same lines; and whether
-        they differ.
+        The exact translation, the translation without word boundaries, and whether the two differ. The translation
+        without boundaries matches the same lines or more.
     """
     exact: list[str] = []
     loose: list[str] = []
@@ -218,7 +213,7 @@ def _token(token: re.Match[str]) -> str:
 
 
 def _character(token: re.Match[str]) -> str:
-    """Translate an escaped character; ``""`` for other tokens."""
+    """Translate an escaped character; return ``""`` for other tokens."""
     if token["control"]:
         return _CONTROLS[token["control"][1]]
     if token["hex"]:
@@ -230,7 +225,7 @@ def _character(token: re.Match[str]) -> str:
 
 
 def _set(pattern: str, at: int) -> tuple[str, int]:
-    """Translate a set whose opening bracket ends at ``at``; return the translation and the offset after the set."""
+    """Translate the set whose opening bracket is before ``at``; return the translation and the offset after the set."""
     negated = pattern.startswith("^", at)
     at += negated
     out = ["[^\\n" if negated else "["]
@@ -251,7 +246,7 @@ def _set(pattern: str, at: int) -> tuple[str, int]:
 
 
 def _member(token: re.Match[str], pattern: str, at: int, before: str, *, first: bool) -> tuple[str, str]:
-    """Translate one member of a set; return the translation, and its kind, on which a following ``-`` depends."""
+    """Translate one member of a set; return the translation and the kind of the member."""
     if token["posix"]:
         if pattern.startswith("-", at) or before == "-":
             raise NeedsRipgrepError
@@ -274,9 +269,9 @@ def _member(token: re.Match[str], pattern: str, at: int, before: str, *, first: 
 
 
 def _is_wordlike(char: str) -> bool:
-    """Return whether a non-ASCII character may be part of a word for ripgrep."""
+    """Return True for a non-ASCII character that may be part of a word for ripgrep."""
     if char <= "\x7f":
         return False
     category = unicodedata.category(char)
-    # A superset: letters, marks, numbers, and the categories of signs and joiners, some of which are parts of words.
+    # Of the categories Cf and So, only some characters are parts of words.
     return category[0] in "LMN" or category in ("Pc", "Cf", "So")

@@ -1,4 +1,4 @@
-"""File operations directly on objects, with the rules that ``_guest.files`` documents."""
+"""File operations directly on S3 objects. The docstring of ``_guest.files`` contains their rules."""
 
 from __future__ import annotations
 
@@ -55,20 +55,16 @@ EDIT_WITHIN_S = 45.0
 FIRST_PAUSE_S = 0.02
 LONGEST_PAUSE_S = 1.0
 WRITE_TRIES = 3
-# Larger content is hashed and searched outside the event loop.
+# Larger content is processed outside the event loop.
 OFFLOAD_BYTES = 1 << 20
-# A larger file is not loaded to compare it with the content that was read.
+# Largest file that is loaded only to compare its hash with the hash of the content that was read.
 LARGEST_COMPARED_BYTES = 256 << 20
 # An empty file reaches S3 up to 60 ms after its close (mount-s3 1.24, measured).
 S3_DELAY_S = 0.1
 
 
 class S3Delay:
-    """Waits until S3 has the files that the latest command wrote. The sync and the async runtime share one object.
-
-    Args:
-        now: Returns seconds on a monotonic clock.
-    """
+    """Waits until S3 has the files that the latest command wrote. The sync and the async runtime share one object."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
@@ -78,7 +74,6 @@ class S3Delay:
         self._complete_at = self._now() + S3_DELAY_S
 
     async def wait(self, sleep: Callable[[float], Awaitable[None]]) -> None:
-        """Wait until S3 has the files of the latest command."""
         left_s = self._complete_at - self._now()
         if left_s > 0:
             await sleep(left_s)
@@ -87,14 +82,15 @@ class S3Delay:
 class S3Files:
     """The `FileBackend` of a workspace on S3.
 
-    Repeated calls with the same key apply a change once. ``answers`` records the latest results. The metadata of a
-    written or edited object records the calls, where other processes find them; deletions leave no such record.
+    Repeated calls with the same key apply a change once. ``answers`` has the latest results of this process. The
+    metadata of an object records the calls that wrote or edited it, also for other processes. A deletion leaves no
+    record in S3.
 
     Args:
         port: The bucket, below the workspace's prefix.
         where: Bucket and prefix for errors; never shown to the model.
-        answers: The recorded results of changes, key → result; several `S3Files` may share them.
-        check_open: Called before each operation; it may refuse the operation.
+        answers: Key of a call → its result; several `S3Files` may share it.
+        check_open: Called before each operation; may refuse the operation.
         s3_delay: Waits until S3 has the files of the latest command; None: do not wait.
     """
 
@@ -109,7 +105,7 @@ class S3Files:
     ) -> None:
         self._port = port
         self._where = where
-        # No lock: only single operations are used, which are atomic in CPython; see FileOperations.
+        # No lock: single operations of a dictionary are atomic in CPython.
         self._answers = Answers() if answers is None else answers
         self._check_open = check_open
         self._s3_delay = s3_delay or S3Delay(port.now)
@@ -159,7 +155,6 @@ class S3Files:
             return models.FileContent(stored.info.key, _content(stored, max_bytes), stored.sha256)
 
     async def survey(self, path: str) -> Survey:
-        """List the files to download: one file, or all below a directory."""
         async with self._operation("download", path, of_directories=True):
             return await tree.survey(self._listing(), key_of(path))
 
@@ -178,7 +173,7 @@ class S3Files:
             raise RefusedError("busy")
 
     async def send(self, file: Outgoing, meter: Meter, *, key: str) -> TransferredFile:
-        """Upload a file; an existing object is replaced if it does not change meanwhile."""
+        """Upload a file. Refuse if another writer changes the object meanwhile."""
         async with self._operation("upload", file.path):
             at = key_of(file.path)
             old = await self._lookup.load_unless_free(at, max_bytes=0)
@@ -203,7 +198,7 @@ class S3Files:
             return TransferredFile(file.path, file.source.size_bytes, sha256)
 
     async def make_directory(self, path: str) -> None:
-        """Create the object that marks an empty directory, unless the directory exists."""
+        """If the directory does not exist, create the object that marks an empty directory."""
         async with self._operation("upload", path):
             at = key_of(path)
             if not await self._lookup.is_directory(at):
@@ -222,7 +217,7 @@ class S3Files:
                 try:
                     return self._record(key, await self._write(at, query, key))
                 except Conflict:
-                    if query.overwrite:  # a retry would overwrite the other change unnoticed
+                    if query.overwrite:  # a retry would overwrite the change of the other writer
                         raise RefusedError("changed") from None
             raise RefusedError("busy")
 
@@ -296,13 +291,15 @@ class S3Files:
 
     @asynccontextmanager
     async def _operation(self, op: str, path: str, *, of_directories: bool = False) -> AsyncIterator[None]:
-        """Wait for the latest command's files; raise refusals and failures of S3 as errors of this package."""
+        """Wait for the latest command's files, then run the block. Raise its refusals and S3 failures as package
+        errors.
+        """
         self._check_open()
         await self._s3_delay.wait(self._port.sleep)
         try:
             yield
         except RefusedError as refusal:
-            # A mount keeps a directory created by bash local until it contains a file (mount-s3).
+            # If bash creates a directory in a mount, S3 lacks this directory until it contains a file (mount-s3).
             on_s3 = {"on_s3": True} if of_directories else {}
             raise file_error(path, op, refusal.error, {**refusal.facts, **on_s3}) from None
         except edits.EditError as error:
@@ -311,7 +308,7 @@ class S3Files:
             raise store_error(fault, op, self._where) from fault
 
     def _listing(self) -> Lookup:
-        """Return a lookup that keeps listed pages, for one operation that changes nothing."""
+        """Return a lookup that remembers listed pages. Use it for one operation that changes nothing."""
         return Lookup(Listings(self._port))
 
     def _recorded(self, key: str, kind: type[R]) -> R | None:
@@ -321,7 +318,7 @@ class S3Files:
     def _record(self, key: str, result: R) -> R:
         self._answers[key] = result
         if len(self._answers) > REMEMBERED_CALLS:
-            with suppress(KeyError):  # another thread has emptied it
+            with suppress(KeyError):  # another thread has removed the last entry
                 self._answers.popitem(last=False)
         return result
 
@@ -330,7 +327,7 @@ class S3Files:
     async def _write(self, key: str, query: models.WriteQuery, call_key: str) -> models.FileWritten:
         data = query.content
         if not query.overwrite and query.expected_sha256 is None:
-            # Usually the file is new: existing content is read only after a conflict.
+            # Usually the file is new, so that existing content is read only after a conflict.
             await self._lookup.require_free(key)
             try:
                 mark: Mark | None = await self._writer.put(key, data, None, call_key=call_key, action=CREATED)
@@ -385,10 +382,15 @@ class S3Files:
             raise RefusedError("changed", bytes=size)
 
     async def _conflicting_mark(self, key: str, data: bytes, call_key: str) -> Mark | None:
-        """After a conflict: return the mark if this call made the file, None if the content is equal; else refuse."""
+        """Read the file that exists unexpectedly. Return the mark of this call, or None for a file with equal content.
+
+        Raises:
+            Conflict: The file was deleted meanwhile.
+            RefusedError: The file has another content.
+        """
         current = await self._lookup.load_unless_free(key, max_bytes=len(data))
         if current is None:
-            raise Conflict  # it was deleted
+            raise Conflict
         mark = mark_of(current.metadata, call_key)
         if mark is None and current.data != data:
             raise RefusedError("exists_unread", bytes=current.info.size_bytes)
@@ -408,12 +410,11 @@ class S3Files:
         return replace(result, count=mark.count)
 
     async def _compute(self, size: int, work: Callable[[], T]) -> T:
-        """Run CPU-bound work on content of ``size`` bytes; if the content is large, outside the event loop."""
+        """Run CPU-bound work on content of ``size`` bytes. If the content is large, run it outside the event loop."""
         return await self._port.offload(work) if size > OFFLOAD_BYTES else work()
 
 
 def _edited(old: StoredObject, query: models.EditQuery) -> tuple[bytes, models.FileEdited]:
-    """Return the edited content, and the result."""
     data = _text(old, query.max_bytes)
     edited = edits.apply_edit(
         data, query.old, query.new, query.replace_all, query.max_bytes, exact=query.exact
@@ -434,7 +435,7 @@ def _edited(old: StoredObject, query: models.EditQuery) -> tuple[bytes, models.F
 
 def _edited_before(now: StoredObject, mark: Mark) -> models.FileEdited:
     """Return the result of an edit that an earlier attempt of this call made, without its positions."""
-    if now.data is None:  # another program made it too large to edit
+    if now.data is None:  # another program has made the file too large to edit
         raise RefusedError("changed")
     return models.FileEdited(
         now.info.key, mark.count, (), "", now.info.size_bytes, now.sha256, before_sha256=now.sha256
@@ -467,6 +468,6 @@ def _text(stored: StoredObject, max_bytes: int) -> bytes:
 
 
 def _styles(old: bytes, new: bytes) -> tuple[list[str], list[str]]:
-    """Return the styles of the old text that are added to the new text, and the styles that the result lacks."""
+    """Return the styles (line ends, byte order mark) of the old text to keep, and the styles that are lost."""
     kept = edits.style_to_keep(old, new)
     return kept, edits.style_gone(old, edits.in_style(new, kept))

@@ -14,14 +14,11 @@ class Listings:
     """An `ObjectStorePort` that remembers the pages that it has listed, up to `KEPT_KEYS` keys.
 
     Use one object for one operation, which must not change the bucket.
-
-    Args:
-        port: The bucket.
     """
 
     def __init__(self, port: ObjectStorePort) -> None:
         self._port = port
-        self._pages: dict[PageRequest, tuple[KeyPage, int]] = {}  # page, requested ``max_keys``
+        self._pages: dict[PageRequest, tuple[KeyPage, int]] = {}  # request → page, and its ``max_keys``
         self._room = KEPT_KEYS
         self.get, self.get_many, self.put, self.delete = port.get, port.get_many, port.put, port.delete
         self.receive, self.send, self.gather = port.receive, port.send, port.gather
@@ -47,7 +44,6 @@ class Listings:
         return page
 
     async def list_pages(self, requests: Sequence[PageRequest]) -> Sequence[KeyPage | StoreFault]:
-        """List several pages in parallel."""
         pages: dict[PageRequest, KeyPage | StoreFault | None] = {
             request: self._known(request, PAGE_KEYS) for request in requests
         }
@@ -62,7 +58,8 @@ class Listings:
         page, requested = self._pages.get(request, (None, 0))
         if page is None or requested < max_keys:
             return None
-        # With ``max_keys=1`` the caller asks whether any key exists, ignored or not: a filtered page is no answer.
+        # With ``max_keys=1`` the caller asks whether any key exists, ignored or not. A filtered page cannot answer
+        # that.
         return None if page.is_filtered and max_keys == 1 else page
 
     def _keep(self, request: PageRequest, page: KeyPage, max_keys: int) -> None:

@@ -1,9 +1,11 @@
-"""Convert paths to keys, and find out whether a path is a file, a directory or missing, by listings only.
+"""Convert paths to keys, and find out by listings whether a path is a file, a directory or missing.
 
-Python sorts strings by code point. S3 lists keys by their UTF-8 bytes, which is the same order.
+HEAD and GET may not show that a key is missing: if the credentials may list the prefix only, S3 answers 403.
 
-S3 answers 403 to HEAD and GET of a missing key if listing is allowed for the prefix only. If keys exist below a key
-(``a`` and ``a/b``), its path is a directory, as in a mount; reads by key (`load`, `receive`) do not check this.
+If the keys ``a`` and ``a/b`` exist, the path ``a`` is a directory, as in a mount. `load` and `receive` do not check
+this: they read the object ``a``.
+
+Python sorts strings by code point, and S3 lists keys by their UTF-8 bytes. Both orders are the same.
 """
 
 from __future__ import annotations
@@ -25,8 +27,8 @@ from langchain_daytona_ws._guest.alike import name_key
 from langchain_daytona_ws._guest.similar_paths import MAX_NAMES, MAX_SIMILAR, spellings
 from langchain_daytona_ws._guest.walk import RefusedError
 
-# Sorts after nearly every name: "~" is the last printable ASCII character. A name that sorts after it costs one more
-# request. A character beyond ASCII would sort later, but a store might refuse it.
+# Sorts after nearly every name: "~" is the last printable ASCII character, and a store might refuse other characters. A
+# name that sorts later costs one more request.
 LAST = "~~~"
 
 
@@ -49,7 +51,7 @@ class Lookup:
         return found
 
     async def load_unless_free(self, key: str, *, max_bytes: int) -> StoredObject | None:
-        """Read a file by its key, as `load` does; return None if the path is free for a new file."""
+        """Read a file as `load` does, but by its key; return None if the path is free for a new file."""
         _require_name(key)
         try:
             return await self.port.get(key, max_bytes=max_bytes)
@@ -58,7 +60,7 @@ class Lookup:
             return None
 
     async def receive(self, key: str, sink: ObjectSink, on_bytes: OnBytes) -> StoredObject:
-        """Pass a file's content to ``sink``, in one request if the file exists; raise the errors of `load`."""
+        """Pass a file's content to ``sink``. Requests and errors are those of `load`."""
         _require_name(key)
         try:
             return await self.port.receive(key, sink, check=lambda stored: None, on_bytes=on_bytes)
@@ -83,11 +85,10 @@ class Lookup:
         return not key or _first(await self.port.list_page(below(key), max_keys=1)) is not None
 
     async def exists(self, key: str) -> bool:
-        """Return whether the path is a file or a directory."""
         return await self.is_directory(key) or await self.file_at(key) is not None
 
     async def similar(self, key: str) -> list[str]:
-        """Return the keys that are similar to a missing key, like the guest's ``similar_paths``."""
+        """Return existing paths that are similar to a missing path, as ``_guest.similar_paths`` does."""
         found: list[str] = []
         for spelling in spellings(key):
             above, names = [""], spelling.split("/")
@@ -104,7 +105,7 @@ class Lookup:
         return found[:MAX_SIMILAR]
 
     async def _names(self, above: str) -> set[str]:
-        """Return the names in a directory, up to the limit."""
+        """Return the valid names in a directory, from about `MAX_NAMES` listed names at most."""
         names_here, more = set[str](), None
         while len(names_here) < MAX_NAMES:
             page = await self.port.list_page(above, delimiter=True, more=more)
@@ -128,7 +129,7 @@ class Lookup:
         raise await self.not_found(key)
 
     async def not_found(self, key: str) -> RefusedError:
-        """Return the refusal of a missing path: ``missing``, or ``not_a_directory`` if a part of it is a file."""
+        """Return the refusal of a missing path: ``missing``, or ``not_a_directory`` if it leads through a file."""
         try:
             await self._require_no_file_above(key)
         except RefusedError as refusal:
@@ -136,15 +137,15 @@ class Lookup:
         return RefusedError("missing")
 
     async def require_free(self, key: str) -> None:
-        """Refuse a path that is a directory, or leads through a file, usually in one request.
+        """Refuse a path that is a directory or leads through a file. This usually takes one request.
 
         Raises:
             RefusedError: ``is_directory`` or ``not_a_directory``.
         """
         _require_name(key)
         here = below(key)
-        # List the first key of the parent directory from ``key/`` on. If it is below ``key/``, the path is a directory.
-        # If there is any such key, the parent is a directory.
+        # List the first key of the parent directory from ``key/`` on ("." sorts directly before "/"). If a key is
+        # listed, the parent exists. If the listed key begins with ``key/``, the path is a directory.
         first = _first(
             await self.port.list_page(below(parent_of(key)), start_after=key + "." + LAST, max_keys=1)
         )
@@ -154,15 +155,14 @@ class Lookup:
             raise RefusedError("is_directory")
 
     async def _require_no_file_above(self, key: str) -> None:
-        """Refuse a path that leads through a file."""
         if await self.file_above(key) is not None:
             raise RefusedError("not_a_directory")
 
     async def file_above(self, key: str) -> ObjectInfo | None:
         """Return the file among the ancestors of a key; None if all ancestors are directories or missing.
 
-        If some key begins with an ancestor, all shorter ancestors are directories. So only the longest ancestor with
-        which a key begins can be a file. It is found by binary search.
+        If a key begins with an ancestor, all shorter ancestors are directories. So only the longest ancestor with which
+        a key begins can be a file. Find this ancestor by binary search.
         """
         paths = ancestors(key)
         low, high, nearest = 0, len(paths), None
@@ -224,7 +224,7 @@ def ancestors(key: str) -> list[str]:
 
 
 def is_invalid(part: str) -> bool:
-    """Return whether a part of a key cannot be a file name. A mount, and this package, hide such keys."""
+    """Return True if a part of a key cannot be a file name. Mounts and this package hide keys with such parts."""
     if part in ("", ".", "..") or "\0" in part:
         return True
     try:

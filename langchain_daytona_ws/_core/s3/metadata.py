@@ -1,12 +1,12 @@
-"""The metadata of objects: file attributes, and marks of the calls that changed an object.
+"""The metadata of objects: file attributes, and a mark of each call that changed the object.
 
 The attributes have the format of AWS's file services (S3 Files, Storage Gateway, FSx). ``file-permissions`` is the
-octal ``st_mode``, such as ``0100755``; ``file-mtime`` is in nanoseconds, such as ``1764471600000000000ns``. An object
-with the permissions of a symlink has the target as its content.
+octal ``st_mode``, such as ``0100755``; ``file-mtime`` is in nanoseconds, such as ``1764471600000000000ns``. If the
+permissions are those of a symlink, the content of the object is the symlink's target.
 
-A mark records a call that changed the object: ``<16 hex digits><action>``. If a repeated call finds its mark, the
-call was applied before. One metadata entry has the marks of the latest 16 calls, newest first, separated by commas.
-Direct writes to S3 by this package keep the entry; a push of a synchronised copy removes it.
+A mark is ``<16 hex digits><action>``. If a repeated call finds its mark, the call was applied before. One metadata
+entry has the marks of the latest 16 calls, newest first, separated by commas. If this package writes directly to S3, it
+keeps the entry. A push of a synchronised workspace removes the entry.
 
 Other programs may write any value: malformed values are ignored.
 """
@@ -33,7 +33,6 @@ _STYLES = ("bom", "crlf")
 
 
 def is_symlink(metadata: Mapping[str, str]) -> bool:
-    """Return whether an object is a symlink, with the target as its content."""
     return stat.S_ISLNK(_mode(metadata))
 
 
@@ -43,7 +42,7 @@ def is_executable(metadata: Mapping[str, str]) -> bool:
 
 
 def executable(metadata: Mapping[str, str]) -> dict[str, str]:
-    """Return the metadata with execute permission added for each of owner, group and others who may read."""
+    """Return the metadata with an execute permission for each read permission (owner, group, others)."""
     mode = _mode(metadata) or int(NEW_FILE, 8)
     return {**metadata, PERMISSIONS: f"0{mode | (mode & 0o444) >> 2:o}"}
 
@@ -58,9 +57,9 @@ def kept_attributes(metadata: Mapping[str, str]) -> dict[str, str]:
 
 
 def stamped(metadata: Mapping[str, str], now_s: float) -> dict[str, str]:
-    """Return the metadata of an object that is written now, with the permissions of a new file if it has none.
+    """Return the metadata with the modification time set to now and, if permissions are missing, those of a new file.
 
-    The modification time is set to now: git does not notice a change that keeps a file's size and time.
+    Each write changes the time, because git does not notice a change that keeps a file's size and time.
     """
     return {PERMISSIONS: NEW_FILE, **metadata, MTIME: f"{round(now_s * 1e6)}000ns"}
 
@@ -75,10 +74,10 @@ class Mark:
     """A call that changed an object.
 
     Attributes:
-        call: The first 16 digits of the hash of the call's key.
-        action: ``c``: created. ``w``: replaced; then ``b`` if the byte order mark was kept, and ``c`` if CRLF was kept.
-            ``e`` and a number: edited, with this number of replacements.
-        kept: The styles of the old content that a write kept, with the names of `_guest.edit.style_to_keep`.
+        call: The first 16 hex digits of the hash of the call's idempotency key.
+        action: ``c``: created. ``w``: replaced; ``b`` follows if the byte order mark was kept, ``c`` if CRLF was kept.
+            ``e``: edited; the number of replacements follows.
+        kept: Styles of the old content that a write kept: ``bom``, ``crlf``.
         count: The number of replacements of an edit.
     """
 
@@ -89,7 +88,6 @@ class Mark:
 
 
 def new_mark(call_key: str, action: str) -> Mark:
-    """Return the mark of a call with this key."""
     mark = _mark(_short_hash(call_key) + action)
     if mark is None:
         raise ValueError(f"unknown action {action!r}")
@@ -112,11 +110,11 @@ def with_mark(metadata: Mapping[str, str], latest: Mark) -> dict[str, str]:
 
 
 def proves_not_applied(before: Mapping[str, str], now: Mapping[str, str], call_key: str) -> bool:
-    """Return whether the metadata of two reads proves that a call was not applied between them.
+    """Return True if the metadata of two reads proves that a call was not applied between them.
 
-    Direct writes by this package keep the marks of earlier writes. Other changes (by other programs, or by a push of
-    a synchronised copy) remove the marks. So if the second read still has a mark of the first, but no mark of the
-    call, the call was not applied.
+    Direct writes by this package keep earlier marks. Changes by other programs, or by a push of a synchronised
+    workspace, remove the marks. So the call was not applied if the second read has a mark of the first read, but no
+    mark of the call.
     """
     known, present = {mark.call for mark in marks_in(before)}, {mark.call for mark in marks_in(now)}
     return _short_hash(call_key) not in present and not known.isdisjoint(present)

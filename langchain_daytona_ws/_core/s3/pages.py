@@ -1,9 +1,11 @@
 """List many keys in order, by parallel requests.
 
-S3 lists a prefix page by page. After the first page, the remaining keys are divided into parts, whose pages are
-requested in parallel. If the keys are in several directories, the parts begin at directories; listings with a delimiter
-find these, and are requested together with the second page. Names in one directory are divided on the assumption that
-they resemble the names of the latest page. If they do not, some parts are empty, and each of these costs a request.
+S3 lists a prefix page by page. After the first page, the remaining keys are divided into parts. The pages of all parts
+are requested in parallel.
+
+If the keys are in several directories, each part begins at a directory. Listings with a delimiter find the directories;
+they are requested together with the second page. In a single directory, names are assumed to resemble the names of the
+latest page. If they do not, some parts are empty, and each empty part costs a request.
 """
 
 from __future__ import annotations
@@ -17,13 +19,13 @@ from os.path import commonprefix
 from langchain_daytona_ws._core.s3.store import KeyPage, ObjectStorePort, PageRequest, StoreFault
 
 PARTS = 8
-KEPT_PAGES = 3  # maximum number of pages of a part that have arrived and were not returned yet
-LEVELS = 4  # maximum number of nested directories that are listed to find the beginnings of parts
+KEPT_PAGES = 3  # maximum number of pages of a part that have arrived, but were not returned yet
+LEVELS = 4  # maximum number of nested directories to list for the beginnings of parts
 _CLASSES = (string.digits, string.ascii_uppercase, string.ascii_lowercase)
 
 
 class _Part:
-    """The keys after ``start`` up to ``end``, and the pages that have arrived and were not returned yet."""
+    """The keys after ``start`` up to ``end``; ``pages`` have arrived, but were not returned yet."""
 
     def __init__(self, start: str, end: str | None) -> None:
         self.start = start  # the keys after this one have not arrived
@@ -59,12 +61,9 @@ class _Part:
 
 
 class Pages:
-    """The pages of one prefix.
+    """The pages of the keys that begin with ``prefix``.
 
-    Args:
-        port: The bucket.
-        prefix: The beginning of all keys.
-        delimiter: Whether all keys with the same name up to the next ``/`` are combined to one prefix.
+    With ``delimiter``, all keys with the same name up to the next ``/`` are combined to one prefix.
     """
 
     def __init__(self, port: ObjectStorePort, prefix: str, *, delimiter: bool = False) -> None:
@@ -75,11 +74,7 @@ class Pages:
         self._directories: list[str] | None = [] if delimiter else None  # in order; None: not listed yet
 
     async def next(self, start_after: str = "") -> KeyPage:
-        """Return the next page. Its ``more`` is None if it is the last page.
-
-        Args:
-            start_after: Continue after this key.
-        """
+        """Return the next page; the last page has ``more=None``. Keys up to ``start_after`` may be skipped."""
         if start_after:
             self._skip(start_after)
         part = self._parts[0]
@@ -93,7 +88,7 @@ class Pages:
     async def _request(self) -> None:
         """Request the next page of each part that wants a page.
 
-        A failed request for the first part is raised; a failed request for another part is sent again later.
+        A failed request for the first part is raised. A failed request for another part is sent again later.
         """
         above = self._unlisted()
         if not above:
@@ -121,7 +116,7 @@ class Pages:
             self._learn(answers[len(requests) :])
 
     def _unlisted(self) -> list[str]:
-        """Return the directories above the latest key, if no directories were listed yet."""
+        """Return the directories to list: those above the latest key, if no directories were listed yet."""
         first = self._parts[0]
         if self._directories is not None or not first.names:
             return []
@@ -160,12 +155,9 @@ class Pages:
 
 
 def splits(first: str, last: str, fixed: int) -> list[str]:
-    """Guess how the keys after the page from ``first`` to ``last`` begin; return these beginnings in order.
+    """Guess how the keys after a page begin; return the guessed beginnings in order.
 
-    Args:
-        first: The first key of a page.
-        last: The last key of the page.
-        fixed: The length of the beginning that all keys share.
+    ``first`` and ``last`` are the first and the last key of the page. All keys share their first ``fixed`` characters.
     """
     found = set[str]()
     differs = len(commonprefix([first, last]))  # noqa: RUF071 - of keys, not of directories

@@ -8,10 +8,10 @@ from typing import Any
 
 from langchain_daytona_ws._core.s3.workspace import S3Workspace
 
-# Maximum length (STS API, AssumeRole, RoleSessionName). A namespace has only characters that are allowed there.
+# Maximum length of RoleSessionName (STS API, AssumeRole). A namespace has only characters that STS allows in the name.
 SESSION_NAME_LENGTH = 64
 
-# For messages about denied access; formatted with the bucket's prefix.
+# For messages about denied access; ``{prefix}`` is the prefix of the workspace.
 PERMISSIONS_REMEDY = (
     "The role (options.mountRoleArn) or the keys in envVars need s3:ListBucket on the bucket and s3:GetObject, "
     "s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload on {prefix}*; the bucket's own policy must not deny "
@@ -22,14 +22,13 @@ PERMISSIONS_REMEDY = (
 def session_policy(workspace: S3Workspace) -> str:
     """Return the session policy of a workspace as minified JSON.
 
-    It allows access to the objects of the workspace, listing below its prefix, reading and listing the skills, and
-    with SSE-KMS the use of the key. The role's own policies must allow the same: IAM grants only what both allow.
+    It allows access to the objects of the workspace, listing below its prefix, reading and listing the skills, and with
+    SSE-KMS the use of the key. The role's own policies must allow the same actions: IAM grants only what both allow.
 
-    The prefix of a listing contains the final "/", as mount-s3 and this package send it: "sandbox/a" would also list
-    "sandbox/a2/". A prefix has no character that is a wildcard or a variable in a policy.
+    The prefix ends with "/", because "sandbox/a" would also allow a listing of "sandbox/a2/". mount-s3 and this package
+    list with this "/". A prefix has no character that is a wildcard or a variable in a policy.
 
-    Args:
-        workspace: The workspace. The partition in its role's ARN is used for the ARNs of the buckets.
+    The ARNs of the buckets get the partition (such as ``aws-cn``) from the role's ARN.
     """
     partition = workspace.role.arn.split(":")[1] if workspace.role else "aws"
     bucket = f"arn:{partition}:s3:::{workspace.workspace.bucket}"
@@ -55,7 +54,7 @@ def session_policy(workspace: S3Workspace) -> str:
 
 
 def session_name(workspace: S3Workspace) -> str:
-    """Return the session's name for the account's logs: the namespace, shortened to a unique name if too long."""
+    """Return the session's name for the account's logs. It contains the namespace, or its beginning and a hash."""
     namespace = workspace.workspace.directory.rpartition("/")[2]
     name = f"ldw-{namespace}"
     if len(name) <= SESSION_NAME_LENGTH:

@@ -1,6 +1,6 @@
 """Search the contents of objects within limits.
 
-A search needs ripgrep in the sandbox if there are too many or too large files, if the search takes too long, or if only
+A search needs ripgrep in the sandbox if the files are too many or too large, if the search takes too long, or if only
 ripgrep supports the expression.
 """
 
@@ -64,7 +64,7 @@ async def grep(
         selection = Selection(glob, base)
         info = await _file(lookup, key)
         files = [info] if selection.takes(key[len(base) :]) else []
-    expression = _expression(query)  # last, since a refused search needs no expression
+    expression = _expression(query)  # last, because a refused search needs no expression
     rows = Rows(base, query.limit, query.limit_bytes)
     search = _ContentSearch(
         expression, rows, query, lookup.port, deadline, base_length=len(base), is_file=is_file
@@ -182,7 +182,7 @@ class _ContentSearch:
         if kind not in ("", text.MARKED_UTF16):
             try:
                 reason: models.OmittedReason | None = BINARY_MATCH if next(lines, None) is not None else None
-            except NeedsRipgrepError:  # a binary file is not worth a sandbox
+            except NeedsRipgrepError:  # do not start a sandbox for a binary file
                 reason = BINARY
             if reason is not None:
                 self.omitted[reason].append(self.rows.named(name))
@@ -207,12 +207,12 @@ class _ContentSearch:
 def _with_context(
     data: bytes, lines: Iterator[tuple[int, int, int, int]], before: int, after: int
 ) -> Iterator[tuple[int, bytes, int | None]]:
-    """Yield (number, line, start of the match) of matching lines and of the lines around them, in order.
+    """Yield (line number, line, start of the match) for matching lines and lines of context, in order.
 
-    Lines that do not match have the start None.
+    In a line of context, the start is None.
     """
     shown, behind = 0, 0  # the number of the last line shown, and the offset after it
-    left = 0  # lines still to be shown after a match
+    left = 0  # number of lines still to be shown after a match
     for number, start, end, match in lines:
         while left and shown + 1 < number:
             line_end = data.find(b"\n", behind)
@@ -236,7 +236,7 @@ def _with_context(
 
 
 def _as_utf8(data: bytes) -> bytes:
-    """Remove a byte order mark of UTF-8; convert UTF-16 with a byte order mark to UTF-8; as ripgrep does."""
+    """As ripgrep does: remove a UTF-8 byte order mark, and convert UTF-16 with a byte order mark to UTF-8."""
     if data.startswith(text.UTF16_BOMS):
         return data.decode("utf-16", "replace").encode()
     return data.removeprefix(text.BOM)

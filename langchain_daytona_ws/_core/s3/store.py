@@ -1,4 +1,4 @@
-"""The ports to S3 and to the source of its credentials, with their results and faults."""
+"""The interfaces to S3 and to the source of its credentials, with their results and faults."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from langchain_daytona_ws._core.ports import OnBytes, UploadSource
 
 T = TypeVar("T")
 
-# The processes of a call need credentials for this time in addition to the call's own: background processes keep
-# writing, and mount-s3 requests new credentials five minutes before their end.
+# Seconds for which credentials must be valid after a call: background processes keep writing, and mount-s3 requests new
+# credentials five minutes before the present ones end.
 SPARE_LIFE_S = 600.0
 
 
@@ -22,8 +22,8 @@ class Credentials:
     """Access keys for one workspace's prefix.
 
     Attributes:
-        expires_at: Unix time in seconds; None if it is unknown.
-        life_s: Seconds from their issue to `expires_at`; None if it is unknown.
+        expires_at: Unix time in seconds; None if unknown.
+        life_s: Seconds from the issue of the credentials to `expires_at`; None if unknown.
     """
 
     access_key_id: str
@@ -34,7 +34,7 @@ class Credentials:
 
 
 def expiry_text(credentials: Credentials) -> str | None:
-    """Return the time at which credentials expire, for a message; None if it is unknown."""
+    """Return the time at which credentials expire, for a message; None if the time is unknown."""
     if credentials.expires_at is None:
         return None
     return datetime.datetime.fromtimestamp(credentials.expires_at, datetime.UTC).strftime("%H:%M UTC")
@@ -45,7 +45,7 @@ CredentialSource = Callable[[float], Awaitable[Credentials]]
 
 
 class CredentialsPort(Protocol):
-    """The source of credentials. The sync implementation never suspends."""
+    """The source of credentials. Coroutines of the sync implementation never suspend."""
 
     async def fetch(self) -> Credentials:
         """Return new credentials.
@@ -120,7 +120,6 @@ class StoreFault(Exception):
     """A failed S3 request. The core translates it to an error of this package.
 
     Args:
-        kind: The kind, which decides the reaction.
         message: The message of S3 or of the transport, without secrets.
         code: The error code of S3, such as ``NoSuchBucket``; ``""`` if S3 sent no code.
         region: The bucket's region if the request went to another region; otherwise ``""``.
@@ -145,11 +144,8 @@ class StoreFault(Exception):
 
 
 class SymlinkFound(Exception):
-    """Raised when a symlink is read. Only a synchronised workspace has symlinks.
-
-    Args:
-        key: The key of the symlink.
-        target: Its target; ``""`` if it was not read.
+    """Raised when a symlink is read. ``target`` is ``""`` if it was not read. Only synchronised workspaces have
+    symlinks.
     """
 
     def __init__(self, key: str, target: str) -> None:
@@ -165,15 +161,17 @@ class ObjectSink(Protocol):
         """Discard what was received."""
 
     def write(self, piece: bytes) -> object:
-        """Receive the next piece. It may block."""
+        """Receive the next piece. This may block."""
 
 
 class ObjectStorePort(Protocol):
-    """The bucket below the workspace's prefix. The methods raise StoreFault, and the errors of passed functions.
+    """The bucket below the workspace's prefix. The methods raise StoreFault, and errors of the functions passed to
+    them.
 
-    Keys are relative to the prefix. The adapter retries reads. It sends each change only once: if the answer is lost,
-    the core finds out whether the change was applied. `SyncedObjects` also raises SymlinkFound, and RefusedError
-    for a symlink without a usable target.
+    Keys are relative to the prefix. The adapter, which implements this port, retries reads. It sends each change only
+    once: if the answer is lost, the core finds out whether the change was applied.
+
+    `SyncedObjects` also raises SymlinkFound, and RefusedError for a symlink without a usable target.
     """
 
     async def list_page(
@@ -185,7 +183,7 @@ class ObjectStorePort(Protocol):
         start_after: str = "",
         more: str | None = None,
     ) -> KeyPage:
-        """List keys that begin with ``prefix``, in UTF-8 order; ``more`` is the token of an earlier page."""
+        """List keys that begin with ``prefix``, sorted by UTF-8 bytes; ``more`` is the token of an earlier page."""
         ...
 
     async def list_pages(self, requests: Sequence[PageRequest]) -> Sequence[KeyPage | StoreFault]:
@@ -220,12 +218,9 @@ class ObjectStorePort(Protocol):
 
         After a lost connection, the download continues where it ended, if the object is still the same.
 
-        Args:
-            key: The key.
-            sink: Receives the content; its errors end the request.
-            check: Called with the description before any content; its errors end the request.
-            on_bytes: Called with the size of each received piece, in the caller's thread or event loop. Before an error
-                is raised, called with minus the size of all received pieces.
+        ``check`` is called with the description before any content is received. Errors of ``check`` and ``sink`` end
+        the request. ``on_bytes`` is called with the size of each received piece, in the caller's thread or event loop;
+        before an error is raised, with minus the total of these sizes.
         """
         ...
 
@@ -239,15 +234,10 @@ class ObjectStorePort(Protocol):
         is_executable: bool = False,
         on_bytes: OnBytes | None = None,
     ) -> str:
-        """Upload a content of any size, under the condition of `put`; return its SHA-256. Large content goes in parts.
+        """Upload content of any size, large content in parts; return its SHA-256.
 
-        Args:
-            key: The key.
-            source: The content.
-            if_match: The condition, as in `put`.
-            metadata: The metadata, as in `put`.
-            is_executable: Whether the file may be executed. Used only if the store keeps file attributes.
-            on_bytes: Called as in `receive`.
+        ``if_match`` is the condition of `put`. ``on_bytes`` is called as in `receive`. ``is_executable`` is used only
+        if the store keeps file attributes.
         """
         ...
 

@@ -48,7 +48,7 @@ class SyncedObjects:
 
     Args:
         port: The bucket.
-        ignore: Matches the paths that are not synchronised; listings and searches omit their objects.
+        ignore: Matches the paths that are not synchronised. Listings and searches omit the objects at these paths.
         now_s: Returns Unix time in seconds.
     """
 
@@ -172,13 +172,13 @@ class SyncedObjects:
 class SyncedFiles:
     """The `FileBackend` of a synchronised workspace. It follows symlinks in the workspace, and refuses ignored paths.
 
-    `similar` and `exists` do neither.
+    `similar` and `exists` neither follow symlinks nor refuse ignored paths.
 
     Args:
         files: The operations on the objects; they raise `SymlinkFound` for a symlink.
         port: The objects.
         ignore: Matches the paths that are not synchronised.
-        root: The workspace directory in the sandbox. Absolute targets of symlinks must begin with it.
+        root: The workspace directory in the sandbox. An absolute target of a symlink must begin with it.
         where: Bucket and prefix for errors; never shown to the model.
     """
 
@@ -292,12 +292,12 @@ class SyncedFiles:
         except WorkspaceError as error:
             if error.code not in REFUSALS or "path" not in error.context:
                 raise
-            # ``on_s3`` is true of mounts only: a synchronised workspace stores empty directories too.
+            # The fact ``on_s3`` concerns mounts only: a synchronised workspace stores empty directories too.
             facts = {name: value for name, value in error.context.items() if name != "on_s3"}
             raise file_error(path, op, error.code, facts) from None
 
     async def _link_of(self, op: str, path: str, error: WorkspaceError) -> SymlinkFound | None:
-        """Return the symlink that explains an error, or None; refuse if an ignored directory explains it."""
+        """Return the symlink that caused an error, or None. If the missing path is an ignored directory, refuse it."""
         if error.code == "missing":
             self._require_synced(path, is_dir=True)
         if error.code != "not_a_directory":
@@ -323,11 +323,7 @@ class SyncedFiles:
 class Links:
     """Follows symlinks for one operation, at most as many as Linux follows.
 
-    Args:
-        port: The objects.
-        lookup: Looks up paths among them.
-        root: The workspace directory in the sandbox.
-        follows_last: Whether to follow a symlink at the end of the path.
+    With ``follows_last``, a symlink at the end of the path is followed, too.
     """
 
     def __init__(self, port: SyncedObjects, lookup: Lookup, root: str, *, follows_last: bool) -> None:
@@ -362,8 +358,10 @@ class Links:
         return path if known is None else await self.follow(path, known)
 
     async def _resolved(self, real: list[str], parts: list[str]) -> str:
-        """Join ``parts`` to ``real``, resolving ``..`` as the kernel does: ``link/..`` is the parent of the target."""
-        known = len(real)  # these parts are directories
+        """Join ``parts`` to ``real``. Resolve ``..`` as the kernel does: ``link/..`` is the parent of the link's
+        target.
+        """
+        known = len(real)  # number of parts of ``real`` that are directories
         for at, part in enumerate(parts):
             if part != "..":
                 real.append(part)

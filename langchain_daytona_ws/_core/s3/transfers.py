@@ -38,13 +38,7 @@ class Objects(Protocol):
 
 
 class S3Transfers:
-    """The `TransferBackend` of a workspace on S3.
-
-    Args:
-        files: The workspace's files.
-        port: Runs several transfers at a time.
-        new_key: Returns the idempotency key of a change.
-    """
+    """The `TransferBackend` of a workspace on S3. ``new_key`` returns the idempotency key of a change."""
 
     def __init__(self, files: Objects, port: ObjectStorePort, *, new_key: Callable[[], str]) -> None:
         self._files = files

@@ -1,6 +1,6 @@
 """Walk the keys below a directory in one listing; list a directory, and match globs.
 
-S3 has no modification times for directories: results have 0.
+S3 has no modification times for directories: the time in a result is 0.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SURVEY_TIMEOUT_S = 120.0
 class Visitor(Protocol[S]):
     """Receives the entries of a walk. Paths are relative to the workspace root.
 
-    ``above`` is the state of the directory that has the entry.
+    ``above`` is the state that `directory` returned for the entry's directory.
     """
 
     def directory(self, above: S, path: str, name: str) -> S | None:
@@ -41,16 +41,10 @@ class Visitor(Protocol[S]):
 
 
 class Walk(Generic[S]):
-    """One walk.
+    """A walk through the keys below ``base``: a directory with its ``/``, or ``""``.
 
-    ``is_incomplete`` is true if the walk ended before the last key: at the limit of entries, or at the deadline
-    (``timed_out``).
-
-    Args:
-        port: The bucket.
-        base: The prefix of all keys: a directory with its ``/``, or ``""``.
-        visitor: Receives the entries.
-        deadline: End of the walk, on the port's clock.
+    If the walk ends early, ``is_incomplete`` is True: at the limit of entries, or at the deadline (then ``timed_out``
+    is True as well). The deadline is a time on the port's clock.
     """
 
     def __init__(self, port: ObjectStorePort, base: str, visitor: Visitor[S], deadline: float) -> None:
@@ -66,9 +60,7 @@ class Walk(Generic[S]):
     async def run(self, start: S, first_prefix: str = "") -> None:
         """List the keys, and pass their directories and files to the visitor.
 
-        Args:
-            start: The state of the base.
-            first_prefix: Only names in the base that begin with this are listed.
+        ``start`` is the state of the base. Only names in the base that begin with ``first_prefix`` are listed.
         """
         listing = Pages(self._port, self._base + first_prefix)
         start_after = ""
@@ -102,7 +94,9 @@ class Walk(Generic[S]):
             self._visitor.file(state, info.key, last, info)
 
     def _enter(self, names: list[str], start: S) -> S | None:
-        """Pass new directories of a path to the visitor; return the state of the last, or None if one is skipped."""
+        """Pass new directories of a path to the visitor; return the last one's state, or None if a directory is
+        skipped.
+        """
         common = 0
         while common < min(len(names), len(self._above)) and names[common] == self._above[common][0]:
             common += 1
@@ -174,20 +168,20 @@ class _Files:
 
     def __init__(self, base: str) -> None:
         self.files: dict[str, int] = {}
-        self.empty: set[str] = set()
+        self.empty: set[str] = set()  # directories without entries
         self._base = base
 
     def directory(self, above: Literal[True], path: str, name: str) -> Literal[True]:
-        self._enter(path)
+        self._mark_parent_nonempty(path)
         self.files.pop(path[len(self._base) :], None)  # the directory hides a file of the same name
         self.empty.add(path[len(self._base) :])
         return True
 
     def file(self, above: Literal[True], path: str, name: str, info: ObjectInfo) -> None:
-        self._enter(path)
+        self._mark_parent_nonempty(path)
         self.files[path[len(self._base) :]] = info.size_bytes
 
-    def _enter(self, path: str) -> None:
+    def _mark_parent_nonempty(self, path: str) -> None:
         self.empty.discard(path[len(self._base) :].rpartition("/")[0])
 
 
@@ -198,7 +192,7 @@ async def glob(lookup: Lookup, key: str, query: GlobQuery) -> tuple[GlobResult, 
     for kind, other in [] if result.total or result.more else readings(query.pattern, key):
         try:
             found = await _matches(lookup, key, replace(query, pattern=other, limit=1), deadline)
-        except RefusedError:  # this reading cannot be used either
+        except RefusedError:  # this interpretation of the glob is not usable either
             continue
         if found.entries:
             return result, GlobReading(kind, other, found.entries[0].name)
@@ -229,7 +223,7 @@ async def _matches(lookup: Lookup, key: str, query: GlobQuery, deadline: float) 
 
 
 async def _need_base(lookup: Lookup, above: str, base: str) -> None:
-    """Refuse a search if its directory ``above`` is missing. Directories that the pattern names may be missing."""
+    """Refuse a search if the searched directory ``above`` is missing. Directories in the pattern may be missing."""
     try:
         await lookup.require_directory(base)
     except RefusedError:
@@ -276,7 +270,7 @@ def _fitting(entries: Iterable[Entry], limit_bytes: int) -> tuple[Entry, ...]:
 
 
 def _beginning(pattern: Glob) -> str:
-    """Return the characters with which each path that matches must begin."""
+    """Return the characters with which each matching path must begin."""
     beginnings = []
     for segments in pattern.alternatives:
         first = segments[0]

@@ -19,7 +19,7 @@ _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A prefix of a bucket, and the directory in the sandbox where it is mounted."""
+    """A prefix of a bucket, and the directory in the sandbox with its files."""
 
     bucket: str
     prefix: str  # "" for the whole bucket, otherwise it ends with "/"
@@ -29,7 +29,7 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class MountRole:
-    """The role whose short-lived credentials are limited to this workspace and to reading the skills."""
+    """The role for short-lived credentials, which are limited to this workspace and to reading the skills."""
 
     arn: str
     external_id: str | None
@@ -44,7 +44,7 @@ class S3Workspace:
     Args:
         region: AWS region of the buckets.
         endpoint: URL of an S3-compatible service; None for AWS.
-        workspace: The prefix of the workspace, and its directory in the sandbox.
+        workspace: The prefix of the workspace, and its directory.
         skills: The bucket with skills; None without skills.
         kms_key_arn: The key, if the bucket is encrypted with SSE-KMS.
         role: The role that provides short-lived credentials.
@@ -74,8 +74,8 @@ def s3_workspace(config: SandboxConfig, namespace: str) -> S3Workspace | None:
     """Return the S3 workspace of a configuration; None if the workspace is not on S3.
 
     Raises:
-        ConfigError: The bucket, the region or the source of credentials is missing, a key in envVars is malformed,
-            the skills are in the bucket of the workspaces, or the namespace is invalid.
+        ConfigError: The bucket, the region or the credentials are missing. Or a key in envVars is malformed, the skills
+            are in the bucket of the workspaces, or the namespace is invalid.
     """
     options = config.options
     if not options.mount_aws_s3_buckets:
@@ -97,7 +97,6 @@ def s3_workspace(config: SandboxConfig, namespace: str) -> S3Workspace | None:
         )
     skills = options.skills_bucket_name
     if skills == options.workspace_bucket_name:
-        # The whole bucket is mounted as skills: every workspace could read all workspaces.
         raise _refusal(
             "options.skillsBucketName",
             "is also the bucket of the workspaces, so every workspace could read all workspaces; keep the skills in a "

@@ -1,8 +1,7 @@
-"""Apply a change of one object only once. If the answer is lost, read the object to check this.
+"""Apply a change of one object only once. If the answer is lost, read the object to see whether it was changed.
 
-The port sends each attempt once. If the connection breaks, the object shows whether the change was applied: a write
-leaves a mark in the metadata, and a deleted object is gone. A put that arrives late changes nothing: its condition
-fails after another put.
+A write leaves a mark in the object's metadata; a deleted object is gone. A put that arrives late changes nothing: its
+condition fails after a later put.
 """
 
 from __future__ import annotations
@@ -29,16 +28,16 @@ from langchain_daytona_ws.errors import OutcomeUnknown, WorkspaceError
 
 T = TypeVar("T")
 
-WITHIN_S = 45.0  # then no further attempt is made
+WITHIN_S = 45.0  # seconds after which no further attempt is made
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 5.0
 
-# CHANGED and MISSING can result from an earlier attempt whose answer was lost: the next read of the object shows it.
+# CHANGED and MISSING may come from an earlier attempt whose answer was lost: the next read of the object shows that.
 _RETRIED = (StoreFaultKind.PASSING, StoreFaultKind.UNKNOWN, StoreFaultKind.CHANGED, StoreFaultKind.MISSING)
 
 
 class Put(Protocol):
-    """Sends a content, under the condition of `ObjectStorePort.put`."""
+    """Sends the content of an object. ``if_match`` is the condition, as in `ObjectStorePort.put`."""
 
     def __call__(self, *, if_match: str | None, metadata: Mapping[str, str]) -> Awaitable[object]: ...
 
@@ -63,12 +62,7 @@ class _Tries:
 
 
 class ConditionalWriter:
-    """Writes and deletes objects, at most once per call.
-
-    Args:
-        port: The bucket.
-        lookup: Looks up paths in the same bucket.
-    """
+    """Writes and deletes objects, at most once per call."""
 
     def __init__(self, port: ObjectStorePort, lookup: Lookup) -> None:
         self._port = port
@@ -79,14 +73,8 @@ class ConditionalWriter:
     ) -> Mark:
         """Write an object, and return the mark of the change.
 
-        The object is written only if it is still ``old`` or, if ``old`` is None, if the key is free.
-
-        Args:
-            key: The object's key.
-            data: The whole content.
-            old: The object that was read, with ETag and metadata; None if the key was free.
-            call_key: The idempotency key of the call.
-            action: The action of the call, for its mark.
+        ``old`` is the object that was read before; None if the key was free. The mark consists of ``call_key``, the
+        idempotency key of the call, and ``action``.
 
         Raises:
             Conflict: Another writer changed the object.
@@ -113,7 +101,8 @@ class ConditionalWriter:
             try:
                 await put(if_match=etag, metadata=metadata)
             except StoreFault as fault:
-                # If the condition is that the key is free, MISSING has another cause: S3 refuses the key.
+                # With an ETag, MISSING means that another writer deleted the object. Without an ETag, S3 refuses the
+                # key.
                 changed = fault.kind is StoreFaultKind.CHANGED or (
                     fault.kind is StoreFaultKind.MISSING and etag
                 )
@@ -150,7 +139,7 @@ class ConditionalWriter:
             try:
                 await self._port.delete(info.key)
             except StoreFault as fault:
-                # The answer may come from a proxy, so a listing must confirm it.
+                # The answer "missing" may come from a proxy, so a listing must confirm it.
                 if fault.kind is StoreFaultKind.MISSING and await self._listed(info.key, tries) is None:
                     return
                 await self._pause(fault, tries)
@@ -165,7 +154,7 @@ class ConditionalWriter:
                 raise outcome_unknown("delete", "another file exists there now")
 
     async def _apply(self, change: Callable[[_Tries], Awaitable[T]]) -> T:
-        """Make the attempts of a change. If an attempt may have been applied, raise OutcomeUnknown for another error.
+        """Make the attempts of a change. If it fails, but an attempt may have been applied, raise OutcomeUnknown.
 
         `Conflict` is raised unchanged: it means that no attempt was applied.
         """
@@ -178,18 +167,20 @@ class ConditionalWriter:
             raise outcome_unknown("change", error.message) from error
 
     async def _pause(self, fault: StoreFault, tries: _Tries) -> None:
-        """Record whether an attempt may have been applied. Wait, or raise the fault if there is no further attempt."""
+        """After a failed attempt, record whether it may have been applied. Then wait, or raise the fault if it was the
+        last.
+        """
         tries.in_doubt |= fault.kind is StoreFaultKind.UNKNOWN
         if fault.kind not in _RETRIED or self._port.now() >= tries.until:
             raise fault
         await self._port.sleep(tries.pause_s())
 
     async def _current(self, key: str, tries: _Tries) -> StoredObject | None:
-        """Return the current object without its content; None if it is missing, or if the path is a directory now."""
+        """Return the current object without its content; None if the path has no object."""
         while True:
             try:
                 return await self._lookup.load_unless_free(key, max_bytes=0)
-            except RefusedError:  # it is a directory now
+            except RefusedError:  # the path is a directory now, or leads through a file
                 return None
             except SymlinkFound:
                 raise outcome_unknown("change", "a symlink is there now") from None

@@ -1,10 +1,10 @@
-"""The `Attachment` to calls that synchronises an S3 workspace with the sandbox's disk before and after a call.
+"""The `Attachment` that synchronises an S3 workspace with the sandbox's disk, before and after each call of the guest.
+
+A process in the sandbox, the *resident*, pulls changed files from S3 before a command, and pushes changed files to S3
+after the command. The resident keeps running between calls, with one set of credentials. If the sandbox lacks a
+resident, this attachment sends its program and its credentials.
 
 Calls of the guest module ``jobs`` are not synchronised.
-
-A process in the sandbox, the *resident*, pulls changed files from S3 before a command and pushes changed files to S3
-after the command. It keeps running between calls, and has one set of credentials for its life. The attachment sends the
-resident and its credentials if the sandbox lacks them.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ from langchain_daytona_ws.errors import SandboxError
 
 logger = logging.getLogger("langchain_daytona_ws")
 
-# Time for the start of the resident, and for waiting for a pull and a push (`WAIT_S` each).
+# Seconds for starting the resident, and for waiting for a pull and a push (`WAIT_S` each).
 MARGIN_S = 60.0
 JOBS = "jobs"  # the only entry module whose calls do not access the workspace
-# File operations that follow another operation, which has just pulled. They pull only in a new sandbox.
+# File operations that follow another operation, which has just pulled. They pull only if they start a resident.
 FOLLOWING = ("similar", "pack", "drop")
 PULL_LIMIT_S = 3600.0
-# Maximum time for which one request waits for a pull or a push. A pull or a push that takes longer continues in the
-# resident, and the next request waits for it.
+# Maximum time for which one request waits for a pull or a push. A longer pull or push continues in the resident, and
+# the next request waits for it.
 WAIT_S = 20.0
 PROGRESS_EVERY_S = 3.0
-PAUSE_S = 0.5  # a hostile sandbox may answer at once, without waiting
+PAUSE_S = 0.5  # between requests: a hostile sandbox may answer at once, without waiting
 
 _OF_CREDENTIALS = ("expired", "denied", "signature")
 
 
 @dataclass(slots=True)
 class SyncState:
-    """The known state of a session's sandboxes; shared by the sync and the async runtime.
+    """The known state of a session's sandboxes. The sync and the async runtime share it.
 
     Attributes:
         started: Ids of the sandboxes in which a resident probably runs.
         refused: Ids of the sandboxes whose resident must be replaced, because S3 has refused its credentials.
-        reports: Sandbox id → report of its last synchronisation. A sandbox is added with the first call that accessed
-            the workspace.
+        reports: Sandbox id → report of its last synchronisation. The first call that accesses the workspace adds the
+            sandbox.
     """
 
     started: set[str] = field(default_factory=set)
@@ -60,7 +60,7 @@ class SyncState:
     refused: set[str] = field(default_factory=set)
 
     def take_unsaved(self) -> list[SyncReport]:
-        """Forget all sandboxes, because they are gone; return the reports with files that were not pushed to S3."""
+        """Forget all sandboxes, because they are gone. Return the reports that show files not pushed to S3."""
         reports = list(self.reports.values())
         self.reports.clear()
         self.started.clear()
@@ -73,7 +73,7 @@ class SyncManager:
     Args:
         workspace: The prefixes and their directories.
         credentials: Returns credentials that are valid for at least the given seconds.
-        forget: Removes from the cache the credentials that S3 has refused.
+        forget: Removes credentials that S3 has refused from the cache.
         state: The state of the session's sandboxes.
         now: Returns Unix time in seconds.
     """
@@ -94,7 +94,7 @@ class SyncManager:
         self._now = now
         self.margin_s = MARGIN_S
         self.ends_at: str | None = None  # end of the resident's credentials, as text
-        self.expires_at: float | None = None  # the same time in Unix seconds
+        self.expires_at: float | None = None  # end of the resident's credentials, Unix time in seconds
         self._name = hashlib.sha256(workspace.workspace.directory.encode()).hexdigest()[:16]
 
     async def prepare(self) -> None:
@@ -110,7 +110,7 @@ class SyncManager:
 
         If the sandbox reports that no resident runs, the request is sent again with the resident. If S3 refuses the
         resident's credentials, the request is sent once more with new credentials. During a long pull, the request is
-        repeated until the pull has ended, for about an hour at most; the command does not begin before the pull ends.
+        repeated, for about an hour at most. The command begins after the pull has ended.
         """
         if request.entry == JOBS:
             return await send(request)
@@ -172,12 +172,12 @@ class SyncManager:
 
     @functools.cached_property
     def _id(self) -> str:
-        # Not computed before the first request: by then the modules are in memory, and no event loop waits for a disk.
+        # Computed with the first request: the modules are in memory by then, so that no event loop waits for a disk.
         identity = json.dumps([self._copies(""), whole_source("sync_resident")])
         return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
     def _copies(self, sandbox_id: str) -> list[dict[str, object]]:
-        # The label is part of the names of conflict copies: of files that two writers have changed.
+        # The label is part of the names of conflict copies: second versions of files that two writers have changed.
         label = re.sub("[^A-Za-z0-9]", "", sandbox_id)[:8]
         return [self._copy(mount, label) for mount in self._workspace.mounts]
 
@@ -199,7 +199,7 @@ class SyncManager:
     def _record(
         self, sandbox_id: str, credentials: Credentials, report: SyncReport | None, *, is_new: bool
     ) -> None:
-        """Record the report of a call. After failures that a new resident may avoid, the next call sends a resident."""
+        """Record the report of a call. If a new resident may avoid its failure, the next call sends a resident."""
         state = self._state
         state.started.add(sandbox_id)
         if is_new:
@@ -227,7 +227,7 @@ class SyncManager:
         await request.port.sleep(PAUSE_S)
 
     def error(self, code: str, detail: str) -> SandboxError | None:
-        """Return the error for a failed pull, after which nothing ran; None if the code is not of this attachment."""
+        """Return the error for a failed pull (nothing ran); None if the code is not of this attachment."""
         if not code.startswith("sync_"):
             return None
         problem, remedy, for_model = _REFUSALS.get(code, _OTHER)
@@ -255,9 +255,9 @@ class SyncManager:
 
 
 def _is_lacking(code: str, *, is_new: bool) -> bool:
-    """Return whether the sandbox lacks a suitable resident, so that the next request must carry one.
+    """Return True if the sandbox lacks a suitable resident, so that the next request must contain one.
 
-    This happens during a session, because a resident ends when another session starts its own resident.
+    A resident also ends when another session starts its own resident in the same sandbox.
     """
     return code == "sync_absent" or (not is_new and (code == "sync_credentials" or code not in _REFUSALS))
 

@@ -17,14 +17,9 @@ _REPEATED = ("absent", "unreadable", "expired", "denied", "signature")
 
 
 async def push(client: GuestClient, root: str, *, limit_s: float = PUSH_LIMIT_S) -> SyncReport:
-    """Push all changed files to S3 without a pull, wait for the end, and return the report.
+    """Push all changed files to S3 without a pull. Wait up to ``limit_s`` seconds for the end, and return the report.
 
     A failure is not raised: it is in the report.
-
-    Args:
-        client: Sends to the sandbox.
-        root: The workspace directory.
-        limit_s: Maximum number of seconds to wait.
     """
     return await finish_push(client, root, SyncReport(failure=PENDING, unpushed_count=-1), limit_s=limit_s)
 
@@ -36,15 +31,9 @@ async def finish_push(
 
     A failure is not raised, because the call itself has run: the failure is in the report.
 
-    Args:
-        client: Sends to the sandbox.
-        root: The workspace directory.
-        report: The report of the call.
-        limit_s: Maximum number of seconds to wait.
-
     Returns:
-        The report of the call, merged with the later reports. If the push has not ended after ``limit_s``, its failure
-        is ``"pending"``.
+        The call's ``report``, merged with the later reports. If the push has not ended after ``limit_s`` seconds, the
+        failure in the report is ``"pending"``.
     """
     until, may_repeat = client.now() + limit_s, True
     while client.now() < until:
@@ -74,11 +63,7 @@ def _failed(report: SyncReport, error: WorkspaceError) -> SyncReport:
 def unpushed_error(info: SandboxInfo, report: SyncReport, *, fate: str, for_model: str) -> UnpushedFiles:
     """Return the error for a sandbox that was not deleted, because some of its files are not in S3.
 
-    Args:
-        info: The sandbox.
-        report: The report of the failed push.
-        fate: A sentence that explains when the sandbox will stop or be deleted.
-        for_model: The text for the model.
+    ``report`` is that of the failed push. ``fate`` is a sentence: it explains when the sandbox will stop or be deleted.
     """
     command = f"langchain-daytona-ws sandboxes recover {info.name}"
     return UnpushedFiles(
@@ -102,9 +87,7 @@ def unpushed_error(info: SandboxInfo, report: SyncReport, *, fate: str, for_mode
 class OneSandbox:
     """The `SandboxRecord` of a client that uses one existing sandbox, and never creates or replaces a sandbox.
 
-    Args:
-        info: The sandbox.
-        is_persistent: Whether the sandbox still exists, with its disk, after a stop.
+    ``is_persistent``: the sandbox still exists, with its disk, after a stop.
     """
 
     starts = 0  # not counted
@@ -115,21 +98,15 @@ class OneSandbox:
         self._error: WorkspaceError | None = None
 
     async def acquire(self) -> SandboxInfo:
-        """Return the sandbox.
-
-        Raises:
-            SandboxUnavailable: The sandbox is gone, or does not run.
-        """
+        """Return the sandbox; raise `SandboxUnavailable` if it is gone or does not run."""
         if self._error is not None:
             raise self._error
         return self._info
 
     def record_loss(self, info: SandboxInfo) -> None:
-        """Record that the sandbox is gone."""
         self._error = SandboxUnavailable(f"The sandbox {info.id} is gone.", code=LOST_WHILE_RUNNING)
 
     def record_failure(self, info: SandboxInfo) -> None:
-        """Record that the sandbox is stopped or in an error state."""
         self._error = SandboxUnavailable(f"The sandbox {info.id} exists, but does not run.", code="unusable")
 
     def record_restart(self, since: int) -> None:

@@ -38,7 +38,7 @@ _FAILURES = {
 class SyncReport:
     """The result of the synchronisation before and after a call.
 
-    Lists have at most ten entries for each synchronisation; the counts include the entries that are left out.
+    Tuples have at most ten entries for each synchronisation. The counts include the entries that are left out.
 
     Attributes:
         pulled: Number of files copied from S3 to the sandbox.
@@ -47,22 +47,23 @@ class SyncReport:
         removed: Number of files deleted in the sandbox, because another writer had deleted them in S3.
         conflicts: For each file that was changed both in the sandbox and by another writer: its path, and the path of
             the copy that keeps the sandbox's version.
-        conflict_count: Number of such files.
-        restored: For each deletion in the sandbox that was not applied to S3: the path, and the reason. The file exists
-            again.
-        restored_count: Number of such deletions.
+        conflict_count: Number of conflicts.
+        restored: For each file that exists again, because its deletion in the sandbox was not applied to S3: the path,
+            and the reason.
+        restored_count: Number of restored files.
         skipped: For each file that cannot be saved to S3, and each object that cannot be a file: the path, and the
             reason.
-        skipped_count: Number of such files and objects.
+        skipped_count: Number of skipped files and objects.
         unpushed: Names of files that are not in S3 yet.
-        unpushed_count: Number of such files; -1 if the number is unknown.
+        unpushed_count: Number of files that are not in S3 yet; -1 if the number is unknown.
         failure: Code of the failure, if not all files were synchronised; ``"pending"`` if the push still continues;
             otherwise ``""``.
         detail: The error message of S3 or of the failed call, for the engineer.
         duration_s: Seconds that the synchronisation took in the sandbox.
         round_trip_s: Seconds that the last listing of the prefix took.
         free_bytes: Free space on the workspace's disk.
-        conditional_delete: Whether the store is known to check the condition of a deletion (If-Match).
+        conditional_delete: True if the store checks the condition of a deletion (If-Match); False if not, or if
+            unknown.
     """
 
     pulled: int = 0
@@ -91,7 +92,7 @@ class SyncReport:
 
     @property
     def is_saved(self) -> bool:
-        """Whether no files remain to be pushed to S3. Skipped files, which cannot be saved to S3, do not count."""
+        """Whether all files are in S3. Skipped files, which cannot be saved to S3, do not count."""
         return self.unpushed_count == 0
 
     @property
@@ -147,8 +148,8 @@ class SyncReport:
     def merged(self, later: SyncReport) -> SyncReport:
         """Return one report for this synchronisation and a later one.
 
-        The numbers of files that were pulled, pushed, deleted or removed are added, and so are ``duration_s`` and the
-        conflicts, the restored and the skipped files. All other fields are those of the later report.
+        The numbers of pulled, pushed, deleted and removed files are added, and ``duration_s``. Conflicts, restored
+        files and skipped files of both are kept. All other fields are those of the later report.
         """
         return replace(
             later,
