@@ -35,7 +35,7 @@ def file_error(
     """Build the error for a refused operation on ``path``.
 
     The error's ``context`` contains ``path`` as it is displayed, and the facts of the refusal, such as ``bytes``,
-    ``max_bytes`` and ``errno``. Facts that ``code`` (a key of `REFUSALS`) does not use are ignored. ``similar`` has
+    ``max_bytes`` and ``errno``. Facts that ``code`` (a key of `REFUSALS`) does not use are ignored. ``similar`` are
     existing paths that are similar to a missing path.
 
     Raises:

@@ -42,8 +42,7 @@ class GuestFiles:
         staging_dir: Directory in the sandbox for uploads of large content; the guest deletes an upload after use.
         is_provisioned: Returns whether the session has a sandbox. If not, `exists` returns no paths, and creates no
             sandbox.
-        may_exist: Returns whether a sandbox of this or an earlier session may exist. If not, no log of a command
-            exists.
+        may_exist: Returns whether a sandbox of this or an earlier session may exist. If not, there are no command logs.
         on_report: Receives the report of the synchronisation with S3 after a change.
     """
 
@@ -147,7 +146,7 @@ class GuestFiles:
         )
 
     def absolute(self, path: str) -> str:
-        """Return the absolute path of a file, for a request to Daytona's daemon; refuse a path that is not UTF-8."""
+        """Return the absolute path, for a request to Daytona's daemon; refuse a path that is not UTF-8."""
         return f"{(self._base or self._root).rstrip('/')}/{_encodable_path(path)}"
 
     async def write(self, path: str, query: models.WriteQuery, *, key: str) -> models.FileWritten:
@@ -175,9 +174,7 @@ class GuestFiles:
     async def _write_fields(
         self, queries: Sequence[models.WriteQuery], inline_bytes: int
     ) -> list[dict[str, Any]]:
-        """Return the fields of each write. They contain up to ``inline_bytes``; other content is uploaded in one
-        request.
-        """
+        """Return the fields of each write, with up to ``inline_bytes`` of content. Upload the rest in one request."""
         found: list[dict[str, Any]] = []
         large: list[tuple[dict[str, Any], bytes]] = []
         for query in queries:
@@ -413,7 +410,6 @@ class FileReply(Reply):
 
 
 def _refusal(path: str, reply: FileReply) -> WorkspaceError:
-    """Return the error for the answer of a refused operation."""
     code = reply.raw("error", 64)
     if code not in REFUSALS:
         return reply.malformed("error")

@@ -1,4 +1,4 @@
-"""Requests and results of file operations, and the interface of the two backends, which are a sandbox and S3."""
+"""Requests and results of file operations, and the interface of their two backends: a sandbox and S3."""
 
 from __future__ import annotations
 
@@ -145,9 +145,9 @@ class Omitted:
     """Files and directories that a search left out of its result, all for the same reason.
 
     Args:
-        reason: ``binary_match``: binary files that match; their lines are not shown. Paths with one of the other
-            reasons were not searched. ``binary``: usually because of the size. ``utf16``: files that the search program
-            does not support. ``unreadable``: paths that could not be read.
+        reason: ``binary_match``: binary files that match; their lines are not shown. Files with another reason were not
+            searched. ``binary``: usually because of their size. ``utf16``: the search program does not support UTF-16.
+            ``unreadable``: they could not be read.
         count: The number of paths.
         paths: The first 20 paths.
     """
@@ -296,9 +296,8 @@ class GrepQuery:
 class FileBackend(Protocol):
     """File operations. Paths are relative to the workspace, and normalised; ``"."`` is the workspace itself.
 
-    After a read, write or edit, the ``path`` in the result is the real path: the requested path without its symlinks.
-    Repeated calls with the same ``key`` apply a change once. The methods raise errors of this package, most of them
-    from `_core.files.errors.file_error`.
+    In the result of a read, write or edit, ``path`` is the real path, in which symlinks are resolved. Repeated calls
+    with the same ``key`` apply a change once. Most errors come from `_core.files.errors.file_error`.
     """
 
     async def read(

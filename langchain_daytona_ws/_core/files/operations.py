@@ -52,14 +52,14 @@ class FileOperations:
 
     Args:
         files: The workspace's files.
-        sandbox: The files through the sandbox, for logs of commands and for searches that need ripgrep. None: use
+        sandbox: The files through the sandbox, for command logs and for searches that need ripgrep. None: use
             ``files``.
         root: The workspace directory in the sandbox, as ``pwd`` prints it.
         limit_bytes: Maximum number of bytes of text in a result.
         read_hashes: The hashes of read content, path → SHA-256, if several objects share them.
         new_key: Returns the idempotency key of a change whose caller passes no key.
-        suggests_similar: Whether the error for a missing path names similar paths; this costs one more request.
-        batches: Reads and writes several files in one request; None if ``files`` is not able to.
+        suggests_similar: True: the error for a missing path names similar paths, at the cost of one more request.
+        batches: Reads and writes several files in one request; None if ``files`` has no batches.
     """
 
     def __init__(
@@ -136,8 +136,8 @@ class FileOperations:
         """Read a whole file.
 
         Raises:
-            FileError: The path is refused or is not a file. Or the file is over ``max_bytes``, or it changed during
-                each of three attempts.
+            FileError: The path is refused or is not a file. Or the file has over ``max_bytes``, or it changed in each
+                of three attempts.
         """
         location, files = await self._readable(path)
         async with self._suggesting_similar(location):
@@ -225,8 +225,8 @@ class FileOperations:
     ) -> models.FileEdited:
         """Replace ``old_string``, which must occur exactly once. With ``replace_all``, replace every occurrence.
 
-        If ``old_string`` does not occur, but exactly one text looks like it (look-alike characters), this text is
-        replaced. With ``exact``, it is not replaced.
+        If ``old_string`` does not occur, but exactly one text differs from it only in look-alike characters, that text
+        is replaced; with ``exact``, it is not.
         """
         location = await self._resolve(path)
         _check_edit(old_string, new_string)
@@ -302,8 +302,8 @@ class FileOperations:
     ) -> models.GrepResult:
         """Search for a regular expression in a file or below a directory.
 
-        ``glob`` selects the files to search. In mode ``content``, ``before`` and ``after`` are the numbers of lines of
-        context. ``limit`` is the maximum number of rows (files or lines) in the result.
+        ``glob`` selects the files to search. ``before`` and ``after`` are numbers of lines of context, in mode
+        ``content``. ``limit`` is the maximum number of rows.
         """
         check_range("limit", limit, 1, MAX_ROWS, _bad_argument)
         check_range("before", before, 0, MAX_CONTEXT, _bad_argument)
@@ -372,7 +372,7 @@ class FileOperations:
             _check_edit(*edit)
 
     async def _writable(self, path: str) -> str:
-        """Return the path of a file to write, relative to the workspace; refuse a path that looks like a mistake."""
+        """Return a path for a write, relative to the workspace; refuse a path that is probably a mistake."""
         location = await self._resolve(path)
         _check_file(path, location)
         await self._check_backslashes(path, location)
@@ -465,7 +465,7 @@ class FileOperations:
 
 
 async def as_result(work: Awaitable[T]) -> T | WorkspaceError:
-    """Return the result of an operation, or its error."""
+    """Return the result of an operation; return its error instead of raising it."""
     try:
         return await work
     except WorkspaceError as error:

@@ -85,7 +85,6 @@ def _edit_notes(result: FileEdited) -> Iterable[str]:
 
 
 def difference(item: Difference) -> str:
-    """Describe a position where the text differs from old_string, and both characters."""
     in_file, in_request = characters(item.found), characters(item.requested)
     return f"line {item.line}, column {item.column} has {in_file}, old_string {in_request}"
 

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 PIECE_BYTES = 256 << 10  # maximum number of bytes that are searched between two checks of the clock
-# Limits of the bytes, multiplied by the instructions of the compiled pattern. If RE2 runs out of memory for its
-# automaton, each byte costs about 10 ns per instruction (measured).
+# Limits of bytes times instructions of the compiled pattern. If RE2 runs out of memory for its automaton, each byte
+# costs about 10 ns per instruction (measured).
 PIECE_WORK = 200_000_000  # between two checks of the clock
 LINE_WORK = 1_000_000_000  # in one line
 
@@ -72,11 +72,7 @@ class NeedsRipgrepError(ValueError):
 
 
 class Expression:
-    """A compiled pattern, which is written in ripgrep's syntax.
-
-    Raises:
-        NeedsRipgrepError: Only ripgrep supports the pattern, or RE2 is needed and not installed.
-    """
+    """A compiled pattern, which is written in ripgrep's syntax. Its construction may raise `NeedsRipgrepError`."""
 
     def __init__(self, pattern: str, *, ignore_case: bool) -> None:
         exact, loose, self._has_boundary = _translated(pattern)

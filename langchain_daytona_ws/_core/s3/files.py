@@ -291,9 +291,7 @@ class S3Files:
 
     @asynccontextmanager
     async def _operation(self, op: str, path: str, *, of_directories: bool = False) -> AsyncIterator[None]:
-        """Wait for the latest command's files, then run the block. Raise its refusals and S3 failures as package
-        errors.
-        """
+        """Wait for the latest command's files, run the block, and raise its failures as errors of this package."""
         self._check_open()
         await self._s3_delay.wait(self._port.sleep)
         try:
@@ -373,7 +371,6 @@ class S3Files:
         )
 
     async def _require_unchanged(self, key: str, old: StoredObject, expected: str | None) -> None:
-        """Refuse the write if the file has changed since it was read."""
         size = old.info.size_bytes
         if old.data is None and size <= LARGEST_COMPARED_BYTES:
             again = await self._lookup.load(key, max_bytes=size)
@@ -410,7 +407,7 @@ class S3Files:
         return replace(result, count=mark.count)
 
     async def _compute(self, size: int, work: Callable[[], T]) -> T:
-        """Run CPU-bound work on content of ``size`` bytes. If the content is large, run it outside the event loop."""
+        """Run CPU-bound work on ``size`` bytes; if they are many, run it outside the event loop."""
         return await self._port.offload(work) if size > OFFLOAD_BYTES else work()
 
 

@@ -1,4 +1,4 @@
-"""Keep the pages that one operation has listed, to request each page only once."""
+"""Remember listed pages during one operation, to request each page only once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from langchain_daytona_ws._core.s3.store import KeyPage, ObjectStorePort, PageRequest, StoreFault
 
 PAGE_KEYS = 1000
-KEPT_KEYS = 20_000  # maximum number of keys that are kept during one operation
+KEPT_KEYS = 20_000
 
 
 class Listings:

@@ -105,7 +105,7 @@ class Lookup:
         return found[:MAX_SIMILAR]
 
     async def _names(self, above: str) -> set[str]:
-        """Return the valid names in a directory, from about `MAX_NAMES` listed names at most."""
+        """Return the valid names in a directory; list about `MAX_NAMES` names at most."""
         names_here, more = set[str](), None
         while len(names_here) < MAX_NAMES:
             page = await self.port.list_page(above, delimiter=True, more=more)
@@ -117,11 +117,7 @@ class Lookup:
         return {name for name in names_here if not is_invalid(name)}
 
     async def require_directory(self, key: str) -> None:
-        """Refuse a path that is not a directory.
-
-        Raises:
-            RefusedError: ``missing`` or ``not_a_directory``.
-        """
+        """Refuse a path that is missing or not a directory."""
         if await self.is_directory(key):
             return
         if await self.file_at(key):
@@ -137,11 +133,7 @@ class Lookup:
         return RefusedError("missing")
 
     async def require_free(self, key: str) -> None:
-        """Refuse a path that is a directory or leads through a file. This usually takes one request.
-
-        Raises:
-            RefusedError: ``is_directory`` or ``not_a_directory``.
-        """
+        """Refuse a path that is a directory or leads through a file. This usually takes one request."""
         _require_name(key)
         here = below(key)
         # List the first key of the parent directory from ``key/`` on ("." sorts directly before "/"). If a key is
@@ -161,8 +153,8 @@ class Lookup:
     async def file_above(self, key: str) -> ObjectInfo | None:
         """Return the file among the ancestors of a key; None if all ancestors are directories or missing.
 
-        If a key begins with an ancestor, all shorter ancestors are directories. So only the longest ancestor with which
-        a key begins can be a file. Find this ancestor by binary search.
+        Stored keys begin with some of the ancestors. All of these are directories, except perhaps the longest: find it
+        by binary search.
         """
         paths = ancestors(key)
         low, high, nearest = 0, len(paths), None

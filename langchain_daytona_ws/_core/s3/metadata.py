@@ -5,8 +5,8 @@ octal ``st_mode``, such as ``0100755``; ``file-mtime`` is in nanoseconds, such a
 permissions are those of a symlink, the content of the object is the symlink's target.
 
 A mark is ``<16 hex digits><action>``. If a repeated call finds its mark, the call was applied before. One metadata
-entry has the marks of the latest 16 calls, newest first, separated by commas. If this package writes directly to S3, it
-keeps the entry. A push of a synchronised workspace removes the entry.
+entry has the marks of the latest 16 calls, newest first, separated by commas. Direct writes to S3 by this package keep
+the entry. Other changes, such as a push of a synchronised workspace, remove it.
 
 Other programs may write any value: malformed values are ignored.
 """
@@ -57,9 +57,9 @@ def kept_attributes(metadata: Mapping[str, str]) -> dict[str, str]:
 
 
 def stamped(metadata: Mapping[str, str], now_s: float) -> dict[str, str]:
-    """Return the metadata with the modification time set to now and, if permissions are missing, those of a new file.
+    """Return the metadata with the modification time of now and, if permissions are missing, those of a new file.
 
-    Each write changes the time, because git does not notice a change that keeps a file's size and time.
+    The time must change: git does not notice a change that keeps a file's size and time.
     """
     return {PERMISSIONS: NEW_FILE, **metadata, MTIME: f"{round(now_s * 1e6)}000ns"}
 
@@ -112,9 +112,8 @@ def with_mark(metadata: Mapping[str, str], latest: Mark) -> dict[str, str]:
 def proves_not_applied(before: Mapping[str, str], now: Mapping[str, str], call_key: str) -> bool:
     """Return True if the metadata of two reads proves that a call was not applied between them.
 
-    Direct writes by this package keep earlier marks. Changes by other programs, or by a push of a synchronised
-    workspace, remove the marks. So the call was not applied if the second read has a mark of the first read, but no
-    mark of the call.
+    Only direct writes by this package keep earlier marks. So the call was not applied if the second read has a mark of
+    the first read, but no mark of the call.
     """
     known, present = {mark.call for mark in marks_in(before)}, {mark.call for mark in marks_in(now)}
     return _short_hash(call_key) not in present and not known.isdisjoint(present)

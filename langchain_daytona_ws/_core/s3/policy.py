@@ -22,13 +22,10 @@ PERMISSIONS_REMEDY = (
 def session_policy(workspace: S3Workspace) -> str:
     """Return the session policy of a workspace as minified JSON.
 
-    It allows access to the objects of the workspace, listing below its prefix, reading and listing the skills, and with
-    SSE-KMS the use of the key. The role's own policies must allow the same actions: IAM grants only what both allow.
+    The role's own policies must allow the same actions: IAM grants only what both allow.
 
     The prefix ends with "/", because "sandbox/a" would also allow a listing of "sandbox/a2/". mount-s3 and this package
     list with this "/". A prefix has no character that is a wildcard or a variable in a policy.
-
-    The ARNs of the buckets get the partition (such as ``aws-cn``) from the role's ARN.
     """
     partition = workspace.role.arn.split(":")[1] if workspace.role else "aws"
     bucket = f"arn:{partition}:s3:::{workspace.workspace.bucket}"

@@ -105,7 +105,7 @@ class PageRequest:
 
 
 class StoreFaultKind(enum.Enum):
-    """The kinds of failed S3 requests; the core reacts to each kind in its own way."""
+    """The kinds of failed S3 requests: one for each way to handle them."""
 
     MISSING = "the object does not exist"
     DENIED = "403 access denied"
@@ -144,9 +144,7 @@ class StoreFault(Exception):
 
 
 class SymlinkFound(Exception):
-    """Raised when a symlink is read. ``target`` is ``""`` if it was not read. Only synchronised workspaces have
-    symlinks.
-    """
+    """Raised when a symlink of a synchronised workspace is read. ``target`` is ``""`` if it was not read."""
 
     def __init__(self, key: str, target: str) -> None:
         super().__init__(key)
@@ -165,13 +163,13 @@ class ObjectSink(Protocol):
 
 
 class ObjectStorePort(Protocol):
-    """The bucket below the workspace's prefix. The methods raise StoreFault, and errors of the functions passed to
-    them.
+    """The bucket below the workspace's prefix. Keys are relative to the prefix.
 
-    Keys are relative to the prefix. The adapter, which implements this port, retries reads. It sends each change only
-    once: if the answer is lost, the core finds out whether the change was applied.
+    The adapter, which implements this port, retries reads. It sends each change only once: if the answer is lost, the
+    core finds out whether the change was applied.
 
-    `SyncedObjects` also raises SymlinkFound, and RefusedError for a symlink without a usable target.
+    The methods raise StoreFault, and errors of the functions that are passed to them. `SyncedObjects` also raises
+    SymlinkFound, and RefusedError for a symlink without a usable target.
     """
 
     async def list_page(

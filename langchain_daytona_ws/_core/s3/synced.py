@@ -46,10 +46,7 @@ _OF_DIRECTORIES = ("list", "glob", "grep", "make")
 class SyncedObjects:
     """The bucket of a synchronised workspace: writes set file attributes, and reading a symlink raises `SymlinkFound`.
 
-    Args:
-        port: The bucket.
-        ignore: Matches the paths that are not synchronised. Listings and searches omit the objects at these paths.
-        now_s: Returns Unix time in seconds.
+    ``ignore`` matches the paths that are not synchronised. Listings and searches omit the objects at these paths.
     """
 
     def __init__(self, port: ObjectStorePort, ignore: Ignore, now_s: Callable[[], float]) -> None:
@@ -175,7 +172,7 @@ class SyncedFiles:
     `similar` and `exists` neither follow symlinks nor refuse ignored paths.
 
     Args:
-        files: The operations on the objects; they raise `SymlinkFound` for a symlink.
+        files: Operations on the same objects; they raise `SymlinkFound` for a symlink.
         port: The objects.
         ignore: Matches the paths that are not synchronised.
         root: The workspace directory in the sandbox. An absolute target of a symlink must begin with it.
@@ -358,9 +355,7 @@ class Links:
         return path if known is None else await self.follow(path, known)
 
     async def _resolved(self, real: list[str], parts: list[str]) -> str:
-        """Join ``parts`` to ``real``. Resolve ``..`` as the kernel does: ``link/..`` is the parent of the link's
-        target.
-        """
+        """Join ``parts`` to ``real``. As in the kernel, ``link/..`` is the parent of the link's target."""
         known = len(real)  # number of parts of ``real`` that are directories
         for at, part in enumerate(parts):
             if part != "..":

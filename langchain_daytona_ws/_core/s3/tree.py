@@ -43,8 +43,8 @@ class Visitor(Protocol[S]):
 class Walk(Generic[S]):
     """A walk through the keys below ``base``: a directory with its ``/``, or ``""``.
 
-    If the walk ends early, ``is_incomplete`` is True: at the limit of entries, or at the deadline (then ``timed_out``
-    is True as well). The deadline is a time on the port's clock.
+    ``is_incomplete`` is True if the walk ended early: at the limit of entries or at the deadline. ``timed_out`` is True
+    if it ended at the deadline, which is a time on the port's clock.
     """
 
     def __init__(self, port: ObjectStorePort, base: str, visitor: Visitor[S], deadline: float) -> None:
@@ -94,9 +94,7 @@ class Walk(Generic[S]):
             self._visitor.file(state, info.key, last, info)
 
     def _enter(self, names: list[str], start: S) -> S | None:
-        """Pass new directories of a path to the visitor; return the last one's state, or None if a directory is
-        skipped.
-        """
+        """Pass a path's new directories to the visitor; return the last one's state, or None if one is skipped."""
         common = 0
         while common < min(len(names), len(self._above)) and names[common] == self._above[common][0]:
             common += 1

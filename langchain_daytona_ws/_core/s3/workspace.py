@@ -44,10 +44,8 @@ class S3Workspace:
     Args:
         region: AWS region of the buckets.
         endpoint: URL of an S3-compatible service; None for AWS.
-        workspace: The prefix of the workspace, and its directory.
         skills: The bucket with skills; None without skills.
         kms_key_arn: The key, if the bucket is encrypted with SSE-KMS.
-        role: The role that provides short-lived credentials.
         keys: Keys from envVars.
         mode: ``mount``: the prefix is mounted in the directory. ``sync``: it is synchronised with the directory.
         sync_ignore: gitignore patterns of files that are not synchronised.

@@ -1,4 +1,4 @@
-"""Apply a change of one object only once. If the answer is lost, read the object to see whether it was changed.
+"""Apply a change of one object only once. If the answer is lost, read the object to see whether the change was applied.
 
 A write leaves a mark in the object's metadata; a deleted object is gone. A put that arrives late changes nothing: its
 condition fails after a later put.
@@ -167,9 +167,7 @@ class ConditionalWriter:
             raise outcome_unknown("change", error.message) from error
 
     async def _pause(self, fault: StoreFault, tries: _Tries) -> None:
-        """After a failed attempt, record whether it may have been applied. Then wait, or raise the fault if it was the
-        last.
-        """
+        """Record whether the failed attempt may have been applied. Then wait, or raise the fault if it was the last."""
         tries.in_doubt |= fault.kind is StoreFaultKind.UNKNOWN
         if fault.kind not in _RETRIED or self._port.now() >= tries.until:
             raise fault

@@ -1,4 +1,4 @@
-"""The `Attachment` that synchronises an S3 workspace with the sandbox's disk, before and after each call of the guest.
+"""The `Attachment` that synchronises an S3 workspace with the sandbox's disk, before and after each call.
 
 A process in the sandbox, the *resident*, pulls changed files from S3 before a command, and pushes changed files to S3
 after the command. The resident keeps running between calls, with one set of credentials. If the sandbox lacks a
@@ -71,10 +71,8 @@ class SyncManager:
     """Add the id of the resident to requests that access the workspace; send the resident if the sandbox lacks it.
 
     Args:
-        workspace: The prefixes and their directories.
         credentials: Returns credentials that are valid for at least the given seconds.
         forget: Removes credentials that S3 has refused from the cache.
-        state: The state of the session's sandboxes.
         now: Returns Unix time in seconds.
     """
 
@@ -98,11 +96,7 @@ class SyncManager:
         self._name = hashlib.sha256(workspace.workspace.directory.encode()).hexdigest()[:16]
 
     async def prepare(self) -> None:
-        """Fetch credentials before a sandbox is created.
-
-        Raises:
-            CredentialsRefused: No credentials are available.
-        """
+        """Fetch credentials before a sandbox is created; raise `CredentialsRefused` if there are none."""
         await self._credentials(SPARE_LIFE_S)
 
     async def send(self, send: Send, request: GuestRequest) -> Answer:

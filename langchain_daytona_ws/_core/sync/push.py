@@ -63,7 +63,7 @@ def _failed(report: SyncReport, error: WorkspaceError) -> SyncReport:
 def unpushed_error(info: SandboxInfo, report: SyncReport, *, fate: str, for_model: str) -> UnpushedFiles:
     """Return the error for a sandbox that was not deleted, because some of its files are not in S3.
 
-    ``report`` is that of the failed push. ``fate`` is a sentence: it explains when the sandbox will stop or be deleted.
+    ``fate`` is a sentence that explains when the sandbox will stop or be deleted.
     """
     command = f"langchain-daytona-ws sandboxes recover {info.name}"
     return UnpushedFiles(
@@ -90,7 +90,7 @@ class OneSandbox:
     ``is_persistent``: the sandbox still exists, with its disk, after a stop.
     """
 
-    starts = 0  # not counted
+    starts = 0  # restarts are not counted
 
     def __init__(self, info: SandboxInfo, *, is_persistent: bool) -> None:
         self.is_persistent = is_persistent
@@ -110,4 +110,4 @@ class OneSandbox:
         self._error = SandboxUnavailable(f"The sandbox {info.id} exists, but does not run.", code="unusable")
 
     def record_restart(self, since: int) -> None:
-        """Ignore a restart."""
+        """Do nothing."""

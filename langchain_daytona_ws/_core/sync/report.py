@@ -60,10 +60,9 @@ class SyncReport:
             otherwise ``""``.
         detail: The error message of S3 or of the failed call, for the engineer.
         duration_s: Seconds that the synchronisation took in the sandbox.
-        round_trip_s: Seconds that the last listing of the prefix took.
+        round_trip_s: Seconds that the last page of a listing took.
         free_bytes: Free space on the workspace's disk.
-        conditional_delete: True if the store checks the condition of a deletion (If-Match); False if not, or if
-            unknown.
+        conditional_delete: True if the store checks the condition of a deletion (If-Match); False if not or unknown.
     """
 
     pulled: int = 0
@@ -92,7 +91,7 @@ class SyncReport:
 
     @property
     def is_saved(self) -> bool:
-        """Whether all files are in S3. Skipped files, which cannot be saved to S3, do not count."""
+        """Whether all files are in S3, except skipped files, which cannot be saved to S3."""
         return self.unpushed_count == 0
 
     @property
@@ -130,7 +129,7 @@ class SyncReport:
 
     @property
     def cause(self) -> str:
-        """The text of the failure, for a sentence."""
+        """The failure as a part of a sentence."""
         return _FAILURES.get(self.failure, "it failed")
 
     @property
