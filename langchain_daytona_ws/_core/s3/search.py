@@ -236,7 +236,7 @@ def _with_context(
 
 
 def _as_utf8(data: bytes) -> bytes:
-    """As ripgrep does: remove a UTF-8 byte order mark, and convert UTF-16 with a byte order mark to UTF-8."""
+    """Remove a UTF-8 byte order mark, and convert UTF-16 with a byte order mark to UTF-8, as ripgrep does."""
     if data.startswith(text.UTF16_BOMS):
         return data.decode("utf-16", "replace").encode()
     return data.removeprefix(text.BOM)
