@@ -26,7 +26,7 @@ REFRESH_PAUSE_S = 30.0
 @dataclass(frozen=True, slots=True)
 class _Cached:
     credentials: Credentials
-    life_s: float | None  # when they were fetched; None: no expiry
+    life_s: float | None  # remaining when they were fetched; None: no expiry
     no_refresh_until: float = 0.0  # Unix time until which no refresh is tried
 
     def remaining_s(self, now: float) -> float:

@@ -84,8 +84,8 @@ class WorkspaceFiles:
             path: The path of the copy in the workspace. If it ends with ``/``, the copy goes into this directory and
                 keeps the name of ``local``. Default: into the workspace directory, with this name.
             on_progress: Called with the `TransferProgress` after each piece. Calls never overlap, but come from other
-                threads too if files are transferred directly to or from S3. If ``on_progress`` raises an error, the
-                error is logged, and ``on_progress`` is not called again.
+                threads too if files go directly to or from S3. If ``on_progress`` raises an error, the error is logged,
+                and ``on_progress`` is not called again.
 
         Returns:
             The uploaded files with their hashes, and the entries that were skipped.
@@ -124,8 +124,7 @@ class WorkspaceFiles:
         on_progress: transfers.OnProgress | None = None,
         max_bytes: int | None = None,
     ) -> bytes | transfers.Transferred:
-        """Download a file, or a directory with all files below it, to this host. Without ``local``, return a file's
-        content.
+        """Download a file, or a directory with all files below it. Without ``local``, return the content of a file.
 
         Downloads to ``local`` are streamed: memory use does not depend on their size. A file is written under a
         temporary name. When it is complete, it is renamed, and replaces an existing file. Other files in an existing
@@ -199,8 +198,8 @@ class WorkspaceFiles:
     def edit(self, path: str, old_string: str, new_string: str, *, replace_all: bool = False) -> FileEdited:
         """Replace a string in a file. The inserted text gets the file's line ends.
 
-        If the string does not occur, look-alike characters (quotes, dashes, spaces) are treated as equal. If one place
-        of the file matches then, it is replaced, and the result names the differences.
+        If the string does not occur, look-alike characters (quotes, dashes, spaces) are treated as equal. If exactly
+        one place of the file matches then, it is replaced, and the result names the differences.
 
         Args:
             path: The file.

@@ -161,10 +161,10 @@ class _Runtime:
     async def last_push(
         self, info: SandboxInfo, *, limit_s: float, starts_if_stopped: bool
     ) -> SyncReport | None:
-        """Push the files of a sandbox before the session ends, and return the report.
+        """Push (save to S3) the files of a sandbox before the session ends, and return the report.
 
-        The result is None if there is nothing to push or the sandbox is gone. It is also None if the sandbox does not
-        answer, must not be started, and has no known unsaved files: then the next session pushes.
+        Return None if there is nothing to push, or the sandbox is gone. Also return None if the sandbox does not answer
+        and must not be started, and no unsaved files are known: then the next session pushes.
 
         Args:
             info: The sandbox.
@@ -318,7 +318,7 @@ class _Runtime:
 
         Args:
             conversation: Records the hashes of the files that it has read, so that it may overwrite them.
-            limit_bytes: Maximum number of bytes of text in a result. Default: the configuration's.
+            limit_bytes: Maximum number of bytes of text in a result. Default: the configuration's ``outputLimitBytes``.
             suggests_similar: True: the error for a missing file names similar paths. Default: True.
         """
         from langchain_daytona_ws._core.files.operations import FileOperations

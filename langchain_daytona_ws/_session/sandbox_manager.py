@@ -42,7 +42,7 @@ Work = Callable[[], Coroutine[Any, Any, None]]
 
 
 class LastPush(Protocol):
-    """Push the files of a sandbox that may be deleted afterwards; see `_Runtime.last_push`."""
+    """Push (save to S3) the files of a sandbox that may be deleted afterwards; see `_Runtime.last_push`."""
 
     async def __call__(
         self, info: SandboxInfo, *, limit_s: float, starts_if_stopped: bool

@@ -132,7 +132,7 @@ class Storage:
 
 
 class _NotRefused(Exception):
-    """Carries the result of a probe that found no refusal: `SingleFlight` keeps no result that is raised."""
+    """Raised with any result other than a refusal: `SingleFlight` keeps only returned results."""
 
     def __init__(self, probed: Probed) -> None:
         super().__init__(probed.renames.value)
