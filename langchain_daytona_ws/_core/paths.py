@@ -74,8 +74,8 @@ def is_log(path: str) -> bool:
 def with_slashes(path: str, root: str) -> str | None:
     """Return the workspace path for a relative path whose backslashes are read as slashes.
 
-    Return None for a path without backslashes, for an absolute path, and for a path with a quoted name (see `shown`),
-    whose backslashes are escapes. Errors are those of `workspace_path`.
+    Return None for a path without backslashes, an absolute path, and a path with a quoted name (see `shown`): there
+    backslashes are escapes. Errors are those of `workspace_path`.
     """
     if "\\" not in path or path.startswith("/") or unquoted(path) != path:
         return None

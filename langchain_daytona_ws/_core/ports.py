@@ -161,9 +161,9 @@ _PASSING = {
 
 
 class BackgroundTask(Protocol):
-    """Work that runs concurrently with the code that started it: in a thread (sync) or in an asyncio task (async).
+    """Concurrent work: a thread (sync) or an asyncio task (async).
 
-    The work calls `pause` and `abandonable`. The code that started it calls `end` or `cancel`.
+    The work calls `pause` and `abandonable`. The code that started the work calls `end` or `cancel`.
     """
 
     async def pause(self, seconds: float) -> bool:
@@ -254,8 +254,8 @@ class SandboxPort(Protocol):
     ) -> None:
         """Download a file, and pass its pieces to ``write`` in order. ``write`` may block.
 
-        If ``write`` raises, the download ends. The error is raised, or a PortFault in place of an error that the
-        SDK could raise too (`OSError`, `ValueError`, `TypeError`, `AttributeError`, `LookupError`).
+        If ``write`` raises, the download ends with this error. But a PortFault replaces an error that the SDK could
+        raise too: `OSError`, `ValueError`, `TypeError`, `AttributeError`, `LookupError`.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""Detect commands that end in a pipeline, and decide whether the model needs the exit codes of its parts. Pure.
+"""Detect commands that end in a pipeline, and select the exit codes that the model needs. Pure.
 
 A pipeline exits with the code of its last part: ``pytest | tail`` exits with 0 even if tests failed.
 """
@@ -21,8 +21,8 @@ _OPENING = {
     "if": "fi", "while": "done", "until": "done", "for": "done", "select": "done", "case": "esac", "{": "}", "[[": "]]",
 }  # fmt: skip
 _CONTINUING = frozenset({"then", "do", "else", "elif", "time", "!"})
-# Builtins that may follow a pipeline, as in ``a | b || true``. If a program is the last command, bash replaces itself
-# by this program, and never runs the trap that reports the exit codes.
+# Builtins that may follow a pipeline, as in ``a | b || true``. If the last command is a program, bash replaces itself
+# by the program, and never runs the trap.
 _BUILTINS = frozenset({"true", ":", "echo", "false", "exit", "printf"})
 
 
@@ -171,17 +171,14 @@ class _Reader:
 
 
 def relevant_exit_codes(value: object, exit_code: int) -> tuple[int, ...]:
-    """Return the exit codes of a pipeline's parts if a part before the last failed.
+    """Return the exit codes of a pipeline's parts if a part before the last failed; otherwise ().
 
-    A part that was killed by SIGPIPE counts as failed only if ``pipefail`` makes 141 the exit code of the command.
+    A part that was killed by SIGPIPE counts as failed only if ``pipefail`` makes 141 the exit code of the command. If
+    ``value`` is invalid, or if the pipeline did not determine the exit code of the command, the result is ().
 
     Args:
-        value: The sandbox's answer: bash's exit code, then the exit codes of the parts of the last pipeline that ran.
+        value: From the sandbox: bash's exit code, then the exit codes of the parts of the last pipeline that ran.
         exit_code: The command's exit code.
-
-    Returns:
-        The exit codes; () if the model does not need them, if ``value`` is invalid, or if the pipeline did not
-        determine the command's exit code.
     """
     if not isinstance(value, list) or not 3 <= len(value) <= PARTS_MAX + 1:
         return ()

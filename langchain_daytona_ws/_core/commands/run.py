@@ -51,7 +51,7 @@ class CommandResult:
             and ``output`` was printed before the time-out.
         from_record: True if this is the recorded result of an earlier call with the same key: nothing ran now.
         notices: Further facts for the model.
-        hint: An alternative that works, if the command failed in a way that is typical of a mounted S3 workspace.
+        hint: A working alternative, if the failure is typical of a mounted S3 workspace; otherwise None.
         screen: The output as a terminal shows it, without control codes; None if the command had no pseudo-terminal
             (``pty``). ``output`` has the control codes.
         sync: The report of the synchronisation with S3; None in a workspace without ``s3Mode: sync``.
@@ -382,7 +382,7 @@ def _screen(
 ) -> str:
     """Return the screen of a terminal.
 
-    If the middle is left out, the beginning and the end are rendered separately, so that no control code can change the
+    The beginning and the end of a truncated output are rendered separately, so that no control code can change the
     notice between them.
     """
     first, last = whole_end(head), whole_start(tail)

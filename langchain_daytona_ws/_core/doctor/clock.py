@@ -5,7 +5,7 @@ from __future__ import annotations
 from langchain_daytona_ws._core.doctor.finding import Finding, failed, ok, warning
 
 WARN_OVER_S = 60.0
-# S3 refuses requests that are 15 minutes off, STS requests that are 5 minutes off (AWS, Signature Version 4).
+# S3 refuses a difference of 15 minutes, STS a difference of 5 minutes (AWS, Signature Version 4).
 FAIL_OVER_S = 300.0
 
 

@@ -191,7 +191,7 @@ class GuestClient:
     ) -> list[tuple[str, str]]:
         """Upload contents to new files on the sandbox's own disk, with retries.
 
-        Each attempt uses new names, so that a late request of an earlier attempt cannot change a file that is in use.
+        Each attempt uses new names, because a late request of an earlier attempt could change a file in use.
 
         Returns:
             The path of each file, and the SHA-256 of its content.

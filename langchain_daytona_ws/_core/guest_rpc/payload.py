@@ -3,10 +3,10 @@
 A program is a set of guest modules. The first request that needs the program carries its source. The sandbox keeps the
 compiled modules in a file, and answers with the digest of this file. Later requests carry only the digest.
 
-Daytona's daemon starts the first of zsh, bash and sh that it finds, and sends the script to the shell's standard input
-(Daytona API). zsh and bash read such a script one byte per system call: 8 KiB cost 10 ms (measured). So the script is
-one short line, followed only by a secret, and means the same in all these shells. Program and request are in
-environment variables, which the guest removes. So the shell parses no text of the model.
+Daytona's daemon sends the script to the standard input of a shell: zsh, bash or sh (Daytona API). zsh and bash read
+such a script one byte per system call: 8 KiB cost 10 ms (measured). So the script is one short line, followed only by a
+secret, and means the same in all these shells. Program and request are in environment variables, which the guest
+removes. So the shell parses no text of the model.
 """
 
 from __future__ import annotations
@@ -215,7 +215,7 @@ def joined_source(*names: str, bare: bool = False) -> str:
 
 
 def separate_program(source: bytes, *, with_source: bool) -> dict[str, object]:
-    """Return the request field for a program that runs in its own process, such as the program that mounts.
+    """Return the request field for a program that runs in its own process, for example to mount.
 
     The field contains the digest of the source, and the source itself if ``with_source`` is true. The sandbox keeps the
     source in a file.

@@ -1,4 +1,4 @@
-"""Recovery of a call whose request got no answer: decide whether to send the call again, when, and to which sandbox."""
+"""Recovery of a call whose request got no answer: whether, when and to which sandbox it is sent again."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ LONGEST_PAUSE_S = 5.0
 UNREADABLE_MAX = 2
 SANDBOXES_LOST_MAX = 2
 LONG_REQUEST_S = 10.0
-# If a sandbox has ended, the control plane reports it within about 10 seconds (Daytona API). If the control plane still
-# reports "started" after this time, and all answers and a ping were 502, the sandbox's daemon is assumed to be dead.
+# If all answers are 502 for this time, also the answer to a ping, the sandbox's daemon is assumed to be dead. If the
+# sandbox itself had ended, the control plane would report it within about 10 seconds (Daytona API).
 DEAD_AFTER_S = 10.0
 
 MAYBE_RAN = {FaultKind.DROPPED, FaultKind.UNREADABLE}

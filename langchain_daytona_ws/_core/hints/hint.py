@@ -19,7 +19,7 @@ def hint(command: str, output: str, exit_code: int, *, root: str = "") -> str | 
         command: The command for bash; the first 16,384 characters are read.
         output: The command's output, of any size; the last 16,384 characters are read.
         exit_code: The command's exit code. 0 does not exclude an error: in ``a; b`` the code of ``a`` is lost. With 0,
-            an error counts only if the command names the program that failed or, for an error of the shell, the file.
+            an error counts only if the command names the failed program or, for an error of the shell, the file.
         root: The workspace directory.
 
     Returns:
@@ -139,8 +139,8 @@ def _is_of_this_command(error: ErrorLine, ran: list[SimpleCommand], exit_code: i
     if not own:
         return False
     if error.program in {"python", "node", "sqlite3"}:
-        # The traceback may be only text. With exit code 0 it counts only if another command may have hidden the code,
-        # and the traceback is the end of the output.
+        # The traceback may be only text. It counts only at the end of the output, and only if another command may have
+        # hidden the exit code.
         return error.is_last and len(ran) > 1
     return any(_is_about_its_files(error.message, simple) for simple in own)
 

@@ -22,7 +22,7 @@ _ASSIGNMENT = re.compile(r"\w{1,100}=")
 _PYTHON = re.compile(r"^python[0-9.]{1,8}$")
 _KEYWORDS = frozenset({"if", "then", "elif", "else", "while", "until", "do", "!", "{", "coproc"})
 _SHELLS = frozenset({"bash", "sh", "dash", "zsh", "ksh", "ash"})
-# Programs that run another command → the number of their own arguments before that command, without options.
+# Programs that run another command → number of arguments before that command, without options.
 _RUNNERS = {
     "sudo": 0, "exec": 0, "env": 0, "nohup": 0, "command": 0, "setsid": 0, "nice": 0, "ionice": 0, "stdbuf": 0,
     "time": 0, "xargs": 0, "busybox": 0, "timeout": 1,

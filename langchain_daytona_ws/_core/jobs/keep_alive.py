@@ -54,7 +54,7 @@ class JobTracker:
         self._running: dict[str, dict[str, Job]] = {}  # running jobs, by sandbox and id
         # Sandbox → raised interval in minutes; 0 if another session raised it.
         self._raised: dict[str, int] = {}
-        # Sandboxes whose interval was restored, but whose disk still has the record of the raised interval.
+        # Sandboxes with a restored interval; the disk still has the record of the raised interval.
         self._restored: set[str] = set()
         # Sandboxes whose interval was raised because of the recorded answer of a repeated call. Its job may have ended,
         # and the record on the disk may be gone.
@@ -63,7 +63,7 @@ class JobTracker:
         self._ended: set[str] = set()  # ids of the jobs whose end was reported
 
     async def send(self, send: Send, request: GuestRequest) -> Answer:
-        """Send a request that also asks which known jobs have ended; then set the auto-stop interval."""
+        """Send a request that also asks for ended jobs; then set the auto-stop interval."""
         sandbox_id = request.sandbox_id
         for gone in [known for known in list(self._running) if known != sandbox_id]:
             for job in list(self._running.pop(gone, {}).values()):

@@ -1,4 +1,4 @@
-"""Background jobs and their logs, and functions that read them from answers, which may be forged."""
+"""Background jobs and their logs, read from answers that may be forged."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class JobLog:
         next_offset: Start of the next piece.
         size_bytes: Size of the whole output so far.
         notices: Further facts for the model.
-        hint: An alternative that works, if the job failed in a way that is typical of a mounted S3 workspace.
+        hint: A working alternative, if the failure is typical of a mounted S3 workspace; otherwise None.
     """
 
     job: Job
