@@ -31,7 +31,7 @@ def tree(leader: int, key: str) -> dict[int, str]:
 
 
 def _table() -> tuple[dict[int, int], dict[int, str]]:
-    """Return of all running processes: pid → pid of the parent, and pid → start time."""
+    """Return two tables of the running processes: pid → pid of the parent, and pid → start time."""
     parents: dict[int, int] = {}
     starts: dict[int, str] = {}
     for name in posix.listdir("/proc"):

@@ -127,7 +127,7 @@ def _recorded(body: bytes) -> Answer:
 
 
 def prune(state_dir: str, uploads_dir: str) -> None:
-    """Remove old files, at most once a minute: records, logs and programs by age, number and size, uploads by age."""
+    """Remove old records, logs and programs (by age, number and size) and uploads (by age), at most once a minute."""
     stamp = state_dir + "/tidied"
     now = time.time()
     try:

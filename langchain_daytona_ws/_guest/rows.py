@@ -73,7 +73,7 @@ class Selection:
             self.skipped.append(name)
         return False
 
-    def takes(self, path: str) -> bool:
+    def includes(self, path: str) -> bool:
         """Return whether a file is searched. If not, remember the first file that another reading matches."""
         if self._glob is None or self._glob.matches(path):
             return True
@@ -95,11 +95,8 @@ class Selection:
 class Rows:
     """The rows found so far. ``full``: a row was left out, because a limit would be exceeded.
 
-    Args:
-        base: Prefix of each path.
-        limit: Maximum number of rows.
-        limit_bytes: Maximum size of all rows, in bytes.
-        is_shown: Called once with the path of each matching file. If it returns False, the file's rows are left out.
+    ``base`` is the prefix of each path. ``is_shown`` is called once with the path of each matching file; if it returns
+    False, the file's rows are left out.
     """
 
     def __init__(
@@ -128,14 +125,14 @@ class Rows:
         if len(self.items) >= self._limit or (self._bytes_left < 0 and self.items):
             self.full = True
             return
-        self.items.append([self.named(path), *rest])
+        self.items.append([self.shown_path(path), *rest])
 
     def add_line(self, path: bytes, number: int, line: bytes, match: int | None) -> None:
         """Add a line of mode ``content``. ``match`` is the offset of the match in the line; None for a context line."""
         text, column = excerpt(line, match or 0)
         self.add(path, number, match is not None, text, *([column] if column and match is not None else []))
 
-    def named(self, path: bytes) -> str:
+    def shown_path(self, path: bytes) -> str:
         return self._base + os.fsdecode(path[2:] if path.startswith(b"./") else path)
 
     def sorted(self) -> list[list[Any]]:

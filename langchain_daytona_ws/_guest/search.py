@@ -66,7 +66,7 @@ def grep(request: dict[str, Any]) -> dict[str, Any]:
         files = _Files(fd, selection, searches_utf16=engine.name == "ripgrep")
         scan = Scan(time.monotonic() + request["timeout_s"])
         if name:
-            files.only(name)
+            files.select_only(name)
         else:
             scan.run(os.dup(fd), "", files, True)
         rows = Rows(base, request["limit"], request["limit_bytes"], files.is_shown)
@@ -124,7 +124,7 @@ class _Files:
         return self._selection.enters(path, name) or None
 
     def file(self, _above: bool, path: str, name: str, fd: int) -> None:
-        if not self._selection.takes(path):
+        if not self._selection.includes(path):
             return
         try:
             status = os.stat(name, dir_fd=fd, follow_symlinks=False)
@@ -138,9 +138,9 @@ class _Files:
             return
         self._select(path, kind, status.st_size)
 
-    def only(self, name: str) -> None:
+    def select_only(self, name: str) -> None:
         """Select one file of any size."""
-        if not self._selection.takes(name):
+        if not self._selection.includes(name):
             return
         kind = self._kind(name, self._fd)
         if kind in UNMARKED_UTF16:
@@ -337,7 +337,9 @@ class _Search:
                 options = self._options(offsets_only=True)
                 self._spawn(options, [path], offsets(found.setdefault))
                 self.rows.lost = self.rows.lost or not found  # empty matches are not printed
-                rows_by_line = {row[1]: row for row in self.rows.items if row[0] == self.rows.named(path)}
+                rows_by_line = {
+                    row[1]: row for row in self.rows.items if row[0] == self.rows.shown_path(path)
+                }
                 bom_bytes = len(BOM) if head == BOM and self.engine == "ripgrep" else 0
                 for line, at in found.items():
                     self._show(file.fileno(), path, line, at + bom_bytes, rows_by_line.get(line))

@@ -78,9 +78,10 @@ def units(text: str) -> list[str]:
 
 
 def find(content: str, wanted: list[str], loose: bool, limit: int) -> list[Match]:
-    """Find the units in the content, at most ``limit + 1`` times. With ``loose``, find also units that look the same.
+    """Find the units in the content, at most ``limit + 1`` times.
 
-    With ``loose``, invisible characters between two units are skipped, unless this could take more than a second.
+    With ``loose``, units that look the same match too. Invisible characters between units are then skipped, unless this
+    could take more than a second.
     """
     import re
 

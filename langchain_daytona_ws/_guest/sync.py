@@ -28,7 +28,7 @@ PATIENCE_S = 3.0
 ALIVE_S = 5.0  # longest wait for an answer that needs no work
 ANSWER_BYTES = 256 * 1024
 
-_pulls: list[Question | SetupError] = []
+_pulls: list[Question | SetupError] = []  # at most one: the pull that `begin` has requested, or its failure
 
 
 class Question:
@@ -96,25 +96,25 @@ def ask(path: str, text: str, wait_s: float) -> tuple[str, str] | None:
         return None
 
 
-def begin(wanted: Request) -> None:
+def begin(options: Request) -> None:
     """Ask for the pull that `enter` waits for, unless this call starts the resident."""
-    if wanted["pulls"] and not wanted["is_new"]:
+    if options["pulls"] and not options["is_new"]:
         try:
-            _pulls.append(_pull(wanted))
+            _pulls.append(_pull(options))
         except SetupError as error:
             _pulls.append(error)
 
 
-def _pull(wanted: Request) -> Question:
-    age = "fresh" if wanted["is_new"] else "known"
+def _pull(options: Request) -> Question:
+    age = "fresh" if options["is_new"] else "known"
     try:
-        return Question(socket_path(wanted), "pull %s %s %.1f" % (wanted["id"], age, wanted["min_life_s"]))
+        return Question(socket_path(options), "pull %s %s %.1f" % (options["id"], age, options["min_life_s"]))
     except OSError:
         raise SetupError("sync_absent", "") from None
 
 
-def socket_path(wanted: Request) -> str:
-    return "%s/sync-%s.socket" % (state_directory(), wanted["name"])
+def socket_path(options: Request) -> str:
+    return "%s/sync-%s.socket" % (state_directory(), options["name"])
 
 
 def descriptors() -> list[int]:
@@ -130,17 +130,17 @@ def enter(request: Request) -> Request:
             credentials. ``sync_pulling``: the pull has not ended after ``wait_s`` seconds; the resident continues it.
             Another code: the workspace cannot be pulled.
     """
-    wanted = request["sync"]
-    if wanted["is_new"]:
+    options = request["sync"]
+    if options["is_new"]:
         resident = sys.modules["langchain_daytona_ws._guest.sync_resident"]
-        resident.start(socket_path(wanted), request["sync_resident"], read_secret(), wanted)
-    if not wanted["pulls"]:
+        resident.start(socket_path(options), request["sync_resident"], read_secret(), options)
+    if not options["pulls"]:
         return {}
-    pull = _pull(wanted) if wanted["is_new"] else _pulls.pop()
+    pull = _pull(options) if options["is_new"] else _pulls.pop()
     if isinstance(pull, SetupError):
         raise pull
     try:
-        code, value = patient_answer(pull, socket_path(wanted), wanted["wait_s"])
+        code, value = patient_answer(pull, socket_path(options), options["wait_s"])
     except OSError:
         raise SetupError("sync_absent", "") from None  # the host sends a new resident
     if code is None:
@@ -169,10 +169,10 @@ def leave(request: Request, timed_out: bool) -> Request:
     """Push the changes of a call. Return the resident's report as JSON text, or a JSON text with only ``failure``."""
     if "op" in request and "key" not in request:  # a file operation that changes nothing
         return {}
-    wanted = request["sync"]
-    path = socket_path(wanted)
+    options = request["sync"]
+    path = socket_path(options)
     try:
-        code, report = patient_answer(Question(path, "push %s" % wanted["id"]), path, wanted["wait_s"])
+        code, report = patient_answer(Question(path, "push %s" % options["id"]), path, options["wait_s"])
     except OSError:
         code, report = "absent", ""
     if code is None:
@@ -187,9 +187,9 @@ def push(request: Request, wait_s: float) -> bool:
         request: The call that started the job.
         wait_s: Longest wait for the end of the push, in seconds; 0 to return at once.
     """
-    wanted = request["sync"]
+    options = request["sync"]
     try:
-        question = Question(socket_path(wanted), "flush %s" % wanted["id"])
+        question = Question(socket_path(options), "flush %s" % options["id"])
         answer = question.answer(wait_s) if wait_s else None
     except OSError:
         return False  # the next call starts a new resident, which pushes the changes

@@ -98,11 +98,11 @@ class WorkingCopy:
         self.bucket = Bucket(spec, credentials)
         self.tree = Tree(spec["root"], spec["ignored"])
         self.pool = ThreadPoolExecutor(WORKERS)
-        self._parts = ThreadPoolExecutor(PART_WORKERS)
+        self._part_pool = ThreadPoolExecutor(PART_WORKERS)
         self._numbers = itertools.count()
         self._temporary = spec["state"] + "/new"
         self.trash = Trash(spec["state"] + "/trash")
-        self._names = threading.Lock()
+        self._copy_name_lock = threading.Lock()
         self._make_state()
         for name in os.listdir(self._temporary):  # left by a resident that was killed
             remove("%s/%s" % (self._temporary, name))
@@ -187,7 +187,7 @@ class WorkingCopy:
         directory, _, name = path.rpartition("/")
         base = "%s%s.conflict-%s" % (directory and directory + "/", shortened(name), self.spec["label"])
         copy, number = base, 1
-        with self._names:  # two threads must not choose the same name
+        with self._copy_name_lock:
             while self.tree.status(copy) is not None or copy in self.index.entries:
                 number += 1
                 copy = "%s-%d" % (base, number)
@@ -254,7 +254,7 @@ class WorkingCopy:
         Args:
             path: The file.
             size: Size of the object, in bytes.
-            etag: Last known ETag of the object, which may have been replaced since.
+            etag: Last known ETag of the object; the object may have been replaced since.
             modified: Time of the object's last change in the listing; "" if ``etag`` is not from a listing.
             expected: Status of the file that may be replaced; None if there must be no file.
             is_changed: True if the file may have content that S3 lacks. If its content differs from the object's, the
@@ -358,7 +358,7 @@ class WorkingCopy:
 
             return self.bucket.get(self.prefix + path, write, (start, min(start + PART_BYTES, size), etag))
 
-        found = list(self._parts.map(part, range(0, size, PART_BYTES)))  # all of them, or an error
+        found = list(self._part_pool.map(part, range(0, size, PART_BYTES)))
         return found[0]
 
     def _install(
@@ -425,7 +425,7 @@ class WorkingCopy:
 
         Args:
             path: The file, link, or empty directory (with a final ``/``).
-            status: Its status before this call.
+            status: The file's status before this call.
             condition: The header ``if-match`` or ``if-none-match`` of the request.
 
         Raises:
@@ -499,7 +499,7 @@ class WorkingCopy:
             return self.bucket.put_part(key, upload, number, lambda: Slice(fd, start, length), length)
 
         try:
-            etags = list(self._parts.map(part, range(1, -(-size // step) + 1)))
+            etags = list(self._part_pool.map(part, range(1, -(-size // step) + 1)))
             self._check_condition(key, condition)
             etag, put_at = self.bucket.end_parts(key, upload, etags, condition)
         except BaseException:

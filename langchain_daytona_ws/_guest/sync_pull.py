@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     Object = tuple[str, str, int, str]  # path, ETag, size, last change
 
-# A large prefix is listed in parallel segments. Each has 900 keys of the last listing: if keys are added, it still fits
-# into a page of 1,000 keys.
+# A large prefix is listed in parallel segments, each of 900 keys of the last listing. So a segment still fits into a
+# page of 1,000 keys after some keys were added.
 KEYS_APART = 900
 HIDDEN = "S3 also has objects below this name, so it is a directory here and cannot be a file"
 TRIES = 3  # attempts for a file that a program is writing, or an object that another writer replaces
@@ -88,8 +88,6 @@ class Listing:
 
 
 class Pull:
-    """The pulls of a working copy."""
-
     def __init__(self, copy: WorkingCopy) -> None:
         self._copy = copy
         self._listing = Listing(copy)

@@ -18,12 +18,10 @@ if TYPE_CHECKING:
 
 
 class Push:
-    """The pushes of a working copy."""
-
     def __init__(self, copy: WorkingCopy) -> None:
         self._copy = copy
         self._changed: dict[str, os.stat_result] = {}
-        self._is_to_scan = False
+        self._must_scan_again = False
         self.total = self.done = 0  # files of the running push, for its progress
         self.unpushed: dict[str, str] = {}  # path → reason
 
@@ -43,9 +41,9 @@ class Push:
             copy.skip(path, reason)
         self.unpushed = {}
         self.total = self.done = 0
-        self._is_to_scan = False
+        self._must_scan_again = False
         failure = self._save_all(found)
-        if failure is None and (found.missing or self._is_to_scan):
+        if failure is None and (found.missing or self._must_scan_again):
             # A file that was moved during the scan may have been found at neither path: scan again.
             missing = set(found.missing)
             found = copy.tree.scan(copy.index.entries)
@@ -151,7 +149,7 @@ class Push:
         else:
             copy.download(path, found.size, found.etag, "", status, is_changed=True)
         # The next scan finds the conflict copy, or a mode of the file that differs from the object's.
-        self._is_to_scan = True
+        self._must_scan_again = True
 
     def _delete(self, path: str) -> S3Error | None:
         """Delete the object of a deleted file. If another writer has changed the object, restore the file instead."""

@@ -45,14 +45,14 @@ PR_SET_DUMPABLE = 4
 COMM = "workspace-sync"
 
 
-def start(path: str, spec: Spec, secret: bytes, wanted: Request) -> None:
+def start(path: str, spec: Spec, secret: bytes, options: Request) -> None:
     """Start a resident, unless this call can use the running one, which may belong to another session.
 
     Args:
         path: The path of the resident's socket.
         spec: ``id``, ``key`` and ``expires_at`` of the credentials, and the specifications of the ``copies``.
         secret: The credentials, as JSON.
-        wanted: The field ``sync`` of the call's request.
+        options: The field ``sync`` of the call's request.
 
     Raises:
         SetupError: No resident can be started.
@@ -71,7 +71,7 @@ def start(path: str, spec: Spec, secret: bytes, wanted: Request) -> None:
     try:
         if not lock_within(starting, START_WITHIN_S):
             raise dirs.SetupError("sync_busy", "")
-        question = "ping %s %.1f %s" % (wanted["id"], wanted["min_life_s"], wanted["key"])
+        question = "ping %s %.1f %s" % (options["id"], options["min_life_s"], options["key"])
         running = sync.ask(path, question, sync.ALIVE_S)
         if running is None or running[0] != "ok":
             _start(path, spec, credentials, is_alive=running is not None)
@@ -173,11 +173,11 @@ class Resident:
         self._is_ending = False
         self._copies = [WorkingCopy(copy, credentials) for copy in spec["copies"]]
         self._pulls = [Pull(copy) for copy in self._copies]
-        self._copy = self._copies[0]  # the workspace; the second copy, if any, is the skills
-        self._push = Push(self._copy)
+        self._workspace = self._copies[0]  # the second copy, if there is one, contains the skills
+        self._push = Push(self._workspace)
         self._pool = ThreadPoolExecutor(1)
-        self._failure: S3Error | None = None  # the failure of the last pull, until a push reports it
-        self._busy: Pull | Push | None = None
+        self._pull_failure: S3Error | None = None  # until a push has reported it
+        self._running: Pull | Push | None = None
 
     def serve(self, listener: socket.socket, path: str) -> None:
         """Answer calls until the socket is removed or replaced. The question ``end`` also ends this process."""
@@ -200,8 +200,8 @@ class Resident:
                 if request[:1] == ["end"]:
                     self._finish(connection)
                 elif request[:1] == ["progress"]:
-                    busy = self._busy
-                    _send(connection, "ok", [busy.done, busy.total] if busy else [0, 0])
+                    running = self._running
+                    _send(connection, "ok", [running.done, running.total] if running else [0, 0])
                 elif request[1:2] != [self._spec["id"]] or not self._has_state():
                     _send(connection, "absent", "")
                 elif request[0] == "ping":
@@ -248,9 +248,9 @@ class Resident:
 
     def _pull(self, *, is_fresh: bool) -> tuple[str, object]:
         began = time.monotonic()
-        self._failure = None
+        self._pull_failure = None
         try:
-            self._busy = self._pulls[0]
+            self._running = self._pulls[0]
             self._pull_all(began + PULL_LIMIT_S)
         except Unconditional:
             return "unconditional", ""
@@ -263,10 +263,10 @@ class Resident:
             if not all(copy.index.is_complete for copy in self._copies):
                 return failure.code, failure.detail
             # An earlier pull has succeeded: the command uses its files, and the result reports the failure.
-            self._failure = failure
+            self._pull_failure = failure
         finally:
-            self._busy = None
-            self._copy.report.seconds += time.monotonic() - began
+            self._running = None
+            self._workspace.report.seconds += time.monotonic() - began
         return "ok", ""
 
     def _pull_all(self, deadline: float) -> None:
@@ -293,8 +293,10 @@ class Resident:
                     _send(connection, "absent", "")
                 elif wants_report:
                     _send(connection, "ok", self._report(failure))
-                    self._copy.forget_report()
-                    self._failure = None  # a later push, such as that of `close`, does not report it again
+                    self._workspace.forget_report()
+                    self._pull_failure = (
+                        None  # a later push, such as that of `close`, does not report it again
+                    )
                 else:
                     # The next call gets the report, and pushes the remaining files.
                     _send(connection, "failed" if failure or self._push.unpushed else "ok", "")
@@ -302,37 +304,37 @@ class Resident:
                 self._save()
 
     def _report(self, failure: S3Error | None) -> dict[str, object]:
-        report = {**self._copy.report.values(), **self._facts()}
+        report = {**self._workspace.report.values(), **self._facts()}
         names = sorted(self._push.unpushed)
         # -1: the push has failed, and the affected files are unknown.
         report["unpushed"], report["unpushed_count"] = names[:NAMES_MAX], len(names) or -bool(failure)
-        failure = failure or self._failure
+        failure = failure or self._pull_failure
         if failure is not None:
             report["failure"], report["detail"] = failure.code, failure.detail
         return report
 
     def _run_push(self) -> S3Error | None:
         began = time.monotonic()
-        self._copy.bucket.begin(began + PUSH_LIMIT_S)
-        self._busy = self._push
+        self._workspace.bucket.begin(began + PUSH_LIMIT_S)
+        self._running = self._push
         try:
-            probe(self._copy)
+            probe(self._workspace)
             self._push.run()
         except Unconditional:
             return S3Error("unconditional", "")
         except (S3Error, LocalError, OSError) as error:
             return _failure(error)
         finally:
-            self._busy = None
-            self._copy.report.seconds += time.monotonic() - began
+            self._running = None
+            self._workspace.report.seconds += time.monotonic() - began
         return None
 
     def _facts(self) -> dict[str, object]:
-        disk = os.statvfs(self._copy.tree.root)
+        disk = os.statvfs(self._workspace.tree.root)
         return {
-            "round_trip_s": float(self._copy.bucket.round_trip_s),
+            "round_trip_s": float(self._workspace.bucket.round_trip_s),
             "free_bytes": disk.f_bavail * disk.f_frsize,
-            "conditional_delete": self._copy.index.honours_delete is True,
+            "conditional_delete": self._workspace.index.honours_delete is True,
         }
 
     def _save(self) -> None:

@@ -108,24 +108,24 @@ class Slice:
 class _Connection(http.client.HTTPConnection):
     """A connection that sends small content together with the headers: a second packet would take more time."""
 
-    _held: bytes | None = None  # data of the current request that is not sent yet
+    _unsent: bytes | None = None  # data of the current request that is not sent yet
 
     def request(self, *args: Any, **settings: Any) -> None:
-        self._held = b""
+        self._unsent = b""
         try:
             super().request(*args, **settings)
         finally:
-            held, self._held = self._held, None
-        if held:
-            super().send(held)
+            unsent, self._unsent = self._unsent, None
+        if unsent:
+            super().send(unsent)
 
     def send(self, data: Any) -> None:
-        if self._held is not None and len(self._held) + len(data) <= ONE_SEND_BYTES:
-            self._held += data
+        if self._unsent is not None and len(self._unsent) + len(data) <= ONE_SEND_BYTES:
+            self._unsent += data
             return
-        held, self._held = self._held, None
-        if held:
-            super().send(held)
+        unsent, self._unsent = self._unsent, None
+        if unsent:
+            super().send(unsent)
         super().send(data)
 
 
@@ -454,10 +454,10 @@ class Bucket:
         region = response.headers["x-amz-bucket-region"] or text_of(text, "Region")
         if status in (301, 307, 400) and region and region != self._region:
             return S3Error("wrong_region", "the bucket is in %s" % region[:40])
-        reaction = _OF_CODE.get(code) or _OF_STATUS.get(status)
-        if reaction is None:
-            reaction = "unavailable" if status < 400 else "refused"  # a redirect comes from a proxy
-        return S3Error(reaction, detail)
+        kind = _OF_CODE.get(code) or _OF_STATUS.get(status)
+        if kind is None:
+            kind = "unavailable" if status < 400 else "refused"  # a redirect comes from a proxy
+        return S3Error(kind, detail)
 
 
 def _write(write: Callable[[bytes], object], piece: bytes) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Any, Iterator
 
 VERSION = 2
-# A file that was changed less than this time before it was read is racy: it may change again without a new time stamp.
+# A file that is read less than this time after a change is racy: it may change again without a new time stamp.
 RACY_NS = 20_000_000
 BLOCK_BYTES = 1024 * 1024
 PART_BYTES = 16 * 1024 * 1024
@@ -168,8 +168,8 @@ def _birth(path: str) -> tuple[int, int]:
 class Index:
     """The entries of a working copy by path; an empty directory's path ends in ``/``.
 
-    The index is valid only for its ``binding``: the identity of a directory, a store, a bucket and a prefix. With
-    ``starts_empty``, the index file is not read.
+    ``binding`` contains the directory's identity, the store, the bucket and the prefix: the index is valid only for
+    these. With ``starts_empty``, the index file is not read.
     """
 
     def __init__(self, path: str, binding: list[object], *, starts_empty: bool = False) -> None:
@@ -385,7 +385,7 @@ def problem_of(path: str) -> str:
 
 
 def is_racy(status: os.stat_result, read_at_ns: int) -> bool:
-    """Return whether a file may have changed without a new time stamp since it was read."""
+    """Return whether a file may have changed since it was read, although its time stamps are the same."""
     return status.st_ctime_ns > read_at_ns - RACY_NS
 
 
@@ -398,7 +398,7 @@ def digest_of(path: str, status: os.stat_result, *, like: str = "") -> str:
     """Return the MD5 of a file's content, or of a link's target; for a directory the MD5 of no content.
 
     The caller compares the result with ``like``. If ``like`` is the ETag of an upload in parts, return the ETag of such
-    an upload of this file. If its number of parts would differ, return "", since the ETags cannot be compared.
+    an upload of this file. If the numbers of parts differ, return "", because the ETags cannot be compared.
     """
     if stat.S_ISDIR(status.st_mode):
         return EMPTY_MD5

@@ -60,8 +60,8 @@ def _described(fd: int, root: str, name: str) -> list[object] | None:
 
 
 def _target(root: str, target: str) -> str:
-    """Return a relative target of a symlink unchanged; an absolute one as ``/`` and its path in the workspace, or
-    ``""`` if it is outside.
+    """Return a symlink's target. If the target is absolute, return ``/`` and its path in the workspace; if it is
+    outside of the workspace, return ``""``.
     """
     if not target.startswith("/"):
         return target

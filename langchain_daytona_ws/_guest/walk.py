@@ -54,7 +54,7 @@ class Location:
         os.close(self.parent)
 
     def status(self) -> os.stat_result | None:
-        """Return the status of the entry, for a symlink of the link itself; None if the entry does not exist."""
+        """Return the status of the entry, without following a symlink; None if the entry does not exist."""
         try:
             return os.stat(self.name, dir_fd=self.parent, follow_symlinks=False)
         except FileNotFoundError:
@@ -73,7 +73,7 @@ class Location:
 
 
 def answer(operation: Callable[[dict[str, Any]], dict[str, Any]], request: dict[str, Any]) -> dict[str, Any]:
-    """Run one operation and return its answer; an expected failure is an answer too.
+    """Run one operation and return its answer. After an expected failure, the answer contains ``error``.
 
     Fields of the request: ``made``: directories to create first, with sudo if necessary. ``base``: the directory to
     which paths are relative, instead of the workspace. ``log``: True if the path is the absolute path of a command's

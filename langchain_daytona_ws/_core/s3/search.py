@@ -63,7 +63,7 @@ async def grep(
         base = below(parent_of(key))
         selection = Selection(glob, base)
         info = await _file(lookup, key)
-        files = [info] if selection.takes(key[len(base) :]) else []
+        files = [info] if selection.includes(key[len(base) :]) else []
     expression = _expression(query)  # last, because a refused search needs no expression
     rows = Rows(base, query.limit, query.limit_bytes)
     search = _ContentSearch(
@@ -126,7 +126,7 @@ class _Candidates:
         return self._selection.enters(path[len(self._base) :], name) or None
 
     def file(self, _above: bool, path: str, _name: str, info: ObjectInfo) -> None:
-        if not self._selection.takes(path[len(self._base) :]):
+        if not self._selection.includes(path[len(self._base) :]):
             return
         self._found[path] = info
         self._bytes += info.size_bytes
@@ -175,7 +175,7 @@ class _ContentSearch:
         name, kind = path.encode(), text.binary_kind(data)
         is_unmarked = kind in text.UNMARKED_UTF16
         if (is_unmarked and self._is_file) or (is_large_binary(kind, len(data)) and not self._is_file):
-            self.omitted[UTF16 if is_unmarked else BINARY].append(self.rows.named(name))
+            self.omitted[UTF16 if is_unmarked else BINARY].append(self.rows.shown_path(name))
             return
         content = _as_utf8(data)
         lines = self._expression.lines(content, self._check)
@@ -185,7 +185,7 @@ class _ContentSearch:
             except NeedsRipgrepError:  # do not start a sandbox for a binary file
                 reason = BINARY
             if reason is not None:
-                self.omitted[reason].append(self.rows.named(name))
+                self.omitted[reason].append(self.rows.shown_path(name))
         elif self._query.mode == "files_with_matches":
             if next(lines, None) is not None:
                 self.rows.add(name)
