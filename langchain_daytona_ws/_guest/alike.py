@@ -40,7 +40,7 @@ def forms(text: str) -> list[str]:
 def name_key(name: str) -> str:
     """Return a key to compare names.
 
-    Two names have the same key if they differ only in look-alike or invisible characters, Unicode form, case,
-    backslashes, or quotes and spaces around the name.
+    Names have the same key if they differ only in case, Unicode form, look-alike or invisible characters, backslashes,
+    or surrounding quotes and spaces.
     """
     return plain(plain(name).replace("\\", "").strip(" \"'").casefold())

@@ -1,4 +1,4 @@
-"""Call an entry module, and print its answer on one line that begins with the nonce, a random word of the request."""
+"""Call an entry module, and print its answer on one line, after a random word that the host has sent (the nonce)."""
 
 from __future__ import annotations
 

@@ -231,7 +231,7 @@ class Run:
             pass
         env = dict(posix.environ)
         env[processes.MARKER] = self.key.encode()
-        # No user can answer a prompt of git, which would wait until the time-out.
+        # Otherwise git could prompt for a password, and wait for it until the time-out.
         env.setdefault(b"GIT_TERMINAL_PROMPT", b"0")
         terminal.prepare(env, self.user_vars)
         for name, value in self.defaults.items():
@@ -252,7 +252,7 @@ class Run:
             return
         try:
             self._pipeline_file = posix.memfd_create("pipeline")
-            # Name the file by a path: if bash inherited its descriptor, so would all processes of the command.
+            # Name the file by a path: all processes of the command would inherit a descriptor that bash inherits.
             path = b"/proc/%d/fd/%d" % (posix.getpid(), self._pipeline_file)
             posix.write(self._pipeline_file, EXIT_TRAP % path)
         except OSError:

@@ -65,9 +65,13 @@ def apply_edit(
     text that was read without ``\r`` can be edited. If ``old`` and ``new`` differ only in line ends, line ends match
     exactly. An escape in ``old``, such as ``\xe9``, matches the byte that is shown so.
 
-    If ``old`` does not occur, a text that differs from ``old`` only in look-alike or invisible characters is replaced,
-    if there is exactly one such text. This is not done if ``exact`` is true, if ``old`` has no letter or digit, if
-    ``old`` is too long to be compared, or if the edit changes only look-alike or invisible characters or line ends.
+    If ``old`` does not occur, replace the only text that differs from ``old`` just in look-alike or invisible
+    characters. Raise ``not_found`` instead if:
+
+    - there is no such text, or more than one;
+    - ``exact`` is true;
+    - ``old`` has no letter or digit, or is too long to be compared;
+    - the edit changes only look-alike or invisible characters, or line ends.
 
     Raises:
         EditError: The edit is impossible. Its code is ``empty``, ``identical``, ``not_found``, ``not_unique``,
@@ -350,8 +354,11 @@ def _splice(data: bytes, ranges: list[tuple[int, int]], replacement: Replacement
 def _near_miss(data: bytes, old: str) -> dict[str, Any]:
     """Return the probable reason why ``old`` was not found, as fields of an answer.
 
-    ``hint`` is ``line_numbers`` (each line of ``old`` begins with a line number), ``whitespace`` (the text at ``line``
-    differs from ``old`` only in whitespace, and perhaps in look-alike characters) or ``""`` (unknown).
+    ``hint`` is one of these:
+
+    - ``line_numbers``: each line of ``old`` begins with a line number;
+    - ``whitespace``: the text at ``line`` differs from ``old`` only in whitespace, and perhaps in look-alikes;
+    - ``""``: the reason is unknown.
     """
     lines = [line for line in old.split("\n") if line]
     if lines and all("\t" in line and line.split("\t")[0].strip().isdigit() for line in lines):

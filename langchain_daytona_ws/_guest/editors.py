@@ -33,7 +33,7 @@ class Run(command.Run):
         super().collect(min(until, self._check_at))
 
     def _end_editors(self) -> None:
-        # End only editors that used no CPU time since the last check: others are still working.
+        # End only editors that used no CPU time since the last check: a working editor uses CPU time.
         before, self._seen = self._seen, self._waiting_editors()
         idle = {pid: editor[0] for pid, editor in self._seen.items() if before.get(pid) == editor}
         own = processes.tree(self.pid, self.key) if idle else {}

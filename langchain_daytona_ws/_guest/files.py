@@ -72,9 +72,9 @@ if TYPE_CHECKING:
     Request = dict[str, Any]
     Answer = dict[str, Any]
 
-COUNTED_ENTRIES = 1000  # the entries of a directory are counted up to this number
-# On an S3 mount a directory disappears with its last file, but stays visible for up to a second, and no file can be
-# created in it. Retry after these times: the directory is then created again.
+COUNTED_ENTRIES = 1000  # maximum number of entries of a directory that are counted
+# On an S3 mount a directory disappears with its last file. For up to a second it stays visible, but no file can be
+# created in it. Retry after these times: then the directory is created again.
 VANISHED_WAITS_S = (0.05, 1.2)
 
 

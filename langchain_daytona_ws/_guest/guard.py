@@ -1,7 +1,7 @@
 """Refuse to build a snapshot in which users other than root could change files that root executes.
 
-A separate program. It checks the files and directories in its arguments, the directories above them, the targets of
-symbolic links, and all files that the Python interpreter may import.
+A separate program. It checks the files and directories in its arguments, the directories above them, and the targets of
+symbolic links. It also checks all files that the Python interpreter may import.
 """
 
 from __future__ import annotations

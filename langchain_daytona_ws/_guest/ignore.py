@@ -52,9 +52,7 @@ class Ignore:
         self._runs.reverse()
 
     def matches(self, path: str, is_dir: bool) -> bool:
-        """Return whether ``path`` itself (relative to the workspace) is ignored; `covers` also checks the directories
-        above it.
-        """
+        """Return whether ``path`` itself (relative to the workspace) is ignored."""
         if not self._runs:
             return False
         whole = path.encode("utf-8", "surrogateescape")
@@ -65,7 +63,7 @@ class Ignore:
         return False
 
     def covers(self, path: str, is_dir: bool) -> bool:
-        """Return whether ``path`` or one of the directories that contain it is ignored."""
+        """Return whether ``path`` or a directory above it is ignored."""
         if not self._runs:
             return False
         parents = [at for at, char in enumerate(path) if char == "/"]

@@ -1,7 +1,7 @@
 """The log of a job: the whole output up to 16 MiB; of a longer output, the first 4 MiB and the latest part.
 
-The log consists of several files. A file's name contains the offset of the file's first byte in the whole output, so
-that offsets stay valid when files in the middle are removed.
+The log consists of several files. A file's name contains the offset of its first byte in the whole output. So offsets
+stay valid when files in the middle are removed.
 """
 
 from __future__ import annotations

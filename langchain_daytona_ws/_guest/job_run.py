@@ -24,7 +24,7 @@ END_ROOM = 1024  # bytes reserved for the record of the job's end
 ABOUT_ROOM = 64  # bytes reserved for the job's times, which are recorded when it is published
 SYNC = "langchain_daytona_ws._guest.sync"  # sent only for a synchronised workspace
 PUSH_EVERY_S = 30.0
-PUSH_WAIT_S = 20.0  # for the push at a job's end
+PUSH_WAIT_S = 20.0  # longest wait for the push to S3 at a job's end
 
 _supervised: list[Job] = []  # jobs that this process supervises
 

@@ -1,7 +1,7 @@
 """Records of background jobs: one directory per job, on the sandbox's own disk.
 
-A supervisor is the process that starts a job's command and waits for its end (``job_run``). It locks the file ``lock``
-of the job as long as it lives, and records the job's end before it releases the lock. A job without lock and without
+A supervisor is the process that starts a job's command and waits for its end (``job_run``). As long as it lives, it
+locks the job's file ``lock``. It records the job's end before it releases the lock. A job without lock and without
 recorded end is lost: its supervisor was killed, or the sandbox was stopped.
 """
 

@@ -1,7 +1,7 @@
 """Load the modules of a call from the file in which the sandbox keeps them. Each request carries this module as text.
 
 Any process of the user can change these files. So the host sends the digest of the file's content, which is also the
-file's name, and the content is used only if it has this digest. Each call compiles this module, so it contains only the
+file's name. The content is used only if it has this digest. Each call compiles this module, so it contains only the
 code that must run before the file is trusted.
 """
 

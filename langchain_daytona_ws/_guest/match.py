@@ -1,12 +1,12 @@
 """Match glob patterns segment by segment, without regular expressions. Pure; used by host and guest.
 
-A pattern may contain ``*``, ``?``, ``[a-z]``, ``[!a]``, ``{a,b}``, a backslash before a literal character, and ``**``
-as a whole segment, which matches any number of directories. Hidden names match like other names. Even a hostile pattern
+A pattern may contain ``*``, ``?``, ``[a-z]``, ``[!a]`` and ``{a,b}``. ``**`` as a whole segment matches any number of
+directories. A backslash makes the next character literal. Hidden names match like other names. Even a hostile pattern
 takes little time: a segment is matched with one backtracking point, and braces are expanded up to a limit.
 
 If a glob matches no file, the model may have meant another pattern (a "reading" of the glob). Models write
-``app/[locale]/**`` for a directory with the name ``[locale]``, ``*.ts,*.tsx`` for two globs, ``@(a|b)`` for ``{a,b}``,
-and ``src/**/*.py`` in a search that already starts in ``src``.
+``app/[locale]/**`` for a directory named ``[locale]``, ``*.ts,*.tsx`` for two globs, and ``@(a|b)`` for ``{a,b}``. They
+also write ``src/**/*.py`` in a search that already starts in ``src``.
 """
 
 from __future__ import annotations

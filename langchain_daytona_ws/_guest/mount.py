@@ -38,7 +38,7 @@ _mounters: list[Mounter | SetupError] = []
 
 
 def begin(wanted: Request) -> None:
-    """Start the checks or the mounter; `enter` uses their results, and raises an error of this function."""
+    """Start the checks or the mounter. `enter` uses their results, and raises their errors."""
     try:
         if wanted["has_secret"]:
             _mounters.append(Mounter(wanted, _secret()))
