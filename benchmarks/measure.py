@@ -36,13 +36,9 @@ def interleaved(
     warm_up: int = WARM_UP,
     tidy: Callable[[], object] | None = None,
 ) -> Samples:
-    """Call each contender once a round and return the seconds that each call took.
+    """Call each contender once a round, and return the seconds of each call.
 
-    Args:
-        contenders: Name → function to time.
-        rounds: Number of counted calls of each.
-        warm_up: Number of discarded rounds before them.
-        tidy: Called after each call, not timed.
+    The first `warm_up` rounds are not counted among `rounds`. `tidy` is called after each call, and is not timed.
     """
 
     def timed(contender: Callable[[], object]) -> Callable[[], float]:

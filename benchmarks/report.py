@@ -99,7 +99,6 @@ def as_json(results: Sequence[Result], *, took_s: float, load: float, earlier: s
 
 
 def hardware() -> dict[str, Any]:
-    """Describe this machine."""
     with open("/proc/cpuinfo") as file:
         models = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

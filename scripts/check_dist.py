@@ -16,7 +16,6 @@ PACKAGE = "langchain_daytona_ws"
 
 
 def package_files() -> set[str]:
-    """Return the package's files in the checkout."""
     return {
         str(path)
         for path in Path(PACKAGE).rglob("*")
@@ -25,7 +24,6 @@ def package_files() -> set[str]:
 
 
 def problems_in(folder: Path) -> list[str]:
-    """Return the problems of both distributions, as messages."""
     project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
     stem = f"{PACKAGE}-{project['version']}"
     found: list[str] = []

@@ -95,7 +95,6 @@ class Block:
     lines: list[int] = field(default_factory=list)
 
     def add(self, line: int, text: str) -> None:
-        """Append a line of the file."""
         self.starts.append(len(self.text))
         self.lines.append(line)
         self.text += text.strip() + " "
@@ -106,8 +105,6 @@ class Block:
 
 
 class WordList:
-    """The rules and exceptions of ``words.toml``."""
-
     def __init__(self, document: dict[str, Any]) -> None:
         self.rules = [
             Rule(table, re.compile(form.format(pattern), flags), instead)
@@ -130,7 +127,6 @@ class WordList:
         return found
 
     def in_block(self, file: str, block: Block) -> Iterator[Finding]:
-        """Yield the findings in a paragraph."""
         text = CODE.sub(lambda match: "\0" * len(match[0]), block.text)
         for rule in self.rules:
             if rule.table in block.tables:
@@ -235,7 +231,6 @@ def comments_of_script(text: str) -> Iterator[Block]:
 
 
 def findings_in(path: Path, rules: WordList) -> list[Finding]:
-    """Return the findings of one file, in the order of its lines."""
     file, text = path.as_posix(), path.read_text(encoding="utf-8")
     found: list[Finding] = []
     if path.suffix == ".py":

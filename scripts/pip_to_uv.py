@@ -29,7 +29,6 @@ SECTIONS = ("global", "install", ":env:")
 
 
 def configured() -> dict[str, str]:
-    """Return uv's variables and their values for pip's configuration."""
     listing = subprocess.run(
         [sys.executable, "-m", "pip", "--disable-pip-version-check", "config", "list"],
         check=True,

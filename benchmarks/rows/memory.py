@@ -14,7 +14,7 @@ from benchmarks.served import Served, served
 
 NAME = "memory"
 MIB = 1 << 20
-SURVIVED = 16 * MIB  # the local server limits a session's log to 64 MiB of JSON
+SURVIVED = 16 * MIB  # the local server limits the log of a session's command to 64 MiB of JSON
 NAMES = {
     "ours": "session.run",
     "raw": "sandbox.process.exec",

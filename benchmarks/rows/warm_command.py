@@ -147,11 +147,9 @@ def kept_by(session: WorkspaceSession) -> str:
 
 
 def requests_of(command: str, digest: str = "") -> Iterator[GuestCall]:
-    """Yield the requests that sessions would send for a command, endlessly; each is a separate call.
+    """Yield endlessly the requests that sessions would send for a command; each is a separate call.
 
-    Args:
-        command: The command.
-        digest: The digest of the guest program that the sandbox has stored; "" for none.
+    `digest` is the digest of the guest program that the sandbox has stored; "" for none.
     """
     while True:
         client = _CapturingClient(digest)

@@ -56,7 +56,6 @@ class WorkRecord:
 
 
 def model_for(name: str | None) -> BaseChatModel:
-    """Return the named model, or the scripted one."""
     if name is None:
         return ScriptedModel(script=SCRIPT)
     try:

@@ -22,10 +22,7 @@ from langchain_daytona_ws import PermissionDecision, PermissionRequest
 class Screen:
     """Shows the agent's work, and asks the user for approvals.
 
-    Args:
-        console: The terminal.
-        yes: Allow everything; the requests are still shown.
-        read_line: Reads an answer. Default: from the terminal.
+    With `yes`, everything is allowed; the requests are still shown. By default `read_line` reads from the terminal.
     """
 
     longest_result = 12  # lines

@@ -136,24 +136,20 @@ class Fleet:
         await self._change(record, "destroying", "destroyed", action, faults)
 
     async def crash(self, record: SandboxRecord) -> None:
-        """Kill all processes in the sandbox, and leave its state at `started`."""
         if record.processes is not None:
             await asyncio.to_thread(record.processes.crash)
 
     async def fail(self, record: SandboxRecord) -> None:
-        """Stop all processes in the sandbox and set the state `error`; its disk stays."""
         await asyncio.to_thread(_end_processes, record)
         record.state, record.error_reason, record.changing = "error", "failed on demand", False
         record.updated_at = self._clock.now()
 
     async def hold(self, record: SandboxRecord, state: str) -> None:
-        """Stop all processes in the sandbox and set a transitional state. Only a forced destroy or `fail` ends it."""
         await asyncio.to_thread(_end_processes, record)
         record.state, record.changing = state, True
         record.updated_at = self._clock.now()
 
     async def execute(self, record: SandboxRecord, script: str) -> tuple[int, bytes]:
-        """Run a script in the sandbox, without a journal entry or faults."""
         if record.processes is None:
             raise ApiError(400, "Sandbox is not started")
         header = {"op": "execute", "cwd": None, "env": None, "timeout_s": None}

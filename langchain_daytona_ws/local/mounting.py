@@ -43,11 +43,8 @@ _UNSHARE_OPTIONS = ("--user", "--map-root-user", "--mount", "--")
 class MountTools:
     """Installs mount-s3 once for all sandboxes of a server: the local program (`mountpoint`), or the original.
 
-    Args:
-        root: The server's folder.
-        python: The Python that runs the local program in sandboxes.
-        capabilities: The capabilities of the sandboxes, such as CAP_CHOWN.
-        original: The path of the original mount-s3; None for the local program.
+    `python` runs the local program in sandboxes. `original` is the path of the original mount-s3; None for the local
+    program.
 
     Raises:
         S3Unavailable: a dependency is not installed.

@@ -21,10 +21,8 @@ LOCK = "lock"
 def folder(parent: Path | None) -> Iterator[Path]:
     """Create a folder in `parent`, yield it, and remove it at the end.
 
-    First remove the folders of killed servers: this user's server folders in `parent` whose lock is free.
-
-    Args:
-        parent: Created if it is missing; None for the system's temporary folder.
+    First remove the folders of killed servers: this user's server folders in `parent` whose lock is free. If `parent`
+    is missing, create it; None is the system's temporary folder.
     """
     folder_parent = Path(tempfile.gettempdir()) if parent is None else parent
     folder_parent.mkdir(parents=True, exist_ok=True)

@@ -260,7 +260,7 @@ class LocalDaytona:
         self._active.run(self._active.fleet.crash(self._active.fleet.get(sandbox_id)))
 
     def fail_sandbox(self, sandbox_id: str) -> None:
-        """Stop all processes in a sandbox and put it in the state `error`."""
+        """Stop all processes in a sandbox and put it in the state `error`; its disk stays."""
         self._active.run(self._active.fleet.fail(self._active.fleet.get(sandbox_id)))
 
     def hold_sandbox(self, sandbox_id: str, state: str) -> None:

@@ -65,12 +65,10 @@ class ServerThread:
         self._server_socket.close()
 
     def close_connections(self) -> None:
-        """Close all connections, and refuse new ones. Blocks."""
         self.run(self._listener.close_connections())
         self._server_socket.close()
 
     def accept_connections(self) -> None:
-        """Accept connections again, at the same address. Blocks."""
         self._server_socket = bind(self._host, self.port)
         self.run(self._listener.startup([self._server_socket]))
 
@@ -89,7 +87,6 @@ class ServerThread:
             await asyncio.sleep(0.002)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the server's loop from another thread and return its result."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(STOP_S)
 
     def _main(self) -> None:

@@ -25,11 +25,7 @@ DEVICE = "/dev/fuse"
 
 
 def main(start_s: float = START_S) -> None:
-    """Run mount-s3.
-
-    Args:
-        start_s: How long the parent waits for the child's mount, in seconds.
-    """
+    """Run mount-s3. In the background, the parent waits at most `start_s` seconds for the child's mount."""
     options = arguments.parse(sys.argv[1:])
     options.uid = os.geteuid() if options.uid is None else options.uid
     options.gid = os.getegid() if options.gid is None else options.gid

@@ -19,8 +19,6 @@ logger = logging.getLogger("mountpoint")
 
 @dataclass(frozen=True)
 class StoredObject:
-    """An object's metadata from S3."""
-
     size: int
     modified: float
     etag: str

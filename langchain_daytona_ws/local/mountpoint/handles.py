@@ -147,7 +147,6 @@ class Writer:
         self.complete()
 
     def complete(self) -> None:
-        """Complete the upload if it is not finished."""
         with self._lock:
             if not self.is_finished:
                 self._complete()

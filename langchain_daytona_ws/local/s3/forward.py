@@ -58,8 +58,6 @@ class S3Store:
 
 
 class Forward:
-    """A WSGI application that forwards each request to the store."""
-
     def __init__(self, store: S3Store) -> None:
         self._store = store
         address = urlsplit(store.endpoint)

@@ -16,11 +16,8 @@ class Policy:
     StringNotEquals for the key s3:prefix. All other keys count as missing from the request. A condition on a missing
     key is met only if its operator begins with StringNot. If the key is present, unsupported operators are not met.
 
-    Args:
-        text: The policy, as JSON.
-
     Raises:
-        AttributeError: the JSON is not an object.
+        AttributeError: the text is not a JSON object.
         ValueError: the text is not JSON.
     """
 

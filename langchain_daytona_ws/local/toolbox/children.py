@@ -55,7 +55,6 @@ class Children:
         return child
 
     def reap(self) -> None:
-        """Collect all processes that have ended."""
         while True:
             try:
                 pid, wait_status = os.waitpid(-1, os.WNOHANG)

@@ -55,7 +55,6 @@ class Daemon:
         }
 
     def answer(self, connection: socket.socket) -> None:
-        """Read the request from the connection, and answer it."""
         with connection:
             try:
                 request = wire.read_header(connection)
