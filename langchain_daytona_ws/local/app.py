@@ -17,7 +17,7 @@ from . import proxy
 from .clock import Clock
 from .control import Control
 from .errors import ApiError, DaemonGone
-from .faults import Faults, apply_before, first, replacement, send_answer
+from .faults import Faults, apply_before, find_fault, injected_answer, send_answer
 from .fleet import Fleet
 from .journal import Journal
 from .previews import Previews
@@ -65,10 +65,10 @@ class Middleware:
         try:
             if not await apply_before(faults, request):
                 return
-            if first(faults, "lost") is not None and scope["sandbox_id"]:
+            if find_fault(faults, "lost") is not None and scope["sandbox_id"]:
                 await self._destroy(scope["sandbox_id"])
             async with contextlib.AsyncExitStack() as scope["cleanup"]:
-                response = replacement(faults) or await self._answer(endpoint, request)
+                response = injected_answer(faults) or await self._answer(endpoint, request)
                 if await send_answer(faults, response, scope, receive, send):
                     status = response.status_code
         except ClientDisconnect:

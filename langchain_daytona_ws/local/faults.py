@@ -123,17 +123,17 @@ class Faults:
         return applied
 
 
-def first(faults: Iterable[Fault], *kinds: FaultKind) -> Fault | None:
-    return next((fault for fault in faults if fault.kind in kinds), None)
+def find_fault(faults: Iterable[Fault], kind: FaultKind) -> Fault | None:
+    return next((fault for fault in faults if fault.kind == kind), None)
 
 
 async def apply_before(faults: Iterable[Fault], request: Request) -> bool:
     """Apply the faults that act before the request. Return False if one has closed the connection."""
-    latency = first(faults, "latency")
+    latency = find_fault(faults, "latency")
     if latency:
         await _sleep(request.scope, latency.delay_s)
     await _act(faults, "act_before")
-    if not first(faults, "drop_before"):
+    if not find_fault(faults, "drop_before"):
         return True
     # Closing with unread bytes would send a reset, which clients report differently from a normal close.
     await request.body()
@@ -141,9 +141,9 @@ async def apply_before(faults: Iterable[Fault], request: Request) -> bool:
     return False
 
 
-def replacement(faults: Iterable[Fault]) -> Response | None:
+def injected_answer(faults: Iterable[Fault]) -> Response | None:
     """Return the answer of the fault `status`; None if there is no such fault."""
-    fault = first(faults, "status")
+    fault = find_fault(faults, "status")
     if fault is None:
         return None
     headers = dict(fault.headers)
@@ -160,31 +160,31 @@ async def send_answer(
     faults: Iterable[Fault], response: Response, scope: Scope, receive: Receive, send: Send
 ) -> bool:
     """Apply the faults to the answer, and send it; return False if nothing was sent."""
-    if first(faults, "act_after"):
+    if find_fault(faults, "act_after"):
         start, body = await _record(response, scope, receive)
         response = Response(body, response.status_code)
         response.raw_headers = start["headers"]
         await _act(faults, "act_after")
-    if first(faults, "drop_after"):
+    if find_fault(faults, "drop_after"):
         await _record(response, scope, receive)
         await _close_connection(scope, receive)
         return False
-    if first(faults, "malformed"):
+    if find_fault(faults, "malformed"):
         await _record(response, scope, receive)
         await Response(b'{"exitCode": 0, "resu', media_type="application/json")(scope, receive, send)
-    elif first(faults, "truncate"):
+    elif find_fault(faults, "truncate"):
         start, body = await _record(response, scope, receive)
         await send(start)
         await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
         await _close_connection(scope, receive)
     else:
-        slow = first(faults, "slow_body")
+        slow = find_fault(faults, "slow_body")
         await response(scope, receive, send if slow is None else _delayed(scope, send, slow.delay_s))
     return True
 
 
 async def _act(faults: Iterable[Fault], kind: FaultKind) -> None:
-    fault = first(faults, kind)
+    fault = find_fault(faults, kind)
     if fault is not None and fault.act is not None:
         await asyncio.to_thread(fault.act)
 

@@ -14,7 +14,7 @@ from typing import Any
 from . import scratch
 from .clock import Clock
 from .errors import ApiError
-from .faults import Fault, first
+from .faults import Fault, find_fault
 from .isolation import Bubblewrap, NoIsolation, ProcessTree
 from .record import SandboxRecord
 
@@ -224,11 +224,11 @@ class Fleet:
 
         async def finish() -> None:
             if record.state == interim:  # False if `destroy`, for example, has changed the state
-                await self._finish(record, final, action, failing=first(faults, "fail") is not None)
+                await self._finish(record, final, action, failing=find_fault(faults, "fail") is not None)
 
-        if first(faults, "stuck"):
+        if find_fault(faults, "stuck"):
             return
-        pending = first(faults, "pending")
+        pending = find_fault(faults, "pending")
         if pending:
             self._deferred.append(_Deferred(self._clock.now() + pending.delay_s, finish))
             return

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import ApiError
-from .faults import Fault, first
+from .faults import Fault, find_fault
 from .record import timestamp
 
 GENERAL = ("default", "fuse-s3")
@@ -79,7 +79,7 @@ class Snapshots:
                 "updatedAt": snapshot["updatedAt"],
                 "snapshotRef": f"local/{name}",
             }
-            failing = first(faults, "fail") is not None
+            failing = find_fault(faults, "fail") is not None
             end = ("build_failed", "failed on demand") if failing else ("active", None)
             self._changes[snapshot["id"]] = _Change(_due(now, faults), *end)
         return dict(snapshot)
@@ -157,9 +157,9 @@ class Snapshots:
 
 
 def _due(now: float, faults: Iterable[Fault]) -> float:
-    if first(faults, "stuck"):
+    if find_fault(faults, "stuck"):
         return math.inf
-    pending = first(faults, "pending")
+    pending = find_fault(faults, "pending")
     return now + (pending.delay_s if pending else 0.0)
 
 
