@@ -65,6 +65,7 @@ class _Worker:
 
     A thread makes a time-out possible, and does not block the event loop. It is a daemon thread, not a thread of
     asyncio's default executor: an unanswered prompt must not delay the interpreter's exit and the end of `asyncio.run`.
+    With ``finish_awaitables``, the thread also awaits an awaitable that the approver returns, on its own event loop.
     """
 
     def __init__(self, question: Question, *, finish_awaitables: bool) -> None:

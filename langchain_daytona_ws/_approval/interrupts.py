@@ -40,7 +40,7 @@ _ANSWER_BY_ID = "answer by the interrupt's id instead: Command(resume={interrupt
 # The calls of one LangGraph thread share their answers, and hold one lock while they read them. The thread's hash
 # selects the lock.
 _locks = tuple(threading.Lock() for _ in range(64))
-# (checkpoint, answer)
+# (checkpoint id, answer)
 _discarded_answers: deque[tuple[str, object]] = deque(maxlen=256)
 
 
@@ -100,13 +100,13 @@ class _Task:
         self._by_id: Mapping[str, object] = settings.get(_BY_ID) or {}
         self._saves_at_exit = settings.get(_DURABILITY) == "exit"
         checkpoints: Mapping[str, str] = settings["checkpoint_map"]
-        root = min(checkpoints, key=len)
-        self._checkpoint = checkpoints[root]
-        self._root = {
+        root = min(checkpoints, key=len)  # the graph that contains all other graphs
+        self._checkpoint_id = checkpoints[root]
+        self._checkpoint_config = {
             "configurable": {
                 "thread_id": settings["thread_id"],
                 "checkpoint_ns": root,
-                "checkpoint_id": self._checkpoint,
+                "checkpoint_id": self._checkpoint_id,
             }
         }
         self._id_prefix = _digest([self.thread, self._step])[:8]
@@ -203,7 +203,7 @@ class _Task:
         plain = self._scratchpad.get_null_resume(False)
         if plain is None or self._saves_at_exit:
             return
-        if any(step == self._checkpoint and answer is plain for step, answer in _discarded_answers):
+        if any(known == self._checkpoint_id and answer is plain for known, answer in _discarded_answers):
             return
         deadline = time.monotonic() + _SAVE_TIMEOUT_S
         while not self._is_saved(plain):  # LangGraph saves the answer in the background
@@ -211,10 +211,10 @@ class _Task:
                 raise AnswerUnusable(f"the answer of this run is not in the checkpoint; {_ANSWER_BY_ID}")
             time.sleep(_POLL_INTERVAL_S)
         try:
-            self._saver.put_writes(self._root, [(_RESUME, None)], _NO_TASK)
+            self._saver.put_writes(self._checkpoint_config, [(_RESUME, None)], _NO_TASK)
         except Exception as error:
             raise _checkpoint_failed(self._saver) from error
-        _discarded_answers.append((self._checkpoint, plain))
+        _discarded_answers.append((self._checkpoint_id, plain))
 
     def _is_saved(self, plain: object) -> bool:
         saved = [
@@ -226,7 +226,7 @@ class _Task:
 
     def _pending_writes(self) -> list[tuple[str, str, Any]]:
         try:
-            checkpoint = self._saver.get_tuple(self._root)
+            checkpoint = self._saver.get_tuple(self._checkpoint_config)
         except Exception as error:
             raise _checkpoint_failed(self._saver) from error
         return list(checkpoint.pending_writes or ()) if checkpoint else []

@@ -46,7 +46,7 @@ class ConfigModel(BaseModel):
     )
 
     _envelope_keys: ClassVar[frozenset[str]] = frozenset()
-    """Keys of this model that belong to the envelope, not to the object inside it."""
+    """Keys of this model that an envelope, such as ``{"name": …, "config": {…}}``, has outside of ``config``."""
 
     def __init__(self, **data: Any) -> None:
         __tracebackhide__ = True

@@ -172,7 +172,7 @@ class ToolResult(NamedTuple):
         content: For the model.
         artifact: For the program.
         facts: For tracers, see `add_to_run`.
-        has_notices: True if content and artifact already contain the notices.
+        has_notices: True if content and artifact already contain the notices, such as of a replaced sandbox.
     """
 
     content: Content
