@@ -72,12 +72,12 @@ class _ReviewedCall(NamedTuple):
 class MiddlewareApprover:
     """Allow the calls that LangChain's ``HumanInTheLoopMiddleware`` has asked a human about; deny all others.
 
-    Pass `WorkspaceSession.interrupt_on` of a session with this approver to the middleware, or
-    `WorkspaceBackend.interrupt_on` to ``create_deep_agent``. The middleware asks before the tools run. It answers the
-    calls that the human refused, and changes the calls that the human edited. An approval applies to one call in one
-    message of the model, until a tool message answers the call. A later identical call needs a new approval, even if it
-    has the same id. A call is denied if no middleware in this process has asked about it, for example because the
-    process was restarted after the approval.
+    Create the session with this approver, and pass the result of `WorkspaceSession.interrupt_on` to the middleware.
+    With Deep Agents, pass the result of `WorkspaceBackend.interrupt_on` to ``create_deep_agent``. The middleware asks
+    before the tools run. It answers the calls that the human refused, and changes the calls that the human edited. An
+    approval applies to one call in one message of the model, until a tool message answers the call. A later identical
+    call needs a new approval, even if it has the same id. A call is denied if no middleware in this process has asked
+    about it, for example because the process was restarted after the approval.
     """
 
     def __init__(self) -> None:
