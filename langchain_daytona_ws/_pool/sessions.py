@@ -314,7 +314,6 @@ class PoolSessions(Generic[S]):
     # --- reports ---
 
     def report_created(self, key: str, namespace: str, info: SandboxInfo, duration_s: float) -> None:
-        """Report that a sandbox was created for a session."""
         self._report("create", key, namespace, duration_s=duration_s, sandbox_id=info.id)
 
     def _report(

@@ -119,11 +119,11 @@ class Slots(Generic[T]):
                     return Step(self._changed, reason="closing", to_close=idle)
                 slot.leases += 1
                 return Step(self._changed, slot, to_close=idle)
-            position = self._position(ticket)
-            if self._max_slots - len(self._slots) <= position:
+            callers_before = self._callers_before(ticket)
+            if self._max_slots - len(self._slots) <= callers_before:
                 if ticket not in self._waiting:
                     self._waiting.append(ticket)
-                more = self._mark_oldest_closing(position)
+                more = self._mark_oldest_closing(callers_before)
                 return Step(self._changed, reason="full", to_close=(*idle, *more))
             slot = self._add(key, namespace)
             slot.leases = 1
@@ -218,7 +218,7 @@ class Slots(Generic[T]):
             del self._slots[slot.namespace]
         self._notify()
 
-    def _position(self, ticket: object) -> int:
+    def _callers_before(self, ticket: object) -> int:
         return self._waiting.index(ticket) if ticket in self._waiting else len(self._waiting)
 
     def _mark_idle_closing(self, *, except_for: str) -> tuple[Slot[T], ...]:
@@ -229,13 +229,13 @@ class Slots(Generic[T]):
             [slot for slot in idle if slot.namespace != except_for and not self._is_busy(slot.value)]
         )
 
-    def _mark_oldest_closing(self, position: int) -> tuple[Slot[T], ...]:
+    def _mark_oldest_closing(self, callers_before: int) -> tuple[Slot[T], ...]:
         """Mark the least recently used slot as closing and return it; skip slots in use and busy slots.
 
         Return nothing if as many slots are already being closed as this caller and the callers before it need.
         """
         closing = sum(slot.is_closing for slot in self._slots.values())
-        if closing > position:
+        if closing > callers_before:
             return ()
         oldest = (slot for slot in self._unused() if not self._is_busy(slot.value))
         return self._mark_closing([*islice(oldest, 1)])

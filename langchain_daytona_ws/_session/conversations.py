@@ -81,7 +81,6 @@ current_conversation: ContextVar[Conversation | None] = ContextVar(
 
 @contextmanager
 def as_current(conversation: Conversation) -> Iterator[None]:
-    """Set `current_conversation` in the block."""
     token = current_conversation.set(conversation)
     try:
         yield

@@ -158,12 +158,11 @@ class RunOnce(Protocol):
 
 
 async def once_blocking(flight: SingleFlight[T], make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Return the value of a flight; block the thread meanwhile. The coroutine of ``make`` never suspends."""
+    """Block the thread until the value exists. The coroutine of ``make`` never suspends."""
     return flight.get(lambda: run_sync(make()))
 
 
 async def once_on_loop(flight: SingleFlight[T], make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Return the value of a flight without blocking the event loop."""
     return await flight.aget(make)
 
 
