@@ -13,7 +13,7 @@ from langchain_daytona_ws._adapters.clock import SYSTEM_CLOCK
 from langchain_daytona_ws._approval.gate import APPROVAL_TIMEOUT_S, ApprovalGate
 from langchain_daytona_ws._core.commands.run import CommandResult
 from langchain_daytona_ws._core.commands.streaming import OnOutput
-from langchain_daytona_ws._core.id_factory import Clock, first_of, random_id
+from langchain_daytona_ws._core.id_factory import Clock, checked_id, random_id
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.sandbox.preview import EXPIRES_S, PreviewUrl
 from langchain_daytona_ws._lazy import LazyModule
@@ -84,7 +84,7 @@ class WorkspaceSession:
     ) -> None:
         self.config = config if isinstance(config, SandboxConfig) else SandboxConfig.model_validate(config)
         self.namespace = validate_namespace(namespace)
-        self.id = first_of(ids)
+        self.id = checked_id(ids)
         self._on_job_done = on_job_done
         # Other modules of the package use `_state`, `_gate`, `_sync` and `_async`; programs must not.
         self._state = SessionState(

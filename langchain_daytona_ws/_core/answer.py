@@ -102,7 +102,6 @@ class Reply:
         self._answer: Mapping[Any, Any] = answer
 
     def malformed(self, part: str) -> SandboxError:
-        """Return the error for an answer with an invalid part."""
         return SandboxError(
             f"The sandbox returned an invalid answer to '{self.op}' ({part}). "
             "A process in it may have changed its Python.",

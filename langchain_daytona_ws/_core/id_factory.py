@@ -38,11 +38,10 @@ def random_id() -> str:
     return secrets.token_hex(16)
 
 
-def first_of(ids: Ids) -> str:
-    """Return the next id. Its form is checked, because a short id could occur in the output of a command.
+def checked_id(ids: Ids) -> str:
+    """Return the next id, or raise `ValueError` if it is not 32 lower-case hexadecimal digits.
 
-    Raises:
-        ValueError: The id is not 32 lower-case hexadecimal digits.
+    A shorter id could occur in the output of a command.
     """
     name = ids()
     if not isinstance(name, str) or re.fullmatch("[0-9a-f]{32}", name) is None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from langchain_daytona_ws._core.commands.hooks import Hooks
 from langchain_daytona_ws._core.commands.run import CommandResult, run_command
-from langchain_daytona_ws._core.commands.streaming import OnOutput, called_plainly
+from langchain_daytona_ws._core.commands.streaming import OnOutput, sync_callback
 from langchain_daytona_ws._core.guest_rpc.attachments import Attachment
 from langchain_daytona_ws._core.guest_rpc.client import GuestClient
 from langchain_daytona_ws._core.guest_rpc.errors import LOST_WHILE_RUNNING
@@ -245,7 +245,7 @@ class _Runtime:
         return replace(result, notices=(*result.notices, *remarks), hint=hint)
 
     def _callback(self, on_output: OnOutput) -> OnOutput:
-        """Return ``on_output``; in the sync runtime, wrapped by `called_plainly`."""
+        """Return ``on_output``; in the sync runtime, wrapped by `sync_callback`."""
         return on_output
 
     async def run_quietly(
@@ -422,7 +422,7 @@ class SyncRuntime(_Runtime):
         super().__init__(state, once_blocking, port, s3)
 
     def _callback(self, on_output: OnOutput) -> OnOutput:
-        return called_plainly(on_output)
+        return sync_callback(on_output)
 
     async def offload(self, work: Callable[[], T]) -> T:
         return work()

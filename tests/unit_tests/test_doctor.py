@@ -229,9 +229,9 @@ class TestAFinding:
 
 def test_s3s_answers_have_remedies() -> None:
     findings = [
-        s3.not_what_was_written(),
+        s3.content_differs(),
         s3.condition_ignored("If-Match"),
-        s3.found_what_is_not_there(),
+        s3.unexpected_object(),
         s3.missing_is_forbidden(lists_below=True, has_role=True),
         s3.missing_is_forbidden(lists_below=True, has_role=False),
         s3.missing_is_forbidden(lists_below=False, has_role=True),

@@ -38,11 +38,10 @@ LIMIT_NOTE = f"\n[no more than {STREAM_LIMIT_BYTES:,} bytes of an output are str
 LOST_NOTE = "\n[a part of the output could not be streamed]\n"
 
 
-def called_plainly(on_output: OnOutput) -> OnOutput:
-    """Wrap a callback for the sync runtime, which cannot await: an awaitable result raises a TypeError.
+def sync_callback(on_output: OnOutput) -> OnOutput:
+    """Wrap a callback for the sync runtime, which cannot await.
 
-    Raises:
-        TypeError: ``on_output`` is a coroutine function.
+    A coroutine function raises a `TypeError` now, an awaitable result raises it later.
     """
     if iscoroutinefunction(on_output):
         raise TypeError(

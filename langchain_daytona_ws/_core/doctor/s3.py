@@ -49,7 +49,7 @@ def given_keys(*, has_token: bool) -> Finding:
     return ok("s3-credentials", "the keys in envVars are used; they do not expire")
 
 
-def not_what_was_written() -> Finding:
+def content_differs() -> Finding:
     return failed(
         "s3-write",
         "S3 did not return the content that had just been written",
@@ -80,7 +80,7 @@ def missing_is_forbidden(*, lists_below: bool, has_role: bool) -> Finding:
     return failed("s3-new-file", _HEAD, _SERVICE_ROLE if has_role else _SERVICE_KEYS, "missing_is_forbidden")
 
 
-def found_what_is_not_there() -> Finding:
+def unexpected_object() -> Finding:
     return failed(
         "s3-new-file",
         "S3 reports an object that was never written",

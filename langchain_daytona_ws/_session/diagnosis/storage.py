@@ -177,14 +177,14 @@ class StorageDiagnosis:
         first, second = secrets.token_bytes(16), secrets.token_bytes(16)
         made = run_sync(self._store.put(key, first, if_match=None, metadata={}))
         if self.read(key) != first:
-            return s3_findings.not_what_was_written()
+            return s3_findings.content_differs()
         if not self._is_refused(key, second, None):
             return s3_findings.condition_ignored("If-None-Match")
         run_sync(self._store.put(key, second, if_match=made.etag, metadata={}))
         if not self._is_refused(key, first, made.etag):
             return s3_findings.condition_ignored("If-Match")
         if self.read(key) != second:
-            return s3_findings.not_what_was_written()
+            return s3_findings.content_differs()
         return ok("s3-write", "an object was written, read, overwritten under its condition and deleted")
 
     def _is_refused(self, key: str, data: bytes, if_match: str | None) -> bool:
@@ -207,7 +207,7 @@ class StorageDiagnosis:
                 has_role = self._workspace.role is not None
                 return s3_findings.missing_is_forbidden(lists_below=self._is_listed(key), has_role=has_role)
             return self._refused("s3-new-file", fault)
-        return s3_findings.found_what_is_not_there()
+        return s3_findings.unexpected_object()
 
     def _renames(self) -> Finding:
         endpoint = self._workspace.endpoint
