@@ -36,7 +36,6 @@ class S3Store(ABC):
     """The `ObjectStorePort` of a bucket. Several ports may share one `Bucket`.
 
     Args:
-        bucket: The bucket.
         current: Returns the current credentials.
         expired: Called with credentials that S3 refuses as expired or invalid. Then ``current`` is called again.
     """

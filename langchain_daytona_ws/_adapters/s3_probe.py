@@ -63,11 +63,7 @@ class S3Probe:
         reads.head_object(Bucket=location.bucket, Key=location.prefix + key)
 
     def reaches(self, credentials: Credentials, prefix: str) -> str | None:
-        """Test whether S3 refuses to list and to read under another prefix.
-
-        Args:
-            credentials: The workspace's credentials.
-            prefix: A prefix outside of the workspace's prefix.
+        """Test whether S3 refuses to list and to read under a prefix outside of the workspace's prefix.
 
         Returns:
             ``"listed"`` or ``"read"`` for the first request that was allowed, None if both were refused.

@@ -46,10 +46,8 @@ class ObjectTransfer:
     ``on_bytes`` is called with the size of each piece. Before an error, it is called with minus the sum of these sizes.
 
     Args:
-        clients: boto3's clients.
         target: Bucket and key, as fields of each request.
         key: The key relative to the workspace's prefix.
-        sleep: Waits for seconds.
     """
 
     def __init__(

@@ -94,11 +94,7 @@ async def probe_renames(store: RenamePort, name: str) -> Probed:
     """Ask a store to rename an object that does not exist, and return the conclusion.
 
     A safe store refuses: it does not implement the request (501), or does not find the object (404). An object that an
-    unsafe store wrote is deleted.
-
-    Args:
-        store: The bucket.
-        name: Random suffix of the two keys.
+    unsafe store wrote is deleted. ``name`` is a random suffix of the two keys.
     """
     target = f"{SCRATCH}{name}"
     for pause_s in (*PAUSES_S, None):

@@ -25,12 +25,8 @@ def account(user: str) -> str:
 def helper(user: str, workspaces: str, skills: str) -> str:
     """Return the RUN instructions that install the mount helper, and allow the account to run only the helper as root.
 
-    The instructions contain the program line by line, so that it can be read in the Dockerfile, and its checksum.
-
-    Args:
-        user: The account.
-        workspaces: The directory below which the helper may mount workspaces.
-        skills: The directory where the helper may mount skills.
+    The instructions contain the program line by line, so that it can be read in the Dockerfile, and its checksum. The
+    helper may mount workspaces below the directory ``workspaces``, and skills at the directory ``skills``.
     """
     steps = _HELPER
     for name, text in (

@@ -55,12 +55,9 @@ class Acquired(NamedTuple):
 
 
 async def get_or_create(port: SandboxPort, spec: SandboxSpec, *, reached_before: bool = True) -> Acquired:
-    """Find the sandbox of this name and start it, or create it.
+    """Find the sandbox of this name and start it, or create it. The labels show whether an existing one can be used.
 
-    Args:
-        port: The API.
-        spec: The sandbox to create. Its name and labels identify an existing sandbox.
-        reached_before: As in `lifecycle.provision`.
+    For ``reached_before``, see `lifecycle.provision`.
 
     Raises:
         ProvisionError: Daytona refused a request or could not be reached. Other codes: ``create_failed``: the new

@@ -197,10 +197,7 @@ class Revival(enum.Enum):
 async def revive(port: SandboxPort, info: SandboxInfo, *, starts: bool = True) -> Revival:
     """Read a sandbox's state from the control plane, start the sandbox if it is stopped, and return the new state.
 
-    Args:
-        port: The API.
-        info: The sandbox.
-        starts: False to return `Revival.UNUSABLE` for a stopped sandbox, instead of starting it.
+    If ``starts`` is False, return `Revival.UNUSABLE` for a stopped sandbox instead.
 
     Raises:
         SandboxUnavailable: The control plane returned no state, or a state change did not end in time.

@@ -73,11 +73,8 @@ def specification(
 ) -> SandboxSpec:
     """Return the specification of a workspace's sandbox.
 
-    Args:
-        config: The configuration.
-        namespace: The workspace's name.
-        workspace: The S3 workspace; None if files are on the sandbox's own disk.
-        unique: Suffix that makes the name of an ephemeral sandbox unique. Not used for a persistent sandbox.
+    ``workspace`` is None if files are on the sandbox's own disk. ``unique`` is a suffix that makes the name of an
+    ephemeral sandbox unique; it is not used for a persistent sandbox.
     """
     options, keep = config.options, config.persistent
     location = _location(config, workspace)

@@ -69,7 +69,6 @@ class GuestTransfers:
     """The `TransferBackend` of a sandbox.
 
     Args:
-        files: The sandbox's files.
         new_key: Returns a random idempotency key.
         offload: Runs work that would block the event loop, such as reading a local file.
     """

@@ -44,7 +44,6 @@ class LocalSource:
     """A file of the host to upload.
 
     Args:
-        path: Its path.
         size_bytes: Its size when it was found. If it has grown since then, as a log does, only this number of bytes is
             uploaded.
         is_executable: Whether its owner may execute it.
@@ -100,7 +99,6 @@ class LocalTree:
     """A file or directory of the host to upload.
 
     Args:
-        name: Its name.
         is_directory: True for a directory, False for a file.
         files: Name and source of each file. The name is the path relative to the directory, with slashes; ``""`` for a
             single file.

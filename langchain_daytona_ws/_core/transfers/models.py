@@ -148,7 +148,6 @@ class Outgoing:
 
     Args:
         path: Its path in the workspace.
-        source: Its content.
         is_executable: Whether its owner may execute it.
     """
 
@@ -226,13 +225,10 @@ class Incoming(Protocol):
     async def store(
         self, file: FoundFile, fill: Callable[[Sink], Awaitable[bool | None]], *, max_bytes: int
     ) -> None:
-        """Store a file. When ``fill`` has returned, the file gets its final name; if ``fill`` raises, it is removed.
+        """Store a file of at most ``max_bytes``, whose content ``fill`` writes to the sink.
 
-        Args:
-            file: The file.
-            fill: Writes the content to the sink. Returns whether the file is executable; None to use
-                ``file.is_executable``.
-            max_bytes: Limit of the content's size.
+        ``fill`` returns whether the file is executable; None to use ``file.is_executable``. Then the file gets its
+        final name. If ``fill`` raises, the file is removed.
         """
         ...
 

@@ -38,10 +38,8 @@ class TransferOperations:
     """The transfers of a session.
 
     Args:
-        backend: The workspace's files.
         root: The workspace directory in the sandbox.
         offload: Runs blocking work on the host's files.
-        new_lock: Returns a new lock.
     """
 
     def __init__(self, backend: TransferBackend, *, root: str, offload: Offload, new_lock: NewLock) -> None:
@@ -133,7 +131,6 @@ class _Incoming:
     Args:
         target: The file or directory on the host.
         location: The workspace path that is downloaded.
-        offload: Runs blocking work.
         left_bytes: Limit of the size of all files together; None for no limit.
     """
 
