@@ -396,7 +396,7 @@ _SHORT_LIVED = (
     "Let the role's STS (options.stsEndpoint) issue credentials for 15 minutes or more, as AWS does. If this STS "
     "already does so, this machine's clock is wrong.",
 )
-# These may mean that delivered credentials were revoked, or that their role was changed: try new credentials.
+# The delivered credentials may have been revoked, or their role changed: try new credentials.
 _OF_OLD_CREDENTIALS = {"mount_eio", "mount_expired", "mount_denied"}
 _OF_THE_NETWORK = {"mount_unreachable", "mount_not_ready", "mount_refused"}
 _PASSING = {

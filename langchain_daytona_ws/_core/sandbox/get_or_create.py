@@ -151,7 +151,7 @@ class _Search:
         self._pause_s = FIRST_PAUSE_S
 
     async def get(self) -> SandboxInfo | None:
-        """Return the sandbox of this name; None if there is none. After a passing fault, wait and try again."""
+        """Return the sandbox of this name; None if there is none. After a temporary fault, wait and try again."""
         while True:
             try:
                 return await self._port.get(self._spec.name)

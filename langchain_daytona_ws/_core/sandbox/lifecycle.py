@@ -121,7 +121,7 @@ async def _create(port: SandboxPort, spec: SandboxSpec, *, reached: bool) -> San
 
 
 async def _find(port: SandboxPort, name: str) -> SandboxInfo | None:
-    """Return a sandbox; None if it does not exist, or after a passing fault. After None, all callers try again."""
+    """Return a sandbox; None if it does not exist, or after a temporary fault. After None, all callers try again."""
     try:
         return await port.get(name)
     except PortFault as fault:
@@ -257,7 +257,7 @@ async def answers(port: SandboxPort, info: SandboxInfo) -> bool:
 
 
 async def discard(port: SandboxPort, id_or_name: str, *, within_s: float = DELETE_WITHIN_S) -> None:
-    """Delete a sandbox if it still exists. After a passing fault, repeat the request for ``within_s`` seconds.
+    """Delete a sandbox if it still exists. After a temporary fault, repeat the request for ``within_s`` seconds.
 
     Raises:
         SandboxUnavailable: Daytona refused the deletion, or the sandbox could not be deleted in this time.

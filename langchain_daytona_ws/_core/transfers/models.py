@@ -86,7 +86,7 @@ class TransferProgress:
 
 
 OnProgress = Callable[[TransferProgress], object]
-"""Called during a transfer with the present progress."""
+"""Called during a transfer with the current progress."""
 
 
 class Progress:
