@@ -26,7 +26,7 @@ class FileText:
     lines: int  # number of lines of the whole file
     cut_lines: int  # number of lines that are shown in part
     lossy: bool  # some bytes are not UTF-8, and are shown as \xNN
-    newline: str  # lf (also without line ends), crlf, mixed
+    newline: str  # line ends: lf (also if there are none), crlf or mixed
     bom: bool  # the file begins with a byte order mark
     size_bytes: int
     mtime_ns: int
@@ -97,9 +97,9 @@ class FileEdited:
     size_bytes: int
     sha256: str
     from_record: bool = False
-    differences: tuple[Difference, ...] = ()  # the first ones, if the text only looks like old_string
+    differences: tuple[Difference, ...] = ()  # the first ones; empty if old_string occurs exactly
     mixed: bool = False  # UTF-8 was written into a file of another encoding
-    verbatim: bool = False  # \xNN was written as four characters into a file that has bytes shown as \xNN
+    verbatim: bool = False  # \xNN was written as text, but the file has bytes that are shown as \xNN
     before_sha256: str = ""  # hash of the content before the edit; invalid if ``lines`` is empty
 
 

@@ -353,7 +353,7 @@ class FileOperations:
         return result
 
     async def check_change(self, path: str, *, is_file: bool, edit: tuple[str, str] | None = None) -> None:
-        """Refuse a change that cannot succeed in any state of the workspace.
+        """Refuse a change that cannot succeed, whatever the workspace contains.
 
         Args:
             path: The path to change.
@@ -454,7 +454,7 @@ class FileOperations:
             self._remember(location, real_path, after)
 
     def _filter(self, glob: str, location: str) -> str:
-        """Return a search's glob relative to the searched directory, as a backend expects it."""
+        """Return the glob of a search in the form for backends: relative to the searched directory."""
         negated = glob.startswith("!")
         relative, absolute = workspace_pattern(glob[negated:], self._root)
         if absolute:

@@ -1,4 +1,4 @@
-r"""Search with ripgrep's regular expressions by means of RE2, which takes linear time.
+r"""Search for regular expressions in ripgrep's syntax, in linear time with RE2.
 
 ``\w``, ``\d``, ``\s`` and ``\b`` are ASCII in RE2 and Unicode in ripgrep, and ripgrep never matches a line feed. So a
 pattern is parsed and translated. A pattern without a known translation needs ripgrep.

@@ -431,7 +431,7 @@ def _edited(old: StoredObject, query: models.EditQuery) -> tuple[bytes, models.F
 
 
 def _edited_before(now: StoredObject, mark: Mark) -> models.FileEdited:
-    """Return the result of an edit that an earlier attempt of this call made, without its positions."""
+    """Return the result, without positions, of an edit that an earlier attempt of this call made."""
     if now.data is None:  # another program has made the file too large to edit
         raise RefusedError("changed")
     return models.FileEdited(

@@ -1,6 +1,7 @@
 """Convert paths to keys, and find out by listings whether a path is a file, a directory or missing.
 
-HEAD and GET may not show that a key is missing: if the credentials may list the prefix only, S3 answers 403.
+If credentials allow a listing of the prefix only, S3 answers 403, not 404, to HEAD and GET of a missing key. So
+listings are used.
 
 If the keys ``a`` and ``a/b`` exist, the path ``a`` is a directory, as in a mount. `load` and `receive` do not check
 this: they read the object ``a``.

@@ -57,7 +57,7 @@ def kept_attributes(metadata: Mapping[str, str]) -> dict[str, str]:
 
 
 def stamped(metadata: Mapping[str, str], now_s: float) -> dict[str, str]:
-    """Return the metadata with the modification time of now and, if permissions are missing, those of a new file.
+    """Return the metadata with the modification time set to now. If permissions are missing, add those of a new file.
 
     The time must change: git does not notice a change that keeps a file's size and time.
     """

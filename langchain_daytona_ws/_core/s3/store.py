@@ -201,7 +201,7 @@ class ObjectStorePort(Protocol):
     async def put(
         self, key: str, data: bytes, *, if_match: str | None, metadata: Mapping[str, str]
     ) -> ObjectInfo:
-        """Replace the object if its ETag is ``if_match``; with None, create the object if the key is free."""
+        """Replace the object if its ETag is ``if_match``. With ``if_match=None``, create it if the key is free."""
         ...
 
     async def receive(

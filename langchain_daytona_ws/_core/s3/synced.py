@@ -40,7 +40,7 @@ from langchain_daytona_ws.errors import WorkspaceError
 T = TypeVar("T")
 
 PATH_BYTES = 4095  # Linux: PATH_MAX without its NUL byte
-_OF_DIRECTORIES = ("list", "glob", "grep", "make")
+_DIRECTORY_OPS = ("list", "glob", "grep", "make")
 
 
 class SyncedObjects:
@@ -265,13 +265,13 @@ class SyncedFiles:
         with self._errors(op, path):
             at = key_of(path)
             while True:
-                self._require_synced(at, is_dir=op in _OF_DIRECTORIES)
+                self._require_synced(at, is_dir=op in _DIRECTORY_OPS)
                 try:
                     return await work(at or ".")
                 except SymlinkFound as found:
                     link = found
                 except WorkspaceError as error:
-                    explained = await self._link_of(op, at, error)
+                    explained = await self._causing_link(op, at, error)
                     if explained is None:
                         raise
                     link = explained
@@ -293,13 +293,13 @@ class SyncedFiles:
             facts = {name: value for name, value in error.context.items() if name != "on_s3"}
             raise file_error(path, op, error.code, facts) from None
 
-    async def _link_of(self, op: str, path: str, error: WorkspaceError) -> SymlinkFound | None:
-        """Return the symlink that caused an error, or None. If the missing path is an ignored directory, refuse it."""
+    async def _causing_link(self, op: str, path: str, error: WorkspaceError) -> SymlinkFound | None:
+        """Return the symlink that caused an error, or None. If a missing path is an ignored directory, refuse it."""
         if error.code == "missing":
             self._require_synced(path, is_dir=True)
         if error.code != "not_a_directory":
             return None
-        nearest = await self._lookup.file_above(below(path) if op in _OF_DIRECTORIES else path)
+        nearest = await self._lookup.file_above(below(path) if op in _DIRECTORY_OPS else path)
         return None if nearest is None else await self._link_at(nearest.key)
 
     async def _link_at(self, key: str) -> SymlinkFound | None:
@@ -329,7 +329,7 @@ class Links:
         self._root = _parts(root)
         self._follows_last = follows_last
         self._count = 0
-        # Remembered, so that a loop of symlinks costs no more requests.
+        # Remembered, so that a loop of symlinks causes no further requests.
         self._known: dict[str, SymlinkFound] = {}
         self._directories: set[str] = set()
 

@@ -207,7 +207,7 @@ async def _matches(lookup: Lookup, key: str, query: GlobQuery, deadline: float) 
     walk = Walk(lookup.port, below(base), search, deadline)
     await walk.run(pattern.start(), _beginning(pattern))
     if not search.has_entries:
-        await _need_base(lookup, key, base)
+        await _require_base(lookup, key, base)
     found = sorted(search.found.values(), key=lambda entry: (-entry.mtime_ns, entry.name))
     entries = _fitting(found[: query.limit], query.limit_bytes)
     return GlobResult(
@@ -220,7 +220,7 @@ async def _matches(lookup: Lookup, key: str, query: GlobQuery, deadline: float) 
     )
 
 
-async def _need_base(lookup: Lookup, above: str, base: str) -> None:
+async def _require_base(lookup: Lookup, above: str, base: str) -> None:
     """Refuse a search if the searched directory ``above`` is missing. Directories in the pattern may be missing."""
     try:
         await lookup.require_directory(base)

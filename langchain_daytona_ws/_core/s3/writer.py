@@ -86,20 +86,20 @@ class ConditionalWriter:
         )
 
     async def put_by(
-        self, put: Put, key: str, old: StoredObject | None, *, call_key: str, action: str
+        self, send: Put, key: str, old: StoredObject | None, *, call_key: str, action: str
     ) -> Mark:
-        """Write an object as the method `put` does; the function ``put`` sends the content."""
-        return await self._apply(partial(self._put, put, key, old, call_key=call_key, action=action))
+        """Write an object as `put` does; ``send`` sends the content."""
+        return await self._apply(partial(self._put, send, key, old, call_key=call_key, action=action))
 
     async def _put(
-        self, put: Put, key: str, old: StoredObject | None, tries: _Tries, *, call_key: str, action: str
+        self, send: Put, key: str, old: StoredObject | None, tries: _Tries, *, call_key: str, action: str
     ) -> Mark:
         before, etag = ({}, None) if old is None else (old.metadata, old.info.etag)
         mark = new_mark(call_key, action)
         metadata = with_mark(before, mark)
         while True:
             try:
-                await put(if_match=etag, metadata=metadata)
+                await send(if_match=etag, metadata=metadata)
             except StoreFault as fault:
                 # With an ETag, MISSING means that another writer deleted the object. Without an ETag, S3 refuses the
                 # key.

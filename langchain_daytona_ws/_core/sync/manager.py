@@ -33,7 +33,7 @@ logger = logging.getLogger("langchain_daytona_ws")
 MARGIN_S = 60.0
 JOBS = "jobs"  # the only entry module whose calls do not access the workspace
 # File operations that follow another operation, which has just pulled. They pull only if they start a resident.
-FOLLOWING = ("similar", "pack", "drop")
+FOLLOW_UP_OPS = ("similar", "pack", "drop")
 PULL_LIMIT_S = 3600.0
 # Maximum time for which one request waits for a pull or a push. A longer pull or push continues in the resident, and
 # the next request waits for it.
@@ -41,7 +41,7 @@ WAIT_S = 20.0
 PROGRESS_EVERY_S = 3.0
 PAUSE_S = 0.5  # between requests: a hostile sandbox may answer at once, without waiting
 
-_OF_CREDENTIALS = ("expired", "denied", "signature")
+_CREDENTIAL_FAILURES = ("expired", "denied", "signature")
 
 
 @dataclass(slots=True)
@@ -130,8 +130,8 @@ class SyncManager:
                 self._record(sandbox_id, credentials, report, is_new=is_new)
                 return answer
             state.started.discard(sandbox_id)
-            if not _is_lacking(code, is_new=is_new):
-                if code.removeprefix("sync_") not in _OF_CREDENTIALS or is_refreshed:
+            if not _lacks_resident(code, is_new=is_new):
+                if code.removeprefix("sync_") not in _CREDENTIAL_FAILURES or is_refreshed:
                     return answer
                 # The credentials may have been revoked: try new ones.
                 self._forget(credentials)
@@ -147,7 +147,7 @@ class SyncManager:
         sandbox_id, min_life_s = request.sandbox_id, request.life_s + SPARE_LIFE_S
         remaining_s = min_life_s if credentials.expires_at is None else credentials.expires_at - self._now()
         key = hashlib.sha256(credentials.access_key_id.encode()).hexdigest()[:16]
-        pulls = is_new if request.fields.get("op") in FOLLOWING else request.fields.get("pulls", True)
+        pulls = is_new if request.fields.get("op") in FOLLOW_UP_OPS else request.fields.get("pulls", True)
         call: dict[str, object] = {
             "name": self._name,
             "id": self._id,
@@ -203,10 +203,10 @@ class SyncManager:
         state.reports[sandbox_id] = report or state.reports.get(sandbox_id, SyncReport())
         if report is None:
             return
-        if report.failure in _OF_CREDENTIALS:
+        if report.failure in _CREDENTIAL_FAILURES:
             self._forget(credentials)
             state.refused.add(sandbox_id)
-        if report.failure in (*_OF_CREDENTIALS, "absent", "unreadable"):
+        if report.failure in (*_CREDENTIAL_FAILURES, "absent", "unreadable"):
             state.started.discard(sandbox_id)
 
     async def _report_pull(self, request: GuestRequest, progress: str) -> None:
@@ -248,10 +248,10 @@ class SyncManager:
         )
 
 
-def _is_lacking(code: str, *, is_new: bool) -> bool:
-    """Return True if the sandbox lacks a suitable resident, so that the next request must contain one.
+def _lacks_resident(code: str, *, is_new: bool) -> bool:
+    """Return True if the next request must contain a resident, because the sandbox lacks a suitable one.
 
-    A resident also ends when another session starts its own resident in the same sandbox.
+    A resident also ends when another session starts its own resident in the sandbox.
     """
     return code == "sync_absent" or (not is_new and (code == "sync_credentials" or code not in _REFUSALS))
 

@@ -168,7 +168,7 @@ class SyncReport:
 
 _MANY = 100
 # Files that Git writes with each command, and its logs: conflict copies of them need no merge.
-_OF_GIT = r"(^|/)(index|COMMIT_EDITMSG|ORIG_HEAD|FETCH_HEAD)$|(^|/)logs/"
+_GIT_BOOKKEEPING = r"(^|/)(index|COMMIT_EDITMSG|ORIG_HEAD|FETCH_HEAD)$|(^|/)logs/"
 
 
 def _conflict_notices(conflicts: tuple[tuple[str, str], ...]) -> Iterator[str]:
@@ -177,7 +177,7 @@ def _conflict_notices(conflicts: tuple[tuple[str, str], ...]) -> Iterator[str]:
     for path, copy in conflicts:
         before, git, inside = f"/{path}".rpartition("/.git/")
         repository = before.lstrip("/") or "the workspace"
-        if git and re.search(_OF_GIT, inside):
+        if git and re.search(_GIT_BOOKKEEPING, inside):
             copies.setdefault(repository, []).append(copy)
         elif git and inside.startswith("refs/heads/"):
             branch = copy.rpartition(".git/refs/heads/")[2]
