@@ -382,11 +382,7 @@ def _near_miss(data: bytes, old: str) -> dict[str, Any]:
 def _first_difference(content: str, start: int, skip: int, old: str) -> list[Difference]:
     """Return the first difference between ``old`` and a text of the file that equals ``old`` except for whitespace.
 
-    Args:
-        content: The whole file.
-        start: Offset of the line in which the text begins.
-        skip: Number of characters of this line before the text, without whitespace.
-        old: The text to find.
+    The text begins in the line at the offset ``start``, after ``skip`` characters that are not whitespace.
     """
     begin = len(old) - len(old.lstrip())
     at = start

@@ -55,14 +55,9 @@ command.Run = Run  # type: ignore[misc,assignment]  # this module is sent only f
 
 
 def waiting_editors(names: tuple[bytes, ...], waits: Callable[[str], bool]) -> dict[int, tuple[str, int]]:
-    """Return the editors in this sandbox that may wait for a key and have no child process.
+    """Return the editors that may wait for a key and have no child process: pid → (name, CPU time in clock ticks).
 
-    Args:
-        names: Names of the editors' processes.
-        waits: Returns True if the process with this pid may wait for a key.
-
-    Returns:
-        pid → (name, CPU time in clock ticks).
+    ``waits`` returns whether the process with a pid may wait for a key.
     """
     found, parents = {}, set()
     for pid in filter(str.isdigit, os.listdir("/proc")):
