@@ -1,7 +1,7 @@
 """Keep a record of each call under its idempotency key, so that a call that is sent twice runs once.
 
-A record is a file, which the process that runs the call locks. A second request of the call finds the record locked
-(the call runs), with an answer (the call has ended), or without an answer (the process died).
+A record is a file, which the process that runs the call locks. A second request of the call reads the record. If it is
+locked, the call runs; if it contains an answer, the call has ended; otherwise the process died.
 """
 
 from __future__ import annotations
@@ -85,9 +85,9 @@ class Record:
 def run_once(call: Record, wait_s: float, work: Callable[[], Answer], clear: Callable[[], None]) -> Answer:
     """Run ``work`` at most once for all requests of a call, and return its answer.
 
-    A repeated request waits for the end of the call, and returns the recorded answer. If there is no answer, the field
-    ``outcome`` is ``running`` (the call still runs after ``wait_s``), ``cancelled``, or ``unknown`` (the process that
-    ran the call died, or the record is damaged).
+    A repeated request waits for the end of the call, and returns the recorded answer. Without an answer, ``outcome`` is
+    the reason: ``running`` (the call still runs after ``wait_s``), ``cancelled``, or ``unknown`` (the process died, or
+    the record is damaged).
 
     Args:
         call: The record of the call.

@@ -2,8 +2,8 @@
 
 An upload is a file on the sandbox's own disk, to which the host has sent the content. If possible, the upload is moved
 to the path of the file. If not, and for content in the request, the file is overwritten in place: an S3 mount supports
-no rename, append or chmod. Overwriting may fail after the old content is gone. So the old content, up to a limit, is
-kept in memory and written back, and the answer reports the state of the file.
+no rename, append or chmod. Overwriting may fail after the old content is gone. So the old content is kept in memory, up
+to a limit, and written back. The answer reports the state of the file.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Content:
 class Source:
     """The bytes to write, from the request or from an upload. `close` removes the upload.
 
-    If only this user can have written the upload, the hash from the host is trusted, and only the size is checked:
-    reading the upload to hash it takes time.
+    Reading an upload to hash it takes time. If only this user can have written the upload, only its size is checked,
+    and the hash from the host is used.
     """
 
     def __init__(

@@ -177,8 +177,8 @@ class Pull:
                 unchanged.append((path, status))
         if not unchanged:
             return
-        # Save the index before the files are removed. If this process were killed in between, the next resident would
-        # find files in the old index that are not on the disk, and would delete their objects in S3. These objects may
+        # Save the index before the files are removed, because this process may be killed in between. With the old
+        # index, the next resident would miss the removed files, and delete their objects in S3. These objects may
         # exist, because a listing may be wrong.
         copy.index.save()
         for path, status in sorted(unchanged, key=lambda item: item[0], reverse=True):

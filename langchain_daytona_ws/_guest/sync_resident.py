@@ -1,6 +1,6 @@
 """The resident: a process that stays in the sandbox between calls, and synchronises working copies with S3.
 
-The resident keeps connections, the last listing, the index and the credentials in memory, and answers calls over a Unix
+The resident keeps connections, the last listing, the index and the credentials in memory. It answers calls over a Unix
 socket that only this user can reach. If the resident is killed, no data is lost: the next call starts another resident,
 which compares files and objects. New credentials need a new resident: they are not sent over the socket, because
 another process of this user could listen there.
@@ -194,6 +194,7 @@ class Resident:
             threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
 
     def _answer(self, connection: socket.socket) -> None:
+        """Answer one question. ``flush`` is a push whose report the next call gets."""
         with connection:
             try:
                 request = connection.makefile("r", encoding="ascii").readline().split()
@@ -218,10 +219,10 @@ class Resident:
                 pass  # the call has ended, or it comes from another program
 
     def _finish(self, connection: socket.socket) -> None:
-        """End this process. A running synchronisation stops; the next resident continues it."""
+        """Stop a running synchronisation, which the next resident continues, and end this process."""
         self._is_ending = True
         for copy in self._copies:
-            copy.bucket.begin(0.0)
+            copy.bucket.begin(0.0)  # a deadline in the past stops all requests
         with self._sync_lock:
             self._save()
             _send(connection, "ok", "")
@@ -236,6 +237,7 @@ class Resident:
         return all(os.path.isdir(copy.spec["state"] + "/new") for copy in self._copies)
 
     def _answer_pull(self, connection: socket.socket, *, is_fresh: bool, min_life_s: float) -> None:
+        """Pull. If ``is_fresh``, this call has brought the credentials: do not ask for new credentials again."""
         if not is_fresh and not self._credentials_last(min_life_s):
             _send(connection, "credentials", "")
             return

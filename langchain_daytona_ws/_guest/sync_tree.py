@@ -102,8 +102,8 @@ class Entry:
             return True
         if self.modified:
             return False
-        # An object that we have uploaded is listed with a time up to two seconds before the time in the upload's
-        # answer. With another time, it is from another writer.
+        # S3 may list an upload with a time up to two seconds before the time in its answer. An object with another
+        # time is from another writer.
         if not self.put_at or 0 <= self.put_at - unix_of_listing(modified) <= 2:
             self.modified = modified
             return True

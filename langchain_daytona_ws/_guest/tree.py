@@ -126,8 +126,8 @@ def _matches(request: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Search:
-    """Collects the matches of a pattern. The state that `Scan` keeps for a directory is the set of the positions in the
-    pattern that the directory's path has reached.
+    """Collects the matches of a pattern. The state of a directory, see `scan.Visitor`, is the set of positions in the
+    pattern that its path has reached.
     """
 
     def __init__(self, pattern: Glob) -> None:
