@@ -1,6 +1,7 @@
 """Problems of a configuration document. A problem has a location and a text with a remedy, and contains no secret.
 
-Pydantic's own texts are not used, because they describe Python types. Its errors also contain the rejected input.
+Pydantic's own texts are not used, because they describe Python types. Pydantic's errors also contain the rejected
+input.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def _text(detail: ErrorDetails) -> str:
     if kind == "literal_error":
         # Do not quote the value: it may be a secret in the wrong place.
         return f"must be {detail['ctx']['expected'].replace(chr(39), chr(34))}"
-    # Of an unknown kind of error, show only the name: pydantic's message may quote the value.
+    # For an unknown kind of error, show only the kind: pydantic's message may quote the value.
     return _TEXTS.get(kind, f"is not acceptable ({kind})")
 
 

@@ -122,7 +122,7 @@ class PermissionDecision:
 
         Raises:
             ValueError: The scope is unknown, the prefix is not the beginning of one literal command, or a prefix is
-                given for another scope than ``"prefix"``.
+                given although the scope is not ``"prefix"``.
         """
         return cls("allow_always", scope=scope, prefix=prefix)
 

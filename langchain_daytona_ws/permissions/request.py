@@ -59,8 +59,8 @@ class CalledTool:
     Args:
         name: ``"execute"``, ``"write_file"``, ``"edit_file"`` or ``"delete"``.
         arguments: The call's arguments, with this tool's argument names; a read-only deep copy is stored.
-        names: This tool's name of an argument → the request's name. An argument that is missing here has one name for
-            both.
+        names: This tool's name of an argument → the request's name. An argument that is missing here has the same name
+            in both.
     """
 
     name: str
