@@ -139,7 +139,7 @@ class GuestClient:
             CredentialsRefused: No credentials for the S3 workspace could be obtained; a call with a ``key`` did not
                 run.
             HookFailed: A command of onCreate or onResume failed; a call with a ``key`` did not run.
-            JobError: The call was to start a job, and too many jobs run; or the record of its job is damaged.
+            JobError: Too many jobs run to start another job, or the record of the job is damaged.
         """
         info = await self._acquire()
         attempts = self._new_attempts(min(timeout_s + self._margin_s + RETRY_WITHIN_S, within_s))
@@ -161,7 +161,7 @@ class GuestClient:
                 await self._port.finish(self._kill(info, fields), within_s=KILL_CALL_S)
             raise
         if answer.get("outcome") == "running":
-            # An earlier attempt with this key still runs, longer than its own limit.
+            # An earlier attempt with this key still runs after its own time limit.
             raise unknown("It was still running when its time was up.", code="still_running")
         return self._checked(answer), info.id
 
@@ -191,7 +191,7 @@ class GuestClient:
     ) -> list[tuple[str, str]]:
         """Upload contents to new files on the sandbox's own disk, with retries.
 
-        Each attempt uses new names, because a late request of an earlier attempt could change a file in use.
+        Each attempt uses new names, because a late request of an earlier attempt could still change its files.
 
         Returns:
             The path of each file, and the SHA-256 of its content.

@@ -25,7 +25,7 @@ DEAD_AFTER_S = 10.0
 
 MAYBE_RAN = {FaultKind.DROPPED, FaultKind.UNREADABLE}
 """Faults after which the request may have run."""
-# Faults after which the control plane is asked for the sandbox's state at once.
+# Faults after which the control plane is asked for the sandbox's state already at the first failure.
 _CHECK_STATE = {FaultKind.NOT_STARTED, FaultKind.NOT_FOUND, FaultKind.UNAUTHORIZED}
 
 

@@ -181,7 +181,7 @@ class JobTracker:
         )
 
     def minutes_for(self, duration_s: float) -> int:
-        """Return the interval in minutes for a job of this duration, which includes the usual idle time after it."""
+        """Return the interval in minutes for a job of this duration. The usual idle time is added to it."""
         minutes = math.ceil(duration_s / 60) + self._idle_minutes
         return (
             minutes
