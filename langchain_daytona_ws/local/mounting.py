@@ -81,7 +81,7 @@ class MountTools:
         return arguments
 
     def wrap(self, command: list[str]) -> list[str]:
-        """Return the command that runs `command`, as the same process, with the right to mount."""
+        """Return a command that gets the right to mount, and then becomes `command` (exec)."""
         bounded = [self._setpriv, "--bounding-set", self._bounding_set, "--", *command]
         return [self._unshare, *_UNSHARE_OPTIONS, *bounded]
 

@@ -136,7 +136,7 @@ class LocalS3:
                 + region.encode()
                 + b"</LocationConstraint></CreateBucketConfiguration>"
             )
-        # Only a store needs a signature. `Forward` replaces this header, which has none, by a signed one.
+        # Only a store needs a signature: `Forward` replaces this unsigned header by a signed one.
         scope = (
             {"Authorization": f"Credential=owner/19700101/{region}/s3/aws4_request,"} if self._store else {}
         )
