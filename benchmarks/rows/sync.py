@@ -202,7 +202,7 @@ def _first_call(both: Workspaces, count: int, bench: Bench) -> Result:
 
 
 def _memory(both: Workspaces, count: int) -> Iterator[Result]:
-    """Measure the memory of the resident, then again with twice as many files."""
+    """Measure the memory of the resident (the process that synchronises), then again with twice as many files."""
     before = _resident_kib(both.sync)
     yield figure(
         NAME, f"peak memory of the resident, {count:,} files", before / 1024, "MiB", reach=RESIDENT_REACH_MIB,

@@ -1,4 +1,4 @@
-"""Row: a command in a warm sandbox, and the parts of its time."""
+"""Row: a command in a warm sandbox (it runs, and has stored the guest program), and the parts of its time."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Fault:
     Args:
         kind: what happens.
         action: apply the fault only to requests with this action in the journal, such as "execute"; None for all.
-        path: apply it only if this regular expression matches a part of the request's path; None for all.
+        path: apply the fault only if this regular expression matches a part of the request's path; None for all.
         times: the number of requests to which the fault applies; None for no limit.
         skip: the number of matching requests to leave unchanged first.
         probability: the probability that the fault applies to a matching request, from 0 to 1.
@@ -216,7 +216,7 @@ async def _sleep(scope: Scope, seconds: float) -> None:
 
 
 async def _close_connection(scope: Scope, receive: Receive) -> None:
-    """Close the connection, and wait until the HTTP server has noticed, so that it does not log a missing answer."""
+    """Close the connection, and wait until the HTTP server has noticed: then the server logs no missing answer."""
     transport = scope["state"]["transports"].get(scope["client"])
     if transport is not None:  # None if the client has closed the connection already
         transport.close()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Request:
-    """A recorded request.
+    """A recorded request. `action` names its endpoint, such as "execute".
 
     `status` is None while the request is open, or if a fault closed the connection without an answer. It is 400 if the
     client closed the connection while an endpoint read the body.

@@ -21,7 +21,7 @@ _FUSE_DEVICE_NUMBER = os.makedev(10, 229)
 _PATH_FOLDERS = ("/usr/local/sbin", "/usr/local/games")
 # All pure Python, so that any interpreter in the sandbox can import them.
 _LIBRARIES = ("botocore", "dateutil", "jmespath", "mfusepy", "six", "urllib3")
-# Of botocore's service descriptions only these are copied: the descriptions are by far its largest part.
+# Only these service descriptions of botocore are copied: the descriptions of all services are its largest part.
 _SERVICES = ("s3", "sso", "sso-oidc", "sts")
 _PROGRAM = f"""\
 #!{{python}} -IS

@@ -114,7 +114,7 @@ class ServerThread:
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
-    """Return a uvloop event loop if uvloop is installed: it uses less CPU."""
+    """Return an event loop of uvloop if uvloop is installed, because uvloop uses less CPU."""
     try:
         import uvloop
     except ImportError:

@@ -110,7 +110,7 @@ def _serve(options: argparse.Namespace, ready: Callable[[], None]) -> None:
 
 
 def _client(options: argparse.Namespace) -> Any:
-    """Connect to S3; repeat while S3 cannot be reached. In the background, the parent ends this after its time-out."""
+    """Connect to S3; repeat while S3 cannot be reached. In the background, the parent process has a time-out."""
     from . import connect
 
     while True:
