@@ -32,7 +32,7 @@ PART_BYTES = 16 << 20
 MAX_PARTS = 10_000
 
 
-class _Lost(Exception):
+class _Interrupted(Exception):
     """The content could not be read to its end, or does not have the announced length."""
 
     def __init__(self, fault: StoreFault) -> None:
@@ -78,10 +78,10 @@ class ObjectTransfer:
                             sink.write(piece)
                             count += len(piece)
                             on_bytes(len(piece))
-                except _Lost as lost:
+                except _Interrupted as interrupted:
                     failures = failures + 1 if count == before else 1
                     if failures >= ATTEMPTS:
-                        raise lost.fault from None
+                        raise interrupted.fault from None
                     self._sleep(PAUSE_S * 2**failures)
                 else:
                     return found
@@ -113,11 +113,11 @@ class ObjectTransfer:
                 # Reading to the end makes botocore verify the checksum, if the answer has one.
                 piece = _read(body, min(PIECE_BYTES, length + 1))
             except StoreFault as fault:
-                raise _Lost(fault) from None
+                raise _Interrupted(fault) from None
             length -= len(piece)
             if length < 0 or (not piece and length):
                 message = "the length of the content differs from the announced length"
-                raise _Lost(StoreFault(StoreFaultKind.PASSING, message))
+                raise _Interrupted(StoreFault(StoreFaultKind.PASSING, message))
             if not piece:
                 return
             yield piece

@@ -51,7 +51,7 @@ class Pace:
         return True
 
     @property
-    def is_over(self) -> bool:
+    def is_too_slow(self) -> bool:
         return monotonic() > self._until
 
 
@@ -170,11 +170,11 @@ async def aupload(
     async def sent() -> AsyncIterator[bytes]:
         end = (b"", 0)
         while True:
-            take = next(pieces, end) if body.is_quick else await asyncio.to_thread(next, pieces, end)
-            if take is end:
+            entry = next(pieces, end) if body.is_quick else await asyncio.to_thread(next, pieces, end)
+            if entry is end:
                 limit.reschedule(loop.time() + TRANSFER_TIMEOUT_S)
                 return
-            piece, count = take
+            piece, count = entry
             yield piece
             if pace.moved(len(piece)):
                 limit.reschedule(loop.time() + STALL_S)
@@ -214,7 +214,7 @@ def download(fs: Any, path: str, write: Write, on_bytes: OnBytes | None = None) 
             write(piece)
             if on_bytes is not None:
                 on_bytes(len(piece))
-            if not pace.moved(len(piece)) and pace.is_over:
+            if not pace.moved(len(piece)) and pace.is_too_slow:
                 raise urllib3.exceptions.ProtocolError("The download was too slow.")
 
 

@@ -8,7 +8,7 @@ from langchain_daytona_ws._adapters.sdk import account_of
 from langchain_daytona_ws._core.ports import PortFault, SandboxSpec
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.s3.workspace import s3_workspace
-from langchain_daytona_ws._core.sandbox.prune import SandboxSummary, ours, remove
+from langchain_daytona_ws._core.sandbox.prune import SandboxSummary, managed_labels, remove
 from langchain_daytona_ws._core.sandbox.remedies import remedy_for
 from langchain_daytona_ws._core.sandbox.reservation import SYNC_LABEL, specification, sync_location
 from langchain_daytona_ws.config import SandboxConfig, validate_namespace
@@ -45,7 +45,7 @@ class AccountSandboxes:
             SandboxError: The request to Daytona failed.
         """
         try:
-            found = list(self._inventory.sandboxes(ours(namespace)))
+            found = list(self._inventory.sandboxes(managed_labels(namespace)))
         except PortFault as fault:
             raise _error("The sandboxes could not be listed", fault) from fault
         return sorted(found, key=lambda sandbox: (sandbox.created_at or 0.0, sandbox.name))

@@ -6,7 +6,7 @@ import pytest
 
 from langchain_daytona_ws._core.ports import FaultKind, PortFault, SandboxInfo
 from langchain_daytona_ws._core.run_sync import run_sync
-from langchain_daytona_ws._core.sandbox.prune import SandboxSummary, age_s, ours, prunable, remove
+from langchain_daytona_ws._core.sandbox.prune import SandboxSummary, age_s, managed_labels, prunable, remove
 from langchain_daytona_ws.errors import SandboxUnavailable
 
 NOW = 1_000_000.0
@@ -62,8 +62,8 @@ def test_sandboxes_are_old_by_their_last_activity(
 
 
 def test_labels_of_ours() -> None:
-    assert ours(None) == {"managed-by": "langchain-daytona-ws"}
-    assert ours("n") == {"managed-by": "langchain-daytona-ws", "namespace": "n"}
+    assert managed_labels(None) == {"managed-by": "langchain-daytona-ws"}
+    assert managed_labels("n") == {"managed-by": "langchain-daytona-ws", "namespace": "n"}
 
 
 class Answers:

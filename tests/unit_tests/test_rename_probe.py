@@ -98,7 +98,7 @@ def test_a_remaining_object_is_named() -> None:
     ids=lambda fault: fault.code,
 )
 def test_errors_that_the_mount_reports_are_left_to_it(fault: StoreFault) -> None:
-    assert run_sync(probe_renames(Store(fault), "n")).renames is Renames.NOT_ASKED
+    assert run_sync(probe_renames(Store(fault), "n")).renames is Renames.NOT_TESTED
 
 
 def test_a_missing_bucket_is_reported_since_a_mount_may_succeed() -> None:

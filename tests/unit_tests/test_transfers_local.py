@@ -11,7 +11,7 @@ import pytest
 
 from langchain_daytona_ws._core.files.received import TooLongError
 from langchain_daytona_ws._core.transfers import local as local_files
-from langchain_daytona_ws._core.transfers.local import LocalTarget, NameRefused, is_usable, scan
+from langchain_daytona_ws._core.transfers.local import LocalTarget, NameRefused, is_safe_name, scan
 from langchain_daytona_ws._core.transfers.models import Progress, TransferProgress
 from langchain_daytona_ws.errors import FileError
 
@@ -58,10 +58,10 @@ def test_a_strange_name_is_a_name(name: str, tmp_path: Path) -> None:
     "name", ["a\\b", "..\\x", "C:x", "C:\\x", "con", "nul.txt", "a.", "a ", "a:stream", "a\tb", "a?"]
 )
 def test_a_name_with_a_meaning_on_windows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert is_usable(name)
+    assert is_safe_name(name)
     monkeypatch.setattr(local_files, "_WINDOWS", True)
-    assert not is_usable(name)
-    assert is_usable("a b.txt")
+    assert not is_safe_name(name)
+    assert is_safe_name("a b.txt")
 
 
 def test_links_in_the_target_are_not_followed(tmp_path: Path) -> None:

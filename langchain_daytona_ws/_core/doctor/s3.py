@@ -101,7 +101,7 @@ def renames(probed: Probed, endpoint: str) -> Finding:
         )
     if probed.renames is Renames.REFUSED:
         return ok("s3-renames", f"the store refuses RenameObject, as mount-s3 needs ({probed.detail})")
-    if probed.renames is Renames.NOT_ASKED:
+    if probed.renames is Renames.NOT_TESTED:
         return warning(
             "s3-renames",
             f"the store refuses these credentials, so it is unknown whether it loses renamed files ({probed.detail})",

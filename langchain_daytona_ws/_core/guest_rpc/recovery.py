@@ -133,7 +133,7 @@ class Attempts:
         revival = await lifecycle.revive(self.port, info, starts=self.starts_if_stopped)
         if revival is not lifecycle.Revival.READY or not self._daemon_may_be_dead():
             return revival
-        if await lifecycle.answers(self.port, info):
+        if await lifecycle.is_reachable(self.port, info):
             return revival
         if self.sandbox.is_persistent and self.starts_if_stopped:
             return await lifecycle.restart(self.port, info)

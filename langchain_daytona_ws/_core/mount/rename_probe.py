@@ -64,7 +64,7 @@ class Renames(enum.Enum):
 
     REFUSED = "the store refuses, so mount-s3 refuses too"
     ACCEPTED = "the store reports success and writes an empty object"
-    NOT_ASKED = "the store refuses these credentials, and will refuse the mount or its renames"
+    NOT_TESTED = "the store refuses these credentials, and will refuse the mount or its renames"
     NO_BUCKET = "the bucket does not exist; MinIO lets mount-s3 mount it, and then every request fails"
     UNKNOWN = "no conclusive answer"
 
@@ -129,7 +129,7 @@ def _judged(fault: StoreFault) -> Renames:
         return Renames.UNKNOWN
     # A store that refuses these credentials might accept the rename with another policy, so this is not REFUSED.
     if fault.code in _MOUNT_FAILS_TOO or fault.kind in (StoreFaultKind.EXPIRED, StoreFaultKind.DENIED):
-        return Renames.NOT_ASKED
+        return Renames.NOT_TESTED
     if fault.kind is StoreFaultKind.PASSING or fault.status in _OF_A_GATEWAY:
         return Renames.UNKNOWN
     return Renames.REFUSED if fault.status is not None and fault.status >= 400 else Renames.UNKNOWN

@@ -247,7 +247,7 @@ async def restart(port: SandboxPort, info: SandboxInfo) -> Revival:
     return await revive(port, info)
 
 
-async def answers(port: SandboxPort, info: SandboxInfo) -> bool:
+async def is_reachable(port: SandboxPort, info: SandboxInfo) -> bool:
     """Return False if the gateway reports that it cannot reach the sandbox's daemon; True after any other answer."""
     try:
         await port.ping(info.id)

@@ -55,7 +55,7 @@ class SandboxSummary:
         return self.last_activity_at if self.last_activity_at is not None else self.created_at
 
 
-def ours(namespace: str | None) -> dict[str, str]:
+def managed_labels(namespace: str | None) -> dict[str, str]:
     """Return the labels by which this package's sandboxes are found. ``namespace=None``: in all namespaces."""
     return {"managed-by": MANAGED_BY} | ({} if namespace is None else {"namespace": namespace})
 

@@ -228,7 +228,7 @@ class GuestTransfers:
 
         await into.store(file, fill, max_bytes=len(content))
         if progress is not None:
-            progress.move(file.name, len(content))
+            progress.add(file.name, len(content))
 
     async def _joined(
         self, reply: FileReply, field: str, max_bytes: int, meter: ProgressMeter | None = None

@@ -34,7 +34,7 @@ from langchain_daytona_ws._core.transfers.models import (
 from langchain_daytona_ws.errors import FileError
 
 MAX_DEPTH = 201  # maximum number of parts of a path; the guest lists no deeper files
-TEMPORARY = ".langchain-daytona-ws-"
+TEMPORARY_PREFIX = ".langchain-daytona-ws-"
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _WINDOWS = os.name == "nt"
 
@@ -147,7 +147,7 @@ class _Scan:
         pending = [""]  # not recursive: the tree may be deeper than Python's stack allows
         while pending:
             below = pending.pop()
-            directories = self._directory(below)
+            directories = self._add_directory(below)
             if directories is None:
                 self._skip(below, "unreadable")
                 continue
@@ -156,7 +156,7 @@ class _Scan:
         skipped = tuple(sorted(self._skipped, key=lambda entry: entry.path))
         return LocalTree(name, True, tuple(self._files), tuple(sorted(self._empty)), skipped)
 
-    def _directory(self, below: str) -> list[str] | None:
+    def _add_directory(self, below: str) -> list[str] | None:
         """Collect the files of a directory. Return the directories in it; None if the directory is unreadable."""
         directories: list[str] = []
         count = 0
@@ -168,7 +168,7 @@ class _Scan:
                     if entry.is_dir(follow_symlinks=False):
                         directories.append(name)
                     else:
-                        self._entry(name, entry)
+                        self._add_entry(name, entry)
         except PermissionError:
             return None
         if not count and below:
@@ -177,7 +177,7 @@ class _Scan:
             raise too_many_files("upload")
         return directories
 
-    def _entry(self, name: str, entry: os.DirEntry[str]) -> None:
+    def _add_entry(self, name: str, entry: os.DirEntry[str]) -> None:
         is_link = entry.is_symlink()
         try:
             path = os.path.realpath(entry.path) if is_link else entry.path
@@ -296,7 +296,7 @@ class LocalTarget:
         if not self._is_directory:
             return self._root
         parts = name.split("/")
-        if len(parts) > MAX_DEPTH or not all(map(is_usable, parts)):
+        if len(parts) > MAX_DEPTH or not all(map(is_safe_name, parts)):
             raise NameRefused("name")
         return os.path.join(self._root, *parts)
 
@@ -314,7 +314,7 @@ class LocalTarget:
             self._directories.add(path)
 
 
-def is_usable(part: str) -> bool:
+def is_safe_name(part: str) -> bool:
     """Return whether a name from the sandbox is safe: on this host, it names an entry of one directory."""
     if part in ("", ".", "..") or "\0" in part or "/" in part:
         return False
@@ -346,12 +346,12 @@ class LocalSink:
         self._path = path
         self._max_bytes = max_bytes
         self._lock = target.new_lock()
-        self._temporary = os.path.join(os.path.dirname(path), TEMPORARY + secrets.token_hex(8))
+        self._temporary = os.path.join(os.path.dirname(path), TEMPORARY_PREFIX + secrets.token_hex(8))
         self._fd = -1
         self._is_over = False
-        self._begin()
+        self._reset()
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self._digest = hashlib.sha256()
         self.size_bytes = 0
 
@@ -363,7 +363,7 @@ class LocalSink:
         with self._opened() as fd:
             os.ftruncate(fd, 0)
             os.lseek(fd, 0, os.SEEK_SET)
-            self._begin()
+            self._reset()
 
     def write(self, piece: bytes) -> None:
         with self._opened() as fd:

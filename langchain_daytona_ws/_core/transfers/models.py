@@ -104,7 +104,7 @@ class Progress:
         self._done_bytes = 0
         self._lock = lock
 
-    def move(self, name: str, count: int) -> None:
+    def add(self, name: str, count: int) -> None:
         """Add transferred bytes of a file. A negative ``count`` subtracts bytes that will be transferred again."""
         with self._lock:
             self._done_bytes += count
@@ -131,7 +131,7 @@ class ProgressMeter:
 
     def restart(self) -> None:
         """Begin again with the first file, and subtract the bytes counted so far."""
-        self._progress.move(self._files[self._at][0], -self._moved)
+        self._progress.add(self._files[self._at][0], -self._moved)
         self._at = self._before = self._moved = 0
 
     def add(self, count: int) -> None:
@@ -139,7 +139,7 @@ class ProgressMeter:
             self._before += self._files[self._at][1]
             self._at += 1
         self._moved += count
-        self._progress.move(self._files[self._at][0], count)
+        self._progress.add(self._files[self._at][0], count)
 
 
 @dataclass(frozen=True, slots=True)

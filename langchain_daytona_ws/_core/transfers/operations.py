@@ -55,7 +55,7 @@ class TransferOperations:
         text = _local_text(local)
         tree = await self._offload(lambda: scan(text))
         top = self._location(path or ".")
-        if _is_into(path):  # the local name is not checked by _location, which would refuse "~"
+        if _is_directory_path(path):  # the local name is not checked by _location, which would refuse "~"
             top = "/".join(part for part in (top, tree.name) if part not in ("", ".")) or "."
         if top == "." and not tree.is_directory:
             raise file_error(top, "upload", "is_directory", {})
@@ -105,7 +105,7 @@ class TransferOperations:
                 op="download",
                 context={"bytes": total, "max_bytes": max_bytes},
             )
-        if _is_into(text):
+        if _is_directory_path(text):
             text = os.path.join(text, location.rpartition("/")[2] if location != "." else "")
         target = await self._offload(
             lambda: LocalTarget(text, is_directory=found.is_directory, new_lock=self._new_lock)
@@ -185,6 +185,6 @@ def _local_text(local: str | os.PathLike[str]) -> str:
     return text
 
 
-def _is_into(path: str) -> bool:
+def _is_directory_path(path: str) -> bool:
     """Return True if a path is empty or ends in a slash: then the source is copied into it under its own name."""
     return not path or path.endswith(("/", os.sep))

@@ -23,7 +23,7 @@ from langchain_daytona_ws._core.doctor.finding import (
 from langchain_daytona_ws._core.ports import PortFault
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.sandbox.get_or_create import check_ours
-from langchain_daytona_ws._core.sandbox.prune import ours
+from langchain_daytona_ws._core.sandbox.prune import managed_labels
 from langchain_daytona_ws._session.account import persistent_spec
 from langchain_daytona_ws.config import SandboxConfig
 from langchain_daytona_ws.errors import ProvisionError
@@ -52,7 +52,7 @@ def account_findings(config: SandboxConfig, namespace: str) -> Iterator[Finding]
 def _api(config: SandboxConfig, inventory: Inventory) -> Finding:
     url = config.options.api_url
     try:
-        sandboxes = list(islice(inventory.sandboxes(ours(None)), 1))
+        sandboxes = list(islice(inventory.sandboxes(managed_labels(None)), 1))
         key = inventory.key()
     except PortFault as fault:
         return from_fault("api", f"{url} did not answer as expected", fault)
