@@ -197,8 +197,8 @@ class WorkingCopy:
         return copy
 
     def discard(self, path: str, status: os.stat_result) -> None:
-        """Move a file that was deleted in S3 to the trash, or remove a directory, unless it has files. Then remove the
-        directories above it that have become empty.
+        """Move a file that was deleted in S3 to the trash, or remove an empty directory. Then remove the directories
+        above that have become empty.
         """
         if stat.S_ISDIR(status.st_mode):
             try:
@@ -270,7 +270,7 @@ class WorkingCopy:
         try:
             digest = hashlib.md5()  # noqa: S324 - S3's ETag is an MD5
             if size > PARTS_ABOVE_BYTES:
-                # The parts are read in parallel, so the MD5 of the content is not computed.
+                # The parts are read in parallel, so that the MD5 of the content is unknown.
                 found, content = self._download_parts(path, size, etag, fd), ""
             else:
 
@@ -343,7 +343,7 @@ class WorkingCopy:
         self.index.set(path, entry)
 
     def _download_parts(self, path: str, size: int, etag: str, fd: int) -> ObjectProperties:
-        """Read a large object in parallel parts. It must keep this ETag until the last part is read."""
+        """Read a large object in parallel parts. The object must keep this ETag until the last part is read."""
 
         def part(start: int) -> ObjectProperties:
             at = start
@@ -391,7 +391,7 @@ class WorkingCopy:
             os.symlink(target, os.fsencode(new))
         else:
             mode = PLAIN_MODE if stat.S_ISLNK(mode) else mode
-            # An object cannot set the set-user-ID, set-group-ID and sticky bits.
+            # Never set the set-user-ID, set-group-ID and sticky bits.
             os.fchmod(fd, mode & 0o777)
             mtime_ns = found.mtime_ns
             if mtime_ns is None:
