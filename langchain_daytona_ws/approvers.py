@@ -191,11 +191,6 @@ class MiddlewareApprover:
 
 
 def middleware_approver(approver: Approver | None) -> MiddlewareApprover:
-    """Check that the approver is a `MiddlewareApprover`, and return it.
-
-    Raises:
-        ConfigError: ``approver`` is not a `MiddlewareApprover`.
-    """
     if not isinstance(approver, MiddlewareApprover):
         other = "none" if approver is None else type(approver).__qualname__
         raise ConfigError(

@@ -223,7 +223,7 @@ class Turns:
         """Add a ticket. At its turn, ``ticket.granted`` gets a result.
 
         Raises:
-            _LoopWouldBlock: The caller would block the event loop that must run before an earlier ticket can finish.
+            _LoopWouldBlock: See there.
         """
         blocked = running_loop() if ticket.loop is None else None
         with self._lock:

@@ -54,7 +54,6 @@ def _current_call(call: ToolCall) -> Iterator[None]:
 
 
 def is_in_graph() -> bool:
-    """Return whether this call runs in a LangGraph graph."""
     try:
         get_config()
     except RuntimeError:
@@ -103,5 +102,4 @@ def idempotency_key(
 
 
 def run_config() -> Mapping[str, Any]:
-    """Return the config of the running graph; empty outside a graph."""
     return get_config() if is_in_graph() else {}

@@ -44,7 +44,6 @@ def _about(path: str) -> str:
 
 
 def transfer_error(error: WorkspaceError) -> str:
-    """Return the error text of an upload or download."""
     return code_of(error) or error_text(error)
 
 

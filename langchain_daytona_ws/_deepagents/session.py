@@ -58,11 +58,6 @@ class CallSession:
         self._artifacts = artifacts
 
     def location_and_operations(self, path: str) -> tuple[FileLocation, FileOperations]:
-        """Return the location of a path, and the file operations for it.
-
-        Raises:
-            PathRefused: The path is not valid.
-        """
         location = locate(path, self.root, self._artifacts)
         return location, self._outside if location.is_outside else self._workspace
 
@@ -103,7 +98,6 @@ class CallSession:
         return answer
 
     async def execute(self, command: str, *, timeout_s: float | None, key: str | None) -> CommandResult:
-        """Run a command, and add the session's notices to its result."""
         result = await self._runtime.run(
             command, timeout_s=timeout_s, idempotency_key=key, limit_bytes=OUTPUT_BYTES
         )

@@ -31,15 +31,11 @@ _REMEDIES = {
 
 
 class Isolation(StrEnum):
-    """How sandboxes are isolated from this machine."""
-
     bubblewrap = "bubblewrap"
     none = "none"
 
 
 class Shell(StrEnum):
-    """The shells that the server supports."""
-
     zsh = "zsh"
     bash = "bash"
     dash = "dash"

@@ -97,7 +97,6 @@ def _text(detail: ErrorDetails) -> str:
 
 
 def validation_error(title: str, problems: Iterable[Problem]) -> ValidationError:
-    """Return a pydantic error with these problems, and without the input."""
     lines: list[InitErrorDetails] = [
         {"type": refusal(problem.text), "loc": problem.at, "input": None} for problem in problems
     ]

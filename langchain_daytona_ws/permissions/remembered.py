@@ -82,7 +82,6 @@ class RememberedApprovals:
             )
 
     def clear(self) -> None:
-        """Remove all approvals."""
         with self._lock:
             self._tools.clear()
             self._prefixes.clear()
