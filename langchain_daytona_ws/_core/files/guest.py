@@ -452,7 +452,7 @@ def written(reply: FileReply) -> models.FileWritten:
 
 
 def _encodable_path(path: str) -> str:
-    """Return ``path``, which may be the target of a symlink; refuse a path that is not UTF-8."""
+    """Return ``path``. Refuse it if it is not UTF-8: a symlink may lead to such a name."""
     try:
         path.encode()
     except UnicodeEncodeError:

@@ -51,7 +51,6 @@ class FileOperations:
     """The file operations of a session; records the hashes of the content that the session has read.
 
     Args:
-        files: The workspace's files.
         sandbox: The files through the sandbox, for command logs and for searches that need ripgrep. None: use
             ``files``.
         root: The workspace directory in the sandbox, as ``pwd`` prints it.
@@ -225,8 +224,7 @@ class FileOperations:
     ) -> models.FileEdited:
         """Replace ``old_string``, which must occur exactly once. With ``replace_all``, replace every occurrence.
 
-        If ``old_string`` does not occur, but exactly one text differs from it only in look-alike characters, that text
-        is replaced; with ``exact``, it is not.
+        If ``old_string`` does not occur, the only text that looks like it is replaced. With ``exact``, nothing is.
         """
         location = await self._resolve(path)
         _check_edit(old_string, new_string)
@@ -355,10 +353,7 @@ class FileOperations:
     async def check_change(self, path: str, *, is_file: bool, edit: tuple[str, str] | None = None) -> None:
         """Refuse a change that cannot succeed, whatever the workspace contains.
 
-        Args:
-            path: The path to change.
-            is_file: True: the path must be that of a file.
-            edit: The texts to find and to insert; None if the change is not an edit.
+        With ``is_file``, ``path`` must be that of a file. ``edit`` has the texts to find and to insert.
 
         Raises:
             PathRefused: The path is outside the workspace or not a path. Or it ends with ``/`` although ``is_file``.
@@ -379,7 +374,7 @@ class FileOperations:
         return location
 
     async def _readable(self, path: str) -> tuple[str, models.FileBackend]:
-        """Return the path, which may be the log of a command, and the backend that reads it."""
+        """Return the path, and the backend that reads it. The path of a command's log is allowed."""
         location = await self._resolve(path, log=True)
         return location, self._sandbox if self._sandbox and is_log(location) else self._files
 

@@ -57,7 +57,7 @@ LONGEST_PAUSE_S = 1.0
 WRITE_TRIES = 3
 # Larger content is processed outside the event loop.
 OFFLOAD_BYTES = 1 << 20
-# Largest file that is loaded only to compare its hash with the hash of the content that was read.
+# Largest file whose content is loaded only to compare hashes.
 LARGEST_COMPARED_BYTES = 256 << 20
 # An empty file reaches S3 up to 60 ms after its close (mount-s3 1.24, measured).
 S3_DELAY_S = 0.1

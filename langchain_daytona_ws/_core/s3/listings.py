@@ -11,7 +11,7 @@ KEPT_KEYS = 20_000
 
 
 class Listings:
-    """An `ObjectStorePort` that remembers the pages that it has listed, up to `KEPT_KEYS` keys.
+    """An `ObjectStorePort` that remembers listed pages, up to `KEPT_KEYS` keys.
 
     Use one object for one operation, which must not change the bucket.
     """

@@ -143,18 +143,18 @@ class Pages:
         for part in [part for part in self._parts if part.wants_page and part.names]:
             waiting = [part for part in self._parts if part.wants_page]
             room = PARTS - len(waiting)
-            ends = part.within(self._directories or [])
-            if not ends and len(waiting) == 1 and part.names:
-                ends = part.within(splits(*part.names, len(self._prefix)))
-            ends = _chosen(ends, room)
-            if ends:
+            starts = part.within(self._directories or [])
+            if not starts and len(waiting) == 1 and part.names:
+                starts = part.within(guessed_starts(*part.names, len(self._prefix)))
+            starts = _chosen(starts, room)
+            if starts:
                 at = self._parts.index(part) + 1
-                bounds = [*ends[1:], part.end]
-                self._parts[at:at] = [_Part(start, end) for start, end in zip(ends, bounds, strict=True)]
-                part.end = ends[0]
+                ends = [*starts[1:], part.end]
+                self._parts[at:at] = [_Part(start, end) for start, end in zip(starts, ends, strict=True)]
+                part.end = starts[0]
 
 
-def splits(first: str, last: str, fixed: int) -> list[str]:
+def guessed_starts(first: str, last: str, fixed: int) -> list[str]:
     """Guess how the keys after a page begin; return the guessed beginnings in order.
 
     ``first`` and ``last`` are the first and the last key of the page. All keys share their first ``fixed`` characters.
@@ -168,7 +168,7 @@ def splits(first: str, last: str, fixed: int) -> list[str]:
     return sorted(found)
 
 
-def _chosen(ends: list[str], room: int) -> list[str]:
-    """Return up to ``room`` of the ends, evenly distributed."""
-    most = min(room, len(ends))
-    return [ends[number * len(ends) // most] for number in range(most)]
+def _chosen(starts: list[str], room: int) -> list[str]:
+    """Return up to ``room`` of the starts, evenly distributed."""
+    most = min(room, len(starts))
+    return [starts[number * len(starts) // most] for number in range(most)]

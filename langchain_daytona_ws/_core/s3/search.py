@@ -1,7 +1,6 @@
 """Search the contents of objects within limits.
 
-A search needs ripgrep in the sandbox if the files are too many or too large, if the search takes too long, or if only
-ripgrep supports the expression.
+Searches that are too large or too slow, and expressions that only ripgrep supports, need the sandbox.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from langchain_daytona_ws._core.ports import OnBytes, UploadSource
 
 T = TypeVar("T")
 
-# Seconds for which credentials must be valid after a call: background processes keep writing, and mount-s3 requests new
+# Seconds for which credentials must be valid after a call. Background processes keep writing, and mount-s3 requests new
 # credentials five minutes before the present ones end.
 SPARE_LIFE_S = 600.0
 
@@ -217,8 +217,8 @@ class ObjectStorePort(Protocol):
         After a lost connection, the download continues where it ended, if the object is still the same.
 
         ``check`` is called with the description before any content is received. Errors of ``check`` and ``sink`` end
-        the request. ``on_bytes`` is called with the size of each received piece, in the caller's thread or event loop;
-        before an error is raised, with minus the total of these sizes.
+        the request. ``on_bytes`` is called with the size of each received piece, in the caller's thread or event loop.
+        Before an error is raised, it is called with minus the total of these sizes.
         """
         ...
 

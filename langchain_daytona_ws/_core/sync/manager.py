@@ -1,7 +1,7 @@
 """The `Attachment` that synchronises an S3 workspace with the sandbox's disk, before and after each call.
 
-A process in the sandbox, the *resident*, pulls changed files from S3 before a command, and pushes changed files to S3
-after the command. The resident keeps running between calls, with one set of credentials. If the sandbox lacks a
+A process in the sandbox, the *resident*, pulls changed files from S3 before a command. After the command, it pushes
+changed files to S3. The resident keeps running between calls, with one set of credentials. If the sandbox lacks a
 resident, this attachment sends its program and its credentials.
 
 Calls of the guest module ``jobs`` are not synchronised.

@@ -45,14 +45,13 @@ class SyncReport:
         pushed: Number of files copied from the sandbox to S3.
         deleted: Number of objects deleted from S3, because their files were deleted in the sandbox.
         removed: Number of files deleted in the sandbox, because another writer had deleted them in S3.
-        conflicts: For each file that was changed both in the sandbox and by another writer: its path, and the path of
-            the copy that keeps the sandbox's version.
+        conflicts: For each file that was changed in the sandbox and by another writer: its path, and the path of the
+            copy with the sandbox's version.
         conflict_count: Number of conflicts.
         restored: For each file that exists again, because its deletion in the sandbox was not applied to S3: the path,
             and the reason.
         restored_count: Number of restored files.
-        skipped: For each file that cannot be saved to S3, and each object that cannot be a file: the path, and the
-            reason.
+        skipped: For each file that cannot be saved to S3, or object that cannot be a file: the path, and the reason.
         skipped_count: Number of skipped files and objects.
         unpushed: Names of files that are not in S3 yet.
         unpushed_count: Number of files that are not in S3 yet; -1 if the number is unknown.
