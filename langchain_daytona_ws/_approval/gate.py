@@ -220,11 +220,7 @@ class Turns:
         self._queue: deque[Ticket] = deque()
 
     def join(self, ticket: Ticket) -> None:
-        """Add a ticket. At its turn, ``ticket.granted`` gets a result.
-
-        Raises:
-            _LoopWouldBlock: See there.
-        """
+        """Add a ticket, or raise `_LoopWouldBlock`. At the ticket's turn, ``ticket.granted`` gets a result."""
         blocked = running_loop() if ticket.loop is None else None
         with self._lock:
             if blocked is not None and any(earlier.loop is blocked for earlier in self._queue):
