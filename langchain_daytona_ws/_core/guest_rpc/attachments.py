@@ -22,7 +22,7 @@ class GuestRequest:
 
     Args:
         entry: The guest module whose ``main`` is called.
-        fields: The arguments of ``main``.
+        fields: The fields of the request that ``main`` receives.
         life_s: Seconds for which processes of the request use the workspace. Credentials must stay valid as long.
         on_progress: Receives lines about long preparations in the sandbox; None to report no progress.
         secret: Bytes for the guest; None if there is no secret. They are not sent in environment variables, because
