@@ -149,9 +149,9 @@ def test_hostile_expressions_are_bounded(pattern: str) -> None:
     wanted = Expression(pattern, ignore_case=False)
     for _ in wanted.lines(data, lambda: polls.append(None)):
         pass
-    assert len(polls) >= len(data) // (wanted._piece + 1001)
-    assert wanted._piece * wanted._exact.programsize <= expression.PIECE_WORK
-    one_line = b"a" * (wanted._piece + wanted._longest_line + 2)
+    assert len(polls) >= len(data) // (wanted._piece_bytes + 1001)
+    assert wanted._piece_bytes * wanted._exact.programsize <= expression.PIECE_WORK
+    one_line = b"a" * (wanted._piece_bytes + wanted._longest_line_bytes + 2)
     with pytest.raises(NeedsRipgrepError):
         next(wanted.lines(one_line, lambda: None), None)
 

@@ -28,7 +28,7 @@ _DIGIT = r"\p{Nd}"
 _SPACE = r"\t\v\f\r \x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}"
 _CLASSES = {"w": _WORD, "d": _DIGIT, "s": _SPACE}
 _OPERATORS = frozenset(".*+?|)^$")
-_FOLDED = {b"k": b"(?:k|\xe2\x84\xaa)", b"s": b"(?:s|\xc5\xbf)"}  # k and the Kelvin sign; s and the long s
+_FOLDED = {b"k": b"(?:k|\xe2\x84\xaa)", b"s": b"(?:s|\xc5\xbf)"}  # also Kelvin sign and long s
 _CONTROLS = {"t": "\\t", "r": "\\r", "f": "\\f", "v": "\\v", "a": "\\a"}
 _CONTROL_CHARACTERS = {"\\t": "\t", "\\r": "\r", "\\f": "\f", "\\v": "\v", "\\a": "\a"}
 
@@ -85,11 +85,11 @@ class Expression:
             self._exact = _compiled(exact, ignore_case)
             size = self._exact.programsize
         self._loose = _compiled(loose, ignore_case) if self._has_boundary else self._exact
-        self._piece = min(PIECE_BYTES, PIECE_WORK // size)
-        self._longest_line = LINE_WORK // size
+        self._piece_bytes = min(PIECE_BYTES, PIECE_WORK // size)
+        self._longest_line_bytes = LINE_WORK // size
 
     def lines(self, data: bytes, check: Callable[[], None]) -> Iterator[tuple[int, int, int, int]]:
-        """Yield for each matching line its number, and the offsets of its start, its end and its first match.
+        """Yield (line number, start, end, start of the first match) for each matching line, with offsets in ``data``.
 
         ``check`` is called regularly, and raises after the deadline.
 
@@ -103,9 +103,9 @@ class Expression:
         at, number = 0, 1
         while at < len(data):
             check()
-            stop = data.find(b"\n", min(at + self._piece, len(data)) - 1) + 1 or len(data)
-            # The searched part ends with a line: only a long line makes it much longer than a piece.
-            if stop - at - self._piece > self._longest_line:
+            stop = data.find(b"\n", min(at + self._piece_bytes, len(data)) - 1) + 1 or len(data)
+            # The searched part ends at the end of a line, so that a long line extends it.
+            if stop - at - self._piece_bytes > self._longest_line_bytes:
                 raise NeedsRipgrepError
             while at < stop:
                 found = search(data, at, stop)

@@ -154,8 +154,8 @@ class Lookup:
     async def file_above(self, key: str) -> ObjectInfo | None:
         """Return the file among the ancestors of a key; None if all ancestors are directories or missing.
 
-        Stored keys begin with some of the ancestors. All of these are directories, except perhaps the longest: find it
-        by binary search.
+        Of the ancestors with which a stored key begins, all but the longest are directories. The longest, which may be
+        a file, is found by binary search.
         """
         paths = ancestors(key)
         low, high, nearest = 0, len(paths), None

@@ -2,7 +2,7 @@
 
 A process in the sandbox, the *resident*, pulls changed files from S3 before a command. After the command, it pushes
 changed files to S3. The resident keeps running between calls, with one set of credentials. If the sandbox lacks a
-resident, this attachment sends its program and its credentials.
+resident, this attachment sends the resident's program and credentials.
 
 Calls of the guest module ``jobs`` are not synchronised.
 """
