@@ -24,7 +24,6 @@ END_ROOM = 1024  # bytes reserved for the record of the job's end
 ABOUT_ROOM = 64  # bytes reserved for the job's times, which are recorded when it is published
 SYNC = "langchain_daytona_ws._guest.sync"  # sent only for a synchronised workspace
 PUSH_EVERY_S = 30.0
-PUSH_WAIT_S = 20.0  # longest wait for the push to S3 at a job's end
 
 _supervised: list[Job] = []  # jobs that this process supervises
 
@@ -144,6 +143,7 @@ class Job:
             "boot": job_store.boot(),
             "pid": os.getpid(),
             "birth": processes.start_time(os.getpid()),
+            "is_pushed": self._sync is not None,
         }
 
     def publish(self) -> None:
@@ -184,7 +184,7 @@ class Job:
         run.drain()
         is_saved = True
         if self._sync is not None:
-            is_saved = self._sync.push(self._request, PUSH_WAIT_S)
+            is_saved = self._sync.push(self._request, job_store.PUSH_WAIT_S)
         self.log.save()
         job_store.save_end(
             self._directory, state, run.exit_code, pipeline=run.pipeline_codes(), unsaved=not is_saved

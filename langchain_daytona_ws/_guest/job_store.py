@@ -26,6 +26,7 @@ KEEP_S = 7 * 24 * 3600
 KEEP_BYTES = 256 * 1024 * 1024
 RECORD_MAX_BYTES = 64 * 1024
 LOCK_WAIT_S = 20.0
+PUSH_WAIT_S = 20.0  # for the last push of a job in a synchronised workspace
 ID_CHARACTERS = "abcdefghijkmnpqrstuvwxyz23456789"
 ENDED = ("finished", "stopped", "timed_out", "lost")
 

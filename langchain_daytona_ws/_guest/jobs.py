@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     Row = dict[str, Any]
 
 COMMAND_MAX = 2000  # maximum length of a command in an answer, in characters
-# Longer than a supervisor takes to kill the job's processes. Its last push to S3 may take longer.
-STOP_WAIT_S = 10.0
+STOP_WAIT_S = 10.0  # longer than a supervisor takes to kill the job's processes
 CANCEL = signal.SIGUSR2
 
 
@@ -162,8 +161,8 @@ def _logs(jobs: int, request: Row) -> Row:
 def _stop(jobs: int, name: str) -> bool:
     """Stop a job, and return whether it was running.
 
-    Ask the supervisor to kill the job's processes and to end. If the supervisor has not ended after STOP_WAIT_S, kill
-    the supervisor and these processes here.
+    Ask the supervisor to kill the job's processes, push their files if the workspace is synchronised, and end. If the
+    supervisor has not ended in time, kill the supervisor and these processes here.
 
     Raises:
         SetupError: ``job_damaged``: the job's record does not name the supervisor.
@@ -176,8 +175,9 @@ def _stop(jobs: int, name: str) -> bool:
         supervisor = {job_store.number_of(about, "pid"): job_store.text_of(about, "birth", 40)}
         if min(supervisor) <= 1:
             raise dirs.SetupError("job_damaged", name)
+        is_pushed = about.get("is_pushed") is True
         processes.send(supervisor, CANCEL)
-        _wait_for_end(jobs, name, STOP_WAIT_S)
+        _wait_for_end(jobs, name, STOP_WAIT_S + (job_store.PUSH_WAIT_S if is_pushed else 0))
         if job_store.has_supervisor(jobs, name):
             processes.send(supervisor, signal.SIGKILL)
             processes.kill_tree(
@@ -186,7 +186,7 @@ def _stop(jobs: int, name: str) -> bool:
             _wait_for_end(jobs, name, 1)
             ended = job_store.load(job, "end").get("state") in job_store.ENDED
             if not ended and not job_store.has_supervisor(jobs, name):
-                job_store.save_end(job, "stopped", 137)
+                job_store.save_end(job, "stopped", 137, unsaved=is_pushed)
     finally:
         os.close(job)
     return True

@@ -25,11 +25,12 @@ from langchain_daytona_ws._core.guest_rpc.attachments import GuestRequest
 from langchain_daytona_ws._core.guest_rpc.client import GuestClient
 from langchain_daytona_ws._core.guest_rpc.payload import guest_source
 from langchain_daytona_ws._core.jobs.keep_alive import JobTracker
-from langchain_daytona_ws._core.jobs.models import Job, JobLog, read_job
+from langchain_daytona_ws._core.jobs.models import UNSAVED, Job, JobLog, read_job
 from langchain_daytona_ws._core.jobs.operations import JobOps, job_request
 from langchain_daytona_ws._core.ports import ExecReply, FaultKind, PortFault
 from langchain_daytona_ws._core.run_sync import run_sync
-from langchain_daytona_ws._guest import job_log
+from langchain_daytona_ws._guest import job_log, job_store
+from langchain_daytona_ws._guest import jobs as guest_jobs
 from langchain_daytona_ws._session.jobs import WorkspaceJobs
 from langchain_daytona_ws.errors import CommandRefused, JobError, OutcomeUnknown, SandboxError
 from langchain_daytona_ws.permissions import PermissionRequest, needs_approval
@@ -126,6 +127,28 @@ class Jobs:
 
     def record(self, job_id: str, name: str = "about") -> dict[str, Any]:
         return dict(json.loads((self.state / job_id / name).read_text()))
+
+    def hung(self, monkeypatch: pytest.MonkeyPatch, *, kill_s: float, push_s: float) -> tuple[Job, int]:
+        """Start a job of a synchronised workspace whose supervisor hangs, for `stop_here` with these times.
+
+        Return the job and the supervisor's pid.
+        """
+        monkeypatch.setattr(guest_jobs, "STOP_WAIT_S", kill_s)
+        monkeypatch.setattr(job_store, "PUSH_WAIT_S", push_s)
+        job = self.start(f"echo begun; {LONG}")
+        self.printed(job.id, "begun")
+        record = self.record(job.id)
+        os.kill(record["pid"], signal.SIGSTOP)
+        (self.state / job.id / "about").write_text(json.dumps({**record, "is_pushed": True}))
+        return job, record["pid"]
+
+    def stop_here(self, job_id: str) -> bool:
+        """Stop a job by the guest's code in this process; return whether the job was running."""
+        jobs = os.open(self.state, os.O_RDONLY)
+        try:
+            return guest_jobs._stop(jobs, job_id)
+        finally:
+            os.close(jobs)
 
     def alive(self) -> list[str]:
         """List what runs in the workspace, by its working directory."""
@@ -315,6 +338,21 @@ class TestStop:
         stopped = bash.jobs.stop(job.id)
         assert (stopped.state, stopped.exit_code) == ("stopped", 137)
         assert bash.alive() == []
+
+    def test_a_stop_waits_for_the_last_push(self, bash: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+        job, supervisor = bash.hung(monkeypatch, kill_s=0.1, push_s=60)
+        timer = threading.Timer(1, os.kill, (supervisor, signal.SIGCONT))
+        timer.start()
+        assert bash.stop_here(job.id)
+        timer.join()
+        assert (bash.jobs.status(job.id).exit_code, bash.jobs.status(job.id).notices) == (130, ())
+
+    def test_a_job_killed_during_its_last_push_may_have_unsaved_files(
+        self, bash: Jobs, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        job, _ = bash.hung(monkeypatch, kill_s=0.1, push_s=0.1)
+        assert bash.stop_here(job.id)
+        assert (bash.jobs.status(job.id).exit_code, bash.jobs.status(job.id).notices) == (137, (UNSAVED,))
 
     def test_a_stop_leaves_other_jobs_running(self, bash: Jobs) -> None:
         kept, ended = bash.start(LONG), bash.start(LONG)
