@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import secrets
 from collections.abc import Callable
@@ -34,8 +35,8 @@ class Clock(Protocol):
         ...
 
 
-def random_id() -> str:
-    return secrets.token_hex(16)
+random_id: Ids = functools.partial(secrets.token_hex, 16)
+"""Returns 32 random hexadecimal digits."""
 
 
 def checked_id(ids: Ids) -> str:
