@@ -132,7 +132,8 @@ def _not_regular(facts: Facts) -> str:
 
 
 def _past_end(facts: Facts) -> str:
-    return f"{facts['path']} has only {facts['lines']:,} lines. Use a smaller offset."
+    lines = facts["lines"]
+    return f"{facts['path']} has only {lines:,} {'line' if lines == 1 else 'lines'}. Use a smaller offset."
 
 
 def _exists(facts: Facts) -> str:
