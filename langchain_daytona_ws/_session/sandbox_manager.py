@@ -22,7 +22,7 @@ from langchain_daytona_ws._session import process_end
 from langchain_daytona_ws._session.clients import DaytonaClients
 from langchain_daytona_ws._session.single_flight import RunOnce, SingleFlight, on_a_loop
 from langchain_daytona_ws.config import SandboxConfig
-from langchain_daytona_ws.errors import SandboxUnavailable, SessionClosed, UnpushedFiles
+from langchain_daytona_ws.errors import ProvisionError, SandboxUnavailable, SessionClosed, UnpushedFiles
 
 logger = logging.getLogger("langchain_daytona_ws")
 
@@ -152,7 +152,8 @@ class SandboxManager:
             )
             self._reached = True
             if self._closed:
-                await port.finish(lifecycle.discard_quietly(port, info.id), within_s=CLOSE_WAITS_S)
+                deletion = lifecycle.discard_quietly(port, info.id, self._delete_later)
+                await port.finish(deletion, within_s=CLOSE_WAITS_S)
                 self.check_open()
         except BaseException:
             if not self._undeleted:
@@ -186,7 +187,12 @@ class SandboxManager:
         began = port.now()
         acquired = await get_or_create(port, self._spec(), reached_before=self._reached)
         self._reached = True
-        await lifecycle.check_organization(port, acquired.info, organization_id, made_here=acquired.created)
+        try:
+            lifecycle.check_organization(acquired.info, organization_id)
+        except ProvisionError:
+            if acquired.created:
+                await lifecycle.discard_quietly(port, acquired.info.id)
+            raise
         if self._released:
             # A sync `release` on the thread of an event loop did not wait for this sandbox.
             await port.finish(lifecycle.discard_quietly(port, acquired.info.id), within_s=CLOSE_WAITS_S)

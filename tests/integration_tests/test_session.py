@@ -281,6 +281,17 @@ class TestCreationFails:
         assert caught.value.code == "organization_mismatch"
         assert server.sandboxes == []
 
+    def test_a_sandbox_of_another_organization_that_was_not_deleted_is_deleted_at_the_close(
+        self, server: LocalDaytona, open_session: Make
+    ) -> None:
+        server.faults.add(Fault(kind="status", status=403, action="delete", times=1))
+        driven = open_session(server, options={"organizationId": "somebody-else"})
+        with pytest.raises(ProvisionError, match="organizationId"):
+            driven.run("true")
+        assert len(server.sandboxes) == 1
+        driven.close()
+        assert server.sandboxes == []
+
     def test_the_right_organization(self, server: LocalDaytona, open_session: Make) -> None:
         assert (
             open_session(server, options={"organizationId": server.organization_id}).run("true").exit_code

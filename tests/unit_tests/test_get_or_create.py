@@ -176,6 +176,7 @@ def test_a_start_beyond_the_quota_is_not_waited_for() -> None:
     with pytest.raises(ProvisionError) as caught:
         run_sync(get_or_create(port, SPEC))
     assert (caught.value.code, port.slept_s) == ("quota", 0.0)
+    assert "could not be started: Total CPU limit exceeded" in caught.value.message
 
 
 def test_a_stuck_sandbox_is_reported() -> None:
@@ -204,7 +205,9 @@ def test_a_sandbox_of_another_configuration_is_reported_and_kept() -> None:
 
 
 def test_a_refusal_is_the_error_of_its_cause() -> None:
-    assert refused(get=[PortFault(FaultKind.UNAUTHORIZED, "Invalid credentials")]).code == "unauthorized"
+    key = refused(get=[PortFault(FaultKind.UNAUTHORIZED, "Invalid credentials")])
+    assert key.code == "unauthorized"
+    assert "could not be looked up: Invalid credentials" in key.message
     quota = PortFault(FaultKind.REFUSED, "Total CPU limit exceeded", status=400)
     assert refused(get=[None], create=[quota]).code == "quota"
     runner = PortFault(FaultKind.REFUSED, "No available runners", status=400)

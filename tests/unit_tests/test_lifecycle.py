@@ -131,15 +131,18 @@ class TestProvision:
         assert port.asked == ["create"]
 
     def test_a_sandbox_of_another_organization_is_reported_if_it_cannot_be_deleted(self) -> None:
-        port = ScriptedPort(create=[info("started")], delete=[fault(FaultKind.FORBIDDEN)])
+        made = info("started")
+        port = ScriptedPort(create=[made], get=[made], delete=[fault(FaultKind.FORBIDDEN)])
+        left: list[str] = []
         with pytest.raises(ProvisionError, match="organizationId"):
-            self.provision(port, organization_id="other")
+            run_sync(lifecycle.provision(port, self.SPEC, organization_id="other", on_left=left.append))
+        assert left == [self.SPEC.name]
 
     def test_a_sandbox_of_another_organization_is_deleted(self) -> None:
-        port = ScriptedPort(create=[info("started")], delete=[None])
+        port = ScriptedPort(create=[info("started")], get=[info("started")], delete=[None])
         with pytest.raises(ProvisionError, match="organizationId"):
             self.provision(port, organization_id="other")
-        assert port.asked == ["create", "delete"]
+        assert port.asked == ["create", "finish", "get", "delete"]
 
 
 class TestDiscard:

@@ -157,7 +157,8 @@ class _Search:
                 return await self._port.get(self._spec.name)
             except PortFault as fault:
                 if not fault.passing:
-                    raise create_error(fault, nothing_created=True) from None
+                    problem = f"The workspace's sandbox {self._spec.name} could not be looked up"
+                    raise create_error(fault, nothing_created=True, problem=problem) from None
                 await self.pause(None, fault)
 
     async def create(self) -> SandboxInfo | None:
@@ -245,7 +246,7 @@ class _Search:
         try:
             await change()
         except PortFault as fault:
-            error = create_error(fault, nothing_created=True)
+            error = self._start_error(found, fault)
             may_pass = fault.kind in (FaultKind.NOT_FOUND, FaultKind.REFUSED) and error.code not in _PERMANENT
             if not fault.passing and not may_pass:
                 raise error from None
@@ -263,11 +264,20 @@ class _Search:
         within_s = WITHIN_S if self._reached else lifecycle.FIRST_REACH_S
         pause_s = max(self._pause_s, (fault.retry_after_s or 0.0) if fault else 0.0)
         if self._port.now() + pause_s > self._began + within_s:
-            if fault is not None:
-                raise create_error(fault, nothing_created=True)
-            raise self._stuck(found)
+            if fault is None:
+                raise self._stuck(found)
+            raise (
+                create_error(fault, nothing_created=True)
+                if found is None
+                else self._start_error(found, fault)
+            )
         await self._port.sleep(pause_s)
         self._pause_s = min(self._pause_s * 1.5, LONGEST_PAUSE_S)
+
+    @staticmethod
+    def _start_error(found: SandboxInfo, fault: PortFault) -> ProvisionError:
+        problem = f"The workspace's sandbox {found.name} could not be started"
+        return create_error(fault, nothing_created=True, problem=problem)
 
     def _stuck(self, found: SandboxInfo | None) -> ProvisionError:
         state = found.state if found else "unknown"

@@ -68,28 +68,24 @@ async def provision(
         info = await _create(port, spec, reached=reached_before)
         if info.state not in _READY:
             info = await _wait_until_started(port, info)
+        check_organization(info, organization_id)
     except GeneratorExit:
         raise
     except BaseException as error:
         if not (isinstance(error, ProvisionError) and error.context.get("nothing_created")):
             await port.finish(sweep(port, spec.name, on_left), within_s=DELETE_WITHIN_S)
         raise
-    await check_organization(port, info, organization_id, made_here=True)
     return info
 
 
-async def check_organization(
-    port: SandboxPort, info: SandboxInfo, organization_id: str | None, *, made_here: bool
-) -> None:
-    """Raise ``organization_mismatch`` if a sandbox is in another organization. If it was ``made_here``, delete it."""
+def check_organization(info: SandboxInfo, organization_id: str | None) -> None:
+    """Raise ``organization_mismatch`` if a sandbox is in another organization."""
     if organization_id is None or info.organization_id == organization_id:
         return
-    if made_here:
-        await discard_quietly(port, info.id)
     raise ProvisionError(
         f"The API key belongs to organization {info.organization_id}, but options.organizationId (or "
-        f"DAYTONA_ORGANIZATION_ID) says {organization_id}.{' The sandbox was deleted again.' if made_here else ''} "
-        "Use a key of that organization, or correct or omit organizationId.",
+        f"DAYTONA_ORGANIZATION_ID) says {organization_id}. Use a key of that organization, or correct or omit "
+        "organizationId.",
         code="organization_mismatch",
         op="create",
         for_model="No machine could be had: the account is set up wrongly. Tell the user.",
@@ -152,8 +148,8 @@ async def _wait_until_started(port: SandboxPort, info: SandboxInfo) -> SandboxIn
 
 def failed_to_start(found: SandboxInfo) -> ProvisionError:
     return ProvisionError(
-        f"The new sandbox {found.id} went to state {found.state!r} instead of started. It was deleted. Try "
-        "again, and check the snapshot or image if it happens again.",
+        f"The new sandbox {found.id} went to state {found.state!r} instead of started. Try again, and "
+        "check the snapshot or image if it happens again.",
         code="create_failed",
         op="create",
         retryable=True,
@@ -287,12 +283,18 @@ def not_deleted(sandbox_id: str, cause: str) -> SandboxUnavailable:
     )
 
 
-async def discard_quietly(port: SandboxPort, id_or_name: str) -> None:
-    """Delete a sandbox. Log a failure instead of raising it, because the caller already raises an error."""
+async def discard_quietly(
+    port: SandboxPort, id_or_name: str, on_left: Callable[[str], object] = lambda _: None
+) -> None:
+    """Delete a sandbox. Log a failure instead of raising it, because the caller already raises an error.
+
+    After a failure, ``on_left`` is called with ``id_or_name``.
+    """
     try:
         await discard(port, id_or_name)
     except SandboxUnavailable as error:
         logger.warning("%s", error)
+        on_left(id_or_name)
 
 
 async def sweep(port: SandboxPort, name: str, on_left: Callable[[str], object]) -> None:
@@ -311,11 +313,7 @@ async def sweep(port: SandboxPort, name: str, on_left: Callable[[str], object]) 
             continue
         was_checked = True
         if found is not None:
-            try:
-                await discard(port, found.id)
-            except SandboxUnavailable as error:
-                logger.warning("%s", error)
-                on_left(name)
+            await discard_quietly(port, found.id, lambda _: on_left(name))
             return
     if not was_checked:
         on_left(name)
