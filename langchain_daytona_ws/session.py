@@ -391,7 +391,7 @@ class WorkspaceSession:
         """Raise ``failure``; if the ``with`` block has raised ``error``, only log ``failure``."""
         if error is None:
             raise failure
-        logger.warning("closing the session: %s", failure.message)
+        logger.warning("could not close the session: %s", failure.message)
 
 
 def _rebuilt(config: SandboxConfig, settings: dict[str, Any]) -> WorkspaceSession:

@@ -106,7 +106,7 @@ def main(
         screen.note("\nStopped. The sandbox and the server are gone.")
         return 130
     except (DemoFailed, IsolationUnavailable, S3Unavailable, WorkspaceError) as error:
-        because = " (what you said no to was not done)" if screen.denied else ""
+        because = " (the calls that you denied did not run)" if screen.denied else ""
         screen.note(f"✘ {error}{because}", "bold red")
         return 1
     screen.note(

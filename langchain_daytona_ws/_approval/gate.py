@@ -131,7 +131,7 @@ class ApprovalGate:
                 "no_approver",
                 "nobody to ask: give the session an approver, or set permissionMode to 'edit' (files need no "
                 "approval) or 'bypass' (nothing needs approval)",
-                "This needs an approval and there is nobody to ask, so it was not done.",
+                "This call needs an approval, and there is nobody to ask. The call did not run.",
             )
         if any(running.gate is self for running in _RUNNING.get()):
             deny(
@@ -139,7 +139,7 @@ class ApprovalGate:
                 "reentrant",
                 "the approver called a tool that needs approval; answer from the request alone, or call the session's "
                 "own methods, which need no approval",
-                "This call was made while another approval was being answered, so it was not done.",
+                "This call was made while another approval was being answered. The call did not run.",
             )
         runtime = new_runtime()
         ticket = Ticket(runtime.loop)
@@ -156,7 +156,7 @@ class ApprovalGate:
                     "earlier requests waited for their approval during all of "
                     f"approval_timeout_s={self.approval_timeout_s:g}; if no prompt is open, the event loop "
                     "of an earlier request hangs",
-                    "Earlier requests were still waiting for approval, so this was not done.",
+                    "Earlier requests were still waiting for approval. The call did not run.",
                 )
             outcome = await self._ask(runtime, self.approver, request)
             return apply_outcome(
@@ -172,7 +172,7 @@ class ApprovalGate:
                 "would_deadlock",
                 "this sync call blocks the thread of an event loop on which an earlier request waits for its approval, "
                 "so neither could ever finish; use the async method, or another thread",
-                "An earlier request waits for approval, so this was not done.",
+                "An earlier request waits for approval. The call did not run.",
             )
         finally:
             self._turns.leave(ticket)

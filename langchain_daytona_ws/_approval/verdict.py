@@ -82,7 +82,7 @@ def apply_outcome(
             request,
             "approval_timeout",
             f"no answer within approval_timeout_s={timeout_s:g}",
-            "Nobody answered the request for approval in time, so it was not done.",
+            "Nobody answered the request for approval in time. The call did not run.",
         )
     if outcome.error is not None:
         control_flow = control_flow_in(outcome.error)
@@ -97,7 +97,7 @@ def apply_outcome(
             request,
             "approver_error",
             f"the approver raised {kind}{_where(outcome.error)}",
-            "The user's approval could not be asked for, so it was not done.",
+            "The user could not be asked for approval. The call did not run.",
             cause=outcome.error,
         )
     decision = outcome.value
@@ -215,7 +215,7 @@ def deny(
 def deny_malformed(
     request: PermissionRequest,
     message: str,
-    for_model: str = "The user's approval could not be asked for, so it was not done.",
+    for_model: str = "The user could not be asked for approval. The call did not run.",
     *,
     cause: BaseException | None = None,
 ) -> NoReturn:

@@ -280,7 +280,7 @@ class PoolSessions(Generic[S]):
         except WorkspaceError as error:
             failure = error
             self._unclosed.append(slot)
-            logger.warning("closing the session of workspace %s: %s", slot.namespace, error.message)
+            logger.warning("could not close the session of workspace %s: %s", slot.namespace, error.message)
             raise
         except BaseException:  # the event loop ended, or Ctrl-C
             self._unclosed.append(slot)

@@ -304,7 +304,7 @@ class _Runtime:
         if storage is None or storage.expires_at is None or storage.expires_at >= until:
             return ()
         return (
-            f"what it writes to the workspace begins to fail at {storage.ends_at}, unless another call comes before"
+            f"its writes to the workspace begin to fail at {storage.ends_at}, unless another call comes before"
             if self._is_mounted
             else f"what it writes after {storage.ends_at} is saved only when another call comes",
         )

@@ -526,7 +526,7 @@ class TestStorage:
             "for i in {1..50}; do echo $i > f.txt || exit 1; sleep 0.5; done",
             max_duration_s=240,
         )
-        assert "what it writes to the workspace begins to fail at" in job.text
+        assert "its writes to the workspace begin to fail at" in job.text
         deadline = time.monotonic() + 240
         while job.is_running:
             job = jobs(workspace, "join", job.id, timeout_s=0.5)

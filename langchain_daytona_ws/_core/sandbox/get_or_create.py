@@ -157,7 +157,7 @@ class _Search:
                 return await self._port.get(self._spec.name)
             except PortFault as fault:
                 if not fault.passing:
-                    problem = f"The workspace's sandbox {self._spec.name} could not be looked up"
+                    problem = f"The workspace's sandbox {self._spec.name} could not be looked up:"
                     raise create_error(fault, nothing_created=True, problem=problem) from None
                 await self.pause(None, fault)
 
@@ -276,7 +276,7 @@ class _Search:
 
     @staticmethod
     def _start_error(found: SandboxInfo, fault: PortFault) -> ProvisionError:
-        problem = f"The workspace's sandbox {found.name} could not be started"
+        problem = f"The workspace's sandbox {found.name} could not be started:"
         return create_error(fault, nothing_created=True, problem=problem)
 
     def _stuck(self, found: SandboxInfo | None) -> ProvisionError:

@@ -44,8 +44,8 @@ def check_preview(port: int, expires_s: float) -> None:
     """
     if isinstance(port, bool) or not isinstance(port, int) or port not in PORTS:
         raise CommandRefused(
-            f"The port must be a whole number from {PORTS[0]} to {PORTS[-1]}: Daytona has previews of these ports. "
-            "Let the server listen on one of them.",
+            f"The port must be a whole number from {PORTS[0]} to {PORTS[-1]}: Daytona makes preview links for these "
+            "ports only. Let the server listen on one of them.",
             code="preview_port",
             op="preview",
         )

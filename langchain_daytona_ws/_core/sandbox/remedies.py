@@ -58,18 +58,18 @@ def remedy_for(fault: PortFault, otherwise: str = "refused") -> tuple[str, str]:
 
 
 def create_error(
-    fault: PortFault, *, nothing_created: bool, problem: str = "No sandbox could be created"
+    fault: PortFault, *, nothing_created: bool, problem: str = "No sandbox could be created:"
 ) -> ProvisionError:
     """Return the error, with its remedy, for a failed request to create, find or start a sandbox.
 
     Args:
         fault: The failure.
         nothing_created: True only if it is certain that no sandbox was created.
-        problem: The beginning of the message.
+        problem: The beginning of the message, with a colon.
     """
     code, remedy = remedy_for(fault, "create_refused")
     return ProvisionError(
-        f"{problem}: {fault.message}. {remedy}",
+        f"{problem} {fault.message}. {remedy}",
         code=code,
         op="create",
         retryable=fault.passing or code == "no_runner",
