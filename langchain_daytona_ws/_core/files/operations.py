@@ -48,11 +48,10 @@ LARGEST_BYTES = 128 << 20  # largest file that `fetch` reads by default
 
 
 class FileOperations:
-    """The file operations of a session; records the hashes of the content that the session has read.
+    """The file operations of a session. They record the hash of each content that the session has read.
 
     Args:
-        sandbox: The files through the sandbox, for command logs and for searches that need ripgrep. None: use
-            ``files``.
+        sandbox: The backend for command logs and for searches that need ripgrep. None: use ``files``.
         root: The workspace directory in the sandbox, as ``pwd`` prints it.
         limit_bytes: Maximum number of bytes of text in a result.
         read_hashes: The hashes of read content, path → SHA-256, if several objects share them.

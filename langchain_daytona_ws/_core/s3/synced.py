@@ -167,9 +167,9 @@ class SyncedObjects:
 
 
 class SyncedFiles:
-    """The `FileBackend` of a synchronised workspace. It follows symlinks in the workspace, and refuses ignored paths.
+    """The `FileBackend` of a synchronised workspace.
 
-    `similar` and `exists` neither follow symlinks nor refuse ignored paths.
+    Except `similar` and `exists`, its methods follow symlinks in the workspace, and refuse ignored paths.
 
     Args:
         files: Operations on the same objects; they raise `SymlinkFound` for a symlink.

@@ -55,8 +55,7 @@ class SyncReport:
         skipped_count: Number of skipped files and objects.
         unpushed: Names of files that are not in S3 yet.
         unpushed_count: Number of files that are not in S3 yet; -1 if the number is unknown.
-        failure: Code of the failure, if not all files were synchronised; ``"pending"`` if the push still continues;
-            otherwise ``""``.
+        failure: Code of the failure; ``"pending"`` if the push still continues; ``""`` if all files were synchronised.
         detail: The error message of S3 or of the failed call, for the engineer.
         duration_s: Seconds that the synchronisation took in the sandbox.
         round_trip_s: Seconds that the last page of a listing took.
@@ -171,7 +170,7 @@ _GIT_BOOKKEEPING = r"(^|/)(index|COMMIT_EDITMSG|ORIG_HEAD|FETCH_HEAD)$|(^|/)logs
 
 
 def _conflict_notices(conflicts: tuple[tuple[str, str], ...]) -> Iterator[str]:
-    """Yield one notice for each file; for the files that Git writes with each command, one for each repository."""
+    """Yield a notice for each file. The files that Git writes with each command get one for each repository."""
     copies: dict[str, list[str]] = {}
     for path, copy in conflicts:
         before, git, inside = f"/{path}".rpartition("/.git/")
