@@ -106,8 +106,10 @@ def test_a_file_there_and_back(case: Case) -> None:
     assert case.driven.files("download", "data/b.bin") == b"short"
     case.download("data/a.bin", f"{case.host}/into/")
     assert (case.host / "into" / "a.bin").read_bytes() == content
-    case.download("data/b.bin", case.host / "new" / "c.bin")
+    reports: list[TransferProgress] = []
+    case.download("data/b.bin", case.host / "new" / "c.bin", on_progress=reports.append)
     assert (case.host / "new" / "c.bin").read_bytes() == b"short"
+    assert reports[-1] == TransferProgress("data/b.bin", 5, 5)
 
 
 @pytest.mark.parametrize("case", sample(KINDS, "disk", "mount-objects", "sync"), indirect=True)

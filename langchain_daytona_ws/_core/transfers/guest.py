@@ -118,7 +118,8 @@ class GuestTransfers:
         self, found: Survey, files: Sequence[FoundFile], into: Incoming, progress: Progress
     ) -> None:
         if found.content is not None:
-            await self._store(files[0], memoryview(found.content), into, progress, files[0].is_executable)
+            await self._store(files[0], memoryview(found.content), into, files[0].is_executable)
+            progress.add(found.path_of(files[0]), len(found.content))
             return
         small = [file for file in files if _is_packed(file)]
         for file in files:
@@ -209,26 +210,19 @@ class GuestTransfers:
         start = 0
         for file, (size, is_executable) in zip(group, packed, strict=True):
             if isinstance(size, int):
-                await self._store(file, data[start : start + size], into, None, is_executable)
+                await self._store(file, data[start : start + size], into, is_executable)
                 start += size
             elif size != "later":
                 into.skip(file.name, _SKIPPED.get(size, "unreadable"))
 
     async def _store(
-        self,
-        file: FoundFile,
-        content: memoryview,
-        into: Incoming,
-        progress: Progress | None,
-        is_executable: bool | None,
+        self, file: FoundFile, content: memoryview, into: Incoming, is_executable: bool | None
     ) -> None:
         async def fill(sink: Sink) -> bool | None:
             await self._offload(lambda: sink.write(bytes(content)))
             return is_executable
 
         await into.store(file, fill, max_bytes=len(content))
-        if progress is not None:
-            progress.add(file.name, len(content))
 
     async def _joined(
         self, reply: FileReply, field: str, max_bytes: int, meter: ProgressMeter | None = None
