@@ -372,10 +372,9 @@ class WorkingCopy:
         expected: os.stat_result | None,
     ) -> None:
         """Move a downloaded file to its path, with its mode and time; record it in the index."""
-        known = self.index.entries.get(path)
         mode = found.mode
         if not mode:  # written by a program that does not save modes: keep the mode that the file has here
-            mode = known.mode if known is not None and stat.S_ISREG(known.mode) else PLAIN_MODE
+            mode = expected.st_mode if expected is not None and stat.S_ISREG(expected.st_mode) else PLAIN_MODE
         at = self.tree.path(path.rstrip("/"))
         if path.endswith("/"):
             os.makedirs(at, exist_ok=True)

@@ -794,6 +794,17 @@ def test_equal_content_with_another_mode_is_stored(s3: MemoryS3, make: Make) -> 
     assert s3.objects[PREFIX + "a"].metadata["file-permissions"] == "0100644"
 
 
+def test_objects_without_modes_keep_the_mode_of_the_file(s3: MemoryS3, make: Make) -> None:
+    copy = make("A", read_only=True)
+    s3.put(PREFIX + "a", b"1", {"file-permissions": "0100755"})
+    copy.pull()
+    for content in (b"2", b"3"):
+        s3.put(PREFIX + "a", content)
+        copy.pull()
+    assert (copy.root / "a").read_bytes() == b"3"
+    assert stat.S_IMODE((copy.root / "a").stat().st_mode) == 0o755
+
+
 @pytest.mark.parametrize("kind", ["file", "link"])
 def test_an_object_without_a_mode_is_the_same_file_everywhere(s3: MemoryS3, make: Make, kind: str) -> None:
     first, second = make("A"), make("B")

@@ -84,34 +84,24 @@ class Attempts:
             OutcomeUnknown: The call cannot be sent again, may have run, and is not repeatable.
         """
         self._record(fault)
-        if not fault.passing and fault.kind not in _CHECK_STATE:
+        is_about_sandbox = fault.kind in _CHECK_STATE
+        if not fault.passing and not is_about_sandbox:
             raise refused(fault)
-        if fault.kind in _CHECK_STATE or self._failures > 1:
+        if is_about_sandbox or self._failures > 1:
             # Ask the control plane, because a gateway's answer about the sandbox is not reliable.
-            revival = await self.uncharged(self._revive(info))
-            if revival is lifecycle.Revival.RESTARTED:
-                self._bad_gateway_since = None
-                self.sandbox.record_restart(starts)
-            if revival in (lifecycle.Revival.READY, lifecycle.Revival.RESTARTED):
-                if fault.kind in _CHECK_STATE and self._failures > 3:
-                    raise refused(fault)
-            else:
-                record = (
-                    self.sandbox.record_loss
-                    if revival is lifecycle.Revival.GONE
-                    else self.sandbox.record_failure
-                )
-                record(info)
+            if not await self._is_usable(info, starts):
+                self._sandboxes_lost += 1
                 if self.maybe_ran and not repeatable:
                     raise unknown(
                         "The machine that it was sent to is gone. The next call gets a new one.",
                         code=LOST_WHILE_RUNNING,
                     )
-                self._sandboxes_lost += 1
                 if self._sandboxes_lost > SANDBOXES_LOST_MAX:
                     # The replacements were lost too: stop creating sandboxes.
                     raise unreachable(fault, info, self._failures)
                 return
+            if is_about_sandbox and self._failures > 3:
+                raise refused(fault)
         if self._failing_s >= RETRY_WITHIN_S or self.port.now() >= self.until:
             if self.maybe_ran and not repeatable:
                 raise unknown(f"The connection failed {self._failures} times.", detail=f"{fault.message}.")
@@ -127,6 +117,18 @@ class Attempts:
             self._bad_gateway_since = None
         elif self._bad_gateway_since is None:
             self._bad_gateway_since = self.port.now()
+
+    async def _is_usable(self, info: SandboxInfo, starts: int) -> bool:
+        """Revive the sandbox, and record its restart or its loss; return True if the sandbox is started."""
+        revival = await self.uncharged(self._revive(info))
+        if revival is lifecycle.Revival.RESTARTED:
+            self._bad_gateway_since = None
+            self.sandbox.record_restart(starts)
+        elif revival is lifecycle.Revival.GONE:
+            self.sandbox.record_loss(info)
+        elif revival is lifecycle.Revival.UNUSABLE:
+            self.sandbox.record_failure(info)
+        return revival in (lifecycle.Revival.READY, lifecycle.Revival.RESTARTED)
 
     async def _revive(self, info: SandboxInfo) -> lifecycle.Revival:
         """Restart the sandbox if it is stopped or its daemon is dead, and if a restart is allowed; return its state."""
