@@ -125,7 +125,8 @@ def without_debug_log(work: Callable[[], T]) -> T:
         return work()
     finally:
         _thread.suppresses_debug = before
-        # The first client of a process imports modules of botocore, which add loggers: filter them before a request.
+        # If ``work`` has created the process's first client, botocore's modules have added loggers. Filter these before
+        # the first request.
         _filter_loggers()
 
 

@@ -82,8 +82,8 @@ def idempotency_key(
 ) -> str | None:
     """Return a key from the model's id of the call, with which the operation runs at most once.
 
-    Return None without `RunOnce`, and if the model's call did not request the operation. Another tool, and Deep Agents
-    when it stores a long result, may repeat an operation on purpose.
+    Return None without `RunOnce`. Also return None if the model's call did not request the operation: another tool
+    requested it, or Deep Agents stores a long result. These may repeat an operation on purpose, so it must run again.
 
     Args:
         tool: Name of Deep Agents' tool for the operation.

@@ -97,7 +97,8 @@ def _execute(entry: str, request: Request, storage: Any) -> Answer:
     if entry == "poll_output":
         return dict(module.main(request))  # without entering the workspace: its storage may hang
     if entry == "command":
-        # `command` opens the record itself: a process that reads output after the call must release the record.
+        # `command` opens the record itself, because it may fork a process that reads output after the call. That
+        # process must close its inherited descriptor of the record, which would keep the record locked.
         return dict(module.main(request, storage, sys.modules.get(PACKAGE + "job_run")))
 
     def work() -> Answer:

@@ -1,7 +1,8 @@
 """Read and check the request to the mounter, without trusting it.
 
-In a snapshot the mounter is an installed helper, to which the agent can send its own requests. So this module checks
-the mounts. It computes their id from the workspace's directory, because an id in the request could be false.
+In a sandbox whose snapshot (its image) can mount, the mounter is a helper that is installed in the snapshot. The agent
+can send requests to this helper too, so this module checks the mounts. It computes their id from the workspace's
+directory, because an id in the request could be false.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 VERSION = 2
 LIMIT_CHARS = 64 * 1024
 DETAIL_CHARS = 800
-# The only directories at which the helper of a snapshot mounts; empty in other mounters.
+# The helper of a snapshot mounts only in subdirectories of WORKSPACES, and at SKILLS. Other mounters have "" here.
 WORKSPACES = ""
 SKILLS = ""
 

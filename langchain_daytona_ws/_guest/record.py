@@ -1,7 +1,8 @@
 """Keep a record of each call under its idempotency key, so that a call that is sent twice runs once.
 
-A record is a file, which the process that runs the call locks. A second request of the call reads the record. If it is
-locked, the call runs; if it contains an answer, the call has ended; otherwise the process died.
+A record is a file, which the process that runs the call locks. A second request of the call reads the record. A locked
+record means that the call is still running. An unlocked record contains the answer of a call that has ended, or states
+that the call was cancelled. If it contains neither, the process died.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class Record:
         return (state.decode() if state in (b"cancelled", b"done") else STARTED), body
 
     def write(self, state: str, body: bytes = b"") -> None:
-        """Overwrite the record in place. No old bytes remain: a new state is never shorter than the state before."""
+        """Overwrite the record in place. No old bytes remain, because the new content is never the shorter one."""
         data = state.encode() + b"\n" + body
         try:
             complete = posix.pwrite(self.fd, data, 0) == len(data)

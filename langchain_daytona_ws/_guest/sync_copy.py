@@ -182,7 +182,7 @@ class WorkingCopy:
 
         Args:
             path: The file. If it is renamed, it is removed from the index.
-            source: If given, rename this file outside of the working copy instead.
+            source: If given, move this file, which is outside of the working copy, to the new name instead.
         """
         directory, _, name = path.rpartition("/")
         base = "%s%s.conflict-%s" % (directory and directory + "/", shortened(name), self.spec["label"])
@@ -371,7 +371,7 @@ class WorkingCopy:
         content: str,
         expected: os.stat_result | None,
     ) -> None:
-        """Move a downloaded file to its path, with its mode and time; record it in the index."""
+        """Move a downloaded file to its path, with its mode and time, or create its link; record it in the index."""
         mode = found.mode
         if not mode:  # written by a program that does not save modes: keep the mode that the file has here
             mode = expected.st_mode if expected is not None and stat.S_ISREG(expected.st_mode) else PLAIN_MODE

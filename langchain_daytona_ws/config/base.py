@@ -183,7 +183,10 @@ class _Document:
         return result
 
     def located(self, problem: Problem) -> Problem:
-        """Return a pydantic problem with its location in the document, and the setting's variable in the remedy."""
+        """Return a pydantic problem with its location in the document, and with its remedy.
+
+        For a value that came from an environment variable, the remedy names the variable.
+        """
         is_in_envelope = problem.at[:1] and problem.at[0] in self.root._envelope_keys
         at = problem.at if is_in_envelope else (*self.outer, *problem.at)
         return Problem(at, problem.text + self._remedies.get(at, ""))

@@ -44,8 +44,8 @@ def suggested_prefixes(command: str) -> tuple[str, ...]:
     """Return one prefix for each simple command in ``command``. Together the prefixes cover ``command``.
 
     Returns:
-        Distinct prefixes in written order. Empty if a part of ``command`` is not a literal simple command, or if any of
-        its prefixes would allow too much: ``git``, ``sudo``, ``npx``, ``docker run``, ``git -c …``.
+        Distinct prefixes in written order. Empty if a part of ``command`` is not a literal simple command, or if every
+        prefix of a part would allow too much: ``git``, ``sudo``, ``npx``, ``docker run``, ``git -c …``.
     """
     found: dict[str, None] = {}
     for words in simple_commands(command) or ():
@@ -63,7 +63,7 @@ def _suggested(words: Words) -> Words | None:
         return None
     start = levels[-1]
     inner = _inner_prefix(words[start:])
-    # The prefix itself must not make the tool run something else: "cargo +nightly", "make CC=x".
+    # No word of the command may make the tool run something else: "cargo +nightly", "make CC=x".
     if inner is None or diverted(words, 0):
         return None
     return words[:start] + inner

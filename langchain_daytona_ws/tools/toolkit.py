@@ -33,8 +33,8 @@ class WorkspaceToolkit(BaseToolkit):
         pool: The pool that has the session of each run. Omit it with a session.
         on_output: Callback for the output of running commands, see `BashTool`.
         previews: If true, `get_tools` includes a `PreviewTool`. Default: False.
-        media: The kinds of files that ``workspace_file`` shows to the model, or the chat model, see
-            `WorkspaceFileTool`. Default: False.
+        media: The kinds of files that ``workspace_file`` shows to the model; or the chat model itself, which determines
+            these kinds. See `WorkspaceFileTool`. Default: False.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -73,11 +73,12 @@ class WorkspaceToolkit(BaseToolkit):
             namespace: Name of the workspace.
             on_output: Callback for the output of running commands, see `BashTool`.
             previews: If true, `get_tools` includes a `PreviewTool`. Default: False.
-            media: The kinds of files to show to the model, or the chat model, see `WorkspaceFileTool`. Default: False.
+            media: The kinds of files to show to the model; or the chat model itself, see `WorkspaceFileTool`.
+                Default: False.
             arguments: Further arguments of `WorkspaceSession`, such as ``approver``.
 
         Raises:
-            ConfigError: The configuration, the namespace or a further argument is invalid.
+            ConfigError: The configuration, the namespace or the value of a further argument is invalid.
         """
         session = WorkspaceSession(config, namespace=namespace, **arguments)
         return cls(session=session, on_output=on_output, previews=previews, media=media)

@@ -12,7 +12,7 @@ from langchain_daytona_ws.errors import WorkspaceError
 
 OnProgress = Callable[[str], Awaitable[None]]
 
-# An attachment sends one request at most this often: without credentials, with cached and with new credentials.
+# Maximum number of attempts, if the guest refuses the credentials: without, with cached and with new credentials.
 SENDS_MAX = 3
 
 
@@ -59,7 +59,7 @@ class Attachment(Protocol):
         """Add the fields to a request, send it, and return its answer.
 
         If the guest refuses the request before anything runs, for example because credentials are missing, the
-        attachment may send the request again. ``send`` returns an unchecked answer.
+        attachment may send the request again. The answer that the argument ``send`` returns is unchecked.
         """
         ...
 

@@ -61,7 +61,7 @@ class JobOps:
         root: The workspace directory.
         limit_bytes: Maximum number of bytes of a log to return at once.
         defaults: Environment variables to set if the sandbox has no variable of the same name.
-        remarks: Returns notices for the model about a job that has just started.
+        remarks: Returns notices for the model about a job that `start` returns.
         starts: Returns the number of known starts of the sandbox.
         advise: Returns a hint, or None, for a command, its output and its exit code (0 if there is no exit code).
     """

@@ -1,4 +1,6 @@
-"""The program that serves S3 and STS, by `gate` and moto or a store. It ends with the process that started it.
+"""The program that serves S3 and STS. It ends with the process that started it.
+
+Requests pass through `gate`, and then to moto or, if one is given, to an external S3 store.
 
 It is a separate process for three reasons: moto keeps its buckets in module-level state, so two servers would share
 them; moto patches botocore on import; and it would compete with the server for Python's global lock.

@@ -45,7 +45,7 @@ class Children:
         Raises:
             OSError: the operating system cannot start it.
         """
-        # The lock registers the child before the reaper can collect it.
+        # Without the lock, `reap` could look for a child that has ended, before the child is registered.
         with self._lock:
             process = subprocess.Popen(
                 argv, cwd=cwd, env=env, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True
