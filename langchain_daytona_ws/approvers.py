@@ -38,9 +38,9 @@ class InterruptApprover:
     The interrupt's value is a LangChain ``HITLRequest`` with one action. The action's description is the request's
     summary and diff. Resume with a ``HITLResponse`` of one decision, such as
     ``Command(resume={"decisions": [{"type": "approve"}]})``. If several interrupts are open, use
-    ``Command(resume={interrupt.id: …})``. A `PermissionDecision` is accepted too, except ``allow_edited``, which
-    LangGraph can't save, and ``allow_always``. Any other answer denies the call, and a warning in the log gives the
-    reason.
+    ``Command(resume={interrupt.id: …})``. A `PermissionDecision` is accepted too, except ``allow_always``.
+    ``allow_edited`` needs the form with ``interrupt.id``, because LangGraph can't save it in the other form. Any other
+    answer denies the call, and a warning in the log gives the reason.
 
     The graph needs a checkpointer. A resumed node runs again from its start: finished commands and changes return their
     recorded results, and reads are repeated. Each answer applies only to its own call, also if several calls run in

@@ -48,9 +48,10 @@ class WorkspaceBackend(SandboxBackendProtocol):
 
     Paths are absolute paths in the sandbox; a relative path starts at the workspace directory, ``root``. Add the text
     of ``guidance()`` to the system prompt: it explains the paths to the model. Files in the workspace are accessed as
-    through ``session.files``: files on S3 need no sandbox, and concurrent changes by other writers are kept. All other
-    files are on the sandbox's own disk. Deep Agents stores long results there, in ``/large_tool_results``,
-    ``/conversation_history`` and ``/blobs``. These directories are created when first needed, with sudo if necessary.
+    through ``session.files``. With ``fileAccess: "s3"``, the default, files on S3 need no sandbox, and concurrent
+    changes by other writers are kept. All other files are on the sandbox's own disk. Deep Agents stores long results
+    there, in ``/large_tool_results``, ``/conversation_history`` and ``/blobs``. These directories are created when
+    first needed, with sudo if necessary.
 
     The session's approver is asked before a command, write, edit, deletion or upload, as with this package's tools. In
     the three directories above, only a deletion needs approval. A request to change a file outside of the workspace has
@@ -141,7 +142,7 @@ class WorkspaceBackend(SandboxBackendProtocol):
 
     @contextmanager
     def _leased(self) -> Iterator[CallSession]:
-        """Lease the session of the running graph, for one sync call. Without a session, the call returns its error."""
+        """Lease the session of the running graph for one sync call. If this fails, the call returns the error."""
         run = calls.run_config()
         with ExitStack() as stack:
             try:

@@ -93,13 +93,13 @@ class SessionClosed(WorkspaceError):
 
 
 class HookFailed(WorkspaceError):
-    """A command of onCreate or onResume failed; the agent's command did not run."""
+    """A command of onCreate or onResume failed, or its outcome is unknown; the agent's command did not run."""
 
     default_code = "hook_failed"
 
 
 class ProvisionError(WorkspaceError):
-    """No sandbox could be created or started."""
+    """No usable sandbox could be found, created or started."""
 
     default_code = "provision"
 
@@ -111,13 +111,19 @@ class CredentialsRefused(WorkspaceError):
 
 
 class SandboxError(WorkspaceError):
-    """The sandbox failed, or returned an invalid answer."""
+    """The sandbox or Daytona failed or refused the call, or an answer was invalid.
+
+    Also raised if the sandbox can't mount or synchronise the workspace on S3.
+    """
 
     default_code = "sandbox"
 
 
 class SandboxUnavailable(SandboxError):
-    """The sandbox or the API is not reachable now; nothing ran."""
+    """The sandbox, the API or a session of the pool is not available now; the call did not run.
+
+    Also raised if a sandbox could not be deleted.
+    """
 
     default_code = "sandbox_unavailable"
 
@@ -156,7 +162,7 @@ class FileError(WorkspaceError):
 
 
 class PathRefused(FileError, ValueError):
-    """The path leads out of the workspace, or is not a valid path."""
+    """The path leads out of the workspace, is not valid, or is a directory that must not be deleted."""
 
     default_code = "path_refused"
 
@@ -174,7 +180,7 @@ class FileUnsuitable(FileError):
 
 
 class EditRefused(FileError, ValueError):
-    """``old_string`` is empty, too long, not found in the file, not unique in it, or equal to ``new_string``."""
+    """``old_string`` is empty, equal to ``new_string``, not in the file, or in it too often; or both are too long."""
 
     default_code = "edit_refused"
 

@@ -23,7 +23,7 @@ Arguments = TypeVarTuple("Arguments")
 
 logger = logging.getLogger("langchain_daytona_ws")
 
-EXIT_WITHIN_S = 30.0  # for all deletions at exit, including the last pushes of synchronised workspaces
+EXIT_WITHIN_S = 30.0  # for all deletions at exit, or of unreferenced sessions; includes last pushes
 SIGTERM_WITHIN_S = 8.0  # Docker kills a container 10 s after SIGTERM
 PARALLEL_DELETIONS = 20
 

@@ -73,7 +73,7 @@ class SandboxManager:
         self._add_notice = add_notice
         self._flight: SingleFlight[SandboxInfo] = SingleFlight("provisioning the sandbox", "create")
         self._set_up: SingleFlight[int] = SingleFlight("setting up the sandbox", "create")
-        self.starts = 0  # known starts of the sandbox
+        self.starts = 0  # number of known restarts and losses of the sandbox
         self._reached = False  # Daytona has returned a sandbox to this session before
         self._last_id = ""  # id of the persistent sandbox that was acquired last
         self._namespace = ""  # set when an ephemeral sandbox is created
@@ -211,7 +211,7 @@ class SandboxManager:
             self.on_created(info, duration_s)
 
     async def _run_set_up(self, work: Work) -> int:
-        """Run the work, and run it again if the sandbox was started meanwhile; return the number of known starts."""
+        """Run the work, and run it again if the sandbox was restarted or lost meanwhile; return `starts`."""
         for _ in range(SET_UPS_MAX):
             starts = self.starts
             await work()
@@ -303,7 +303,7 @@ class SandboxManager:
         self._closed = True
         pending = self._flight.pending
         if pending is not None and not on_a_loop():
-            # The thread that creates the sandbox finds `_closed` set, and deletes the sandbox.
+            # The thread that creates an ephemeral sandbox finds `_closed` set, and deletes the sandbox.
             futures.wait([pending], timeout=CLOSE_WAITS_S)
         push = None if discard_unpushed else self._push
         try:

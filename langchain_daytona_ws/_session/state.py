@@ -218,9 +218,10 @@ class Notices:
         present sandbox.
         """
         with conversation.lock:
-            # Read the id before the notices: the notice of a loss is added before the next sandbox has an id. The lock
-            # excludes a parallel call of this thread, which could return this notice after the present call has read
-            # the id of the lost sandbox.
+            # The thread must get the notice of a loss once. So the id is read before the notices: that notice is added
+            # before the next sandbox has an id. The lock excludes a parallel call of this thread. Without it, the
+            # parallel call could return the notice, and then this call could record the id of the lost sandbox; the
+            # thread's next call would find another id, and return the notice again.
             sandbox_id = sandbox()
             with self._lock:
                 unseen = self._added_count - self._seen_counts.get(conversation, self._added_count)

@@ -39,7 +39,7 @@ def options(
 
 
 app.command()(doctor)
-# Options after the first word of the command belong to the command.
+# Options after the first word of the shell command belong to it, not to `run`.
 app.command(context_settings={"allow_interspersed_args": False})(run)
 app.command()(cp)
 app.add_typer(jobs)

@@ -13,8 +13,8 @@ from rich.text import Text
 
 FAILED = 1
 USAGE_ERROR = 2
-# Further exit codes of `run` and `jobs wait`, which otherwise exit with the command's exit code. 124 and 125 are as in
-# GNU timeout and env.
+# Exit codes of `run` and `jobs wait` that are not the exit code of the command or job. 124 and 125 are as in GNU
+# timeout and env.
 OUTCOME_UNKNOWN = 123
 TIMED_OUT = 124
 NOT_RUN = LOST = 125

@@ -38,7 +38,7 @@ jobs = typer.Typer(
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.")]
 
 
-# Options after the first word of the command belong to the command.
+# Options after the first word of the shell command belong to it, not to `start`.
 @jobs.command(context_settings={"allow_interspersed_args": False})
 def start(
     command: Annotated[

@@ -1,4 +1,4 @@
-"""``sandboxes``: list and delete the sandboxes of this library in an account."""
+"""``sandboxes``: list and delete the sandboxes of this library in an account, or save their files to S3."""
 
 from __future__ import annotations
 

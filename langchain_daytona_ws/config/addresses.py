@@ -60,7 +60,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def cidr(value: str) -> str:
-    """Accept an IPv4 range, and return it normalised. Daytona's allow list contains only IPv4 (its documentation)."""
+    """Accept an IPv4 range, and return it normalised. Daytona documents that its allow list accepts IPv4 only."""
     try:
         network = ipaddress.ip_network(value, strict=False)
     except ValueError:

@@ -145,7 +145,7 @@ def variables(value: dict[str, SecretStr]) -> dict[str, SecretStr]:
 
 
 def directory(value: str) -> str:
-    """Accept an absolute POSIX directory, but not ``/``, ``/proc``, ``/sys`` or ``/dev``; return it normalised."""
+    """Accept an absolute POSIX directory, but not ``/``, and none in ``/proc``, ``/sys`` or ``/dev``; normalise it."""
     if not value.isprintable():
         raise refusal("contains a control character; use a path such as /mnt/workspaces")
     if not value.startswith("/"):

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 class Middleware:
-    """Records a request, injects faults, checks the API key, and answers errors.
+    """Records a request, injects faults, checks the API key, and converts errors to answers.
 
     It is applied to every request, except if a path below /api does not accept the method: Starlette answers 405.
     """

@@ -247,7 +247,7 @@ class Fleet:
             record.state, record.error_reason = "error", str(error)
         else:
             if record.state != interim:
-                # The sandbox was destroyed during this change: end the processes that have just started.
+                # The state was changed meanwhile, for example by `destroy`: end the processes that have just started.
                 await asyncio.to_thread(_discard, record, processes)
                 return
             record.processes = processes

@@ -73,7 +73,7 @@ class ProcessTree:
     def set_env(self, env: Mapping[str, str]) -> None:
         """Send the environment variables of commands to the daemon. If this fails, end the sandbox and raise.
 
-        They are not passed on a command line, because every user of the host can read command lines.
+        The variables are not passed on a command line, because every user of the host can read command lines.
         """
         connection, daemon_end = socket.socketpair()
         try:
@@ -381,7 +381,7 @@ def _join_new_keyring() -> None:
 
 
 def _require_real_targets(disk: Path, argv: list[str]) -> None:
-    """Raise IsolationUnavailable if the sandbox has replaced a bind target, for example by a symlink.
+    """Raise IsolationUnavailable if the sandbox has replaced a mount target, for example by a symlink.
 
     bubblewrap creates missing targets before it enters the new root, so it would follow the link out of the disk.
     """
