@@ -3,8 +3,9 @@ r"""Convert a path from a model to a path relative to the workspace, or refuse i
 ``..`` is resolved in the text of the path. Symbolic links are checked later, in the sandbox, when the file is opened.
 
 A name that one line cannot display exactly is quoted as in bash, ``$'a\nb'``. In a relative path from the model, quoted
-names are unquoted; an absolute path is never unquoted. After a leading ``./``, a ``~`` or a drive such as ``C:`` is
-part of an ordinary name. In a name that is not UTF-8, each invalid byte is a lone surrogate (``surrogateescape``).
+names are unquoted; an absolute path is never unquoted. ``~``, a drive such as ``C:`` and a URL scheme have no
+special meaning if the path begins with ``./``. In a name that is not UTF-8, each invalid byte is a lone surrogate
+(``surrogateescape``).
 """
 
 from __future__ import annotations
@@ -85,8 +86,8 @@ def with_slashes(path: str, root: str) -> str | None:
 def workspace_pattern(pattern: str, root: str) -> tuple[str, bool]:
     """Return a normalised glob pattern, and whether it starts at the workspace directory.
 
-    An absolute pattern starts there, with or without the path of the workspace directory. A relative pattern starts at
-    the searched directory.
+    An absolute pattern starts at the workspace directory, even if it does not contain the path of this directory. A
+    relative pattern starts at the searched directory.
 
     Raises:
         PathRefused: The pattern is empty or invalid, or leads out of the workspace.
@@ -232,7 +233,7 @@ def _named(char: str) -> str:
 
 
 def looks_foreign(path: str) -> str:
-    """Return the kind of a path that is outside without a leading ``/``: home, windows or url; "" for other paths."""
+    """Return "home", "windows" or "url" for a path outside the workspace without a leading ``/``; otherwise ""."""
     return next((kind for kind, beginning in _FOREIGN if re.match(beginning, path)), "")
 
 

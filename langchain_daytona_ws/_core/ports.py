@@ -95,7 +95,7 @@ class BytesSource:
 OnBytes = Callable[[int], object]
 """Called with the size of each transferred piece, in bytes, in the caller's thread or event loop.
 
-S3 transfers call it with a negative number to subtract pieces that will be transferred again.
+If a transfer with S3 fails, the callback is called with minus the total of these sizes.
 """
 
 
@@ -179,7 +179,7 @@ class BackgroundTask(Protocol):
         ...
 
     async def cancel(self) -> None:
-        """End the work as `end` does. An asyncio task is also interrupted where it waits."""
+        """End the work: a thread as `end` does, an asyncio task at once, by cancelling it."""
         ...
 
 
@@ -205,11 +205,11 @@ class SandboxPort(Protocol):
         ...
 
     async def set_autostop(self, sandbox_id: str, minutes: int) -> None:
-        """Set the minutes without a request after which Daytona stops the sandbox; repeatable."""
+        """Set the minutes without a request after which Daytona stops the sandbox; idempotent."""
         ...
 
     async def set_autodelete(self, sandbox_id: str, minutes: int) -> None:
-        """Set the minutes for which a stopped sandbox is kept before Daytona deletes it; repeatable."""
+        """Set the minutes for which a stopped sandbox is kept before Daytona deletes it; idempotent."""
         ...
 
     async def preview_url(self, sandbox_id: str, port: int, *, expires_s: int) -> str:
@@ -217,7 +217,7 @@ class SandboxPort(Protocol):
         ...
 
     async def set_labels(self, sandbox_id: str, labels: Mapping[str, str]) -> None:
-        """Replace all labels of the sandbox (Daytona API: PUT); repeatable."""
+        """Replace all labels of the sandbox (Daytona API: PUT); idempotent."""
         ...
 
     async def delete(self, id_or_name: str) -> None:

@@ -97,7 +97,7 @@ class MountManager:
 
         Raises:
             CredentialsRefused: No credentials are available.
-            SandboxError: As `_check_store`.
+            SandboxError: See `_check_store`.
         """
         await self._credentials(SPARE_LIFE_S)
         await self._check_store()
@@ -108,6 +108,7 @@ class MountManager:
         Raises:
             SandboxError: The store reports success for renames that it does not make, its answer is not conclusive, or
                 the bucket does not exist.
+            CredentialsRefused: No credentials are available.
         """
         if self._probe is None:
             return

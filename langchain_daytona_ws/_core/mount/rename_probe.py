@@ -48,7 +48,10 @@ UNKNOWN_REMEDY = (
 
 
 class RenamePort(Protocol):
-    """Requests of the probe. Keys are relative to the workspace's prefix. All methods raise only StoreFault."""
+    """Requests of the probe. Keys are relative to the workspace's prefix.
+
+    Requests raise StoreFault, or CredentialsRefused if there are no credentials.
+    """
 
     async def rename(self, source: str, target: str) -> None:
         """Send RenameObject, as mount-s3 does."""
@@ -76,7 +79,7 @@ class Probed:
     Attributes:
         renames: The conclusion.
         detail: The error message of the store or of the transport; ``""`` if the store reported success.
-        left: The key of an empty object that could not be deleted; ``""`` if there is none.
+        left: The key of an empty object that the probe may have written and could not delete; ``""`` if there is none.
     """
 
     renames: Renames
@@ -94,7 +97,7 @@ async def probe_renames(store: RenamePort, name: str) -> Probed:
     """Ask a store to rename an object that does not exist, and return the conclusion.
 
     A safe store refuses: it does not implement the request (501), or does not find the object (404). An object that an
-    unsafe store wrote is deleted. ``name`` is a random suffix of the two keys.
+    unsafe store wrote is deleted. ``name`` is the random part of the two keys.
     """
     target = f"{SCRATCH}{name}"
     for pause_s in (*PAUSES_S, None):

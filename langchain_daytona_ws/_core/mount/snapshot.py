@@ -40,9 +40,9 @@ class Recipe:
     Args:
         base_image: A Debian or Ubuntu image with bash, Node and Python 3.8 or newer.
         mount_s3_version: A release of Mountpoint for Amazon S3.
-        user: The account that runs commands in the sandbox. If the base image lacks the account, it is created. As
-            root, the account can mount workspaces and skills, and do nothing else. If the user is ``root``, commands
-            can read the credentials.
+        user: The account that runs commands in the sandbox. If the base image lacks the account, it is created. The
+            account can mount workspaces and skills with root's rights, and has no other rights of root. If ``user`` is
+            ``root``, commands can read the credentials.
         workspace_root: The directory below which the account may mount workspaces. Not used for ``root``.
         skills_mount_path: The directory where the account may mount skills. Not used for ``root``.
 

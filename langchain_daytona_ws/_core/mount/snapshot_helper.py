@@ -25,8 +25,8 @@ def account(user: str) -> str:
 def helper(user: str, workspaces: str, skills: str) -> str:
     """Return the RUN instructions that install the mount helper, and allow the account to run only the helper as root.
 
-    The instructions contain the program line by line, so that it can be read in the Dockerfile, and its checksum. The
-    helper may mount workspaces below the directory ``workspaces``, and skills at the directory ``skills``.
+    The Dockerfile contains each program as readable lines, with its checksum. The helper may mount workspaces below the
+    directory ``workspaces``, and skills at the directory ``skills``.
     """
     steps = _HELPER
     for name, text in (

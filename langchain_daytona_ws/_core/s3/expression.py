@@ -96,15 +96,15 @@ class Expression:
         Raises:
             NeedsRipgrepError: Only ripgrep can decide whether a line matches, or a line is too long.
         """
-        # RE2's word boundaries may be wrong next to non-ASCII characters. Then search without boundaries, and check
-        # each found line with `_match`.
+        # RE2's word boundaries may be wrong next to non-ASCII characters. If there are such characters, search without
+        # boundaries, and check each found line with `_match`.
         doubtful = self._has_boundary and not data.isascii()
         search = (self._loose if doubtful else self._exact).search
         at, number = 0, 1
         while at < len(data):
             check()
             stop = data.find(b"\n", min(at + self._piece_bytes, len(data)) - 1) + 1 or len(data)
-            # The searched part ends at the end of a line, so that a long line extends it.
+            # The searched piece ends at the end of a line, so a long line makes it longer.
             if stop - at - self._piece_bytes > self._longest_line_bytes:
                 raise NeedsRipgrepError
             while at < stop:

@@ -325,7 +325,7 @@ class S3Files:
     async def _write(self, key: str, query: models.WriteQuery, call_key: str) -> models.FileWritten:
         data = query.content
         if not query.overwrite and query.expected_sha256 is None:
-            # Usually the file is new, so that existing content is read only after a conflict.
+            # Usually the file is new, so existing content is read only after a conflict.
             await self._lookup.require_free(key)
             try:
                 mark: Mark | None = await self._writer.put(key, data, None, call_key=call_key, action=CREATED)
@@ -383,7 +383,7 @@ class S3Files:
 
         Raises:
             Conflict: The file was deleted meanwhile.
-            RefusedError: The file has another content.
+            RefusedError: The file has another content, or the path cannot be a file.
         """
         current = await self._lookup.load_unless_free(key, max_bytes=len(data))
         if current is None:

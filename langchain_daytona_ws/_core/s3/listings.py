@@ -13,7 +13,7 @@ KEPT_KEYS = 20_000
 class Listings:
     """An `ObjectStorePort` that remembers listed pages, up to `KEPT_KEYS` keys.
 
-    Use one object for one operation, which must not change the bucket.
+    Use an instance for one operation only. The operation must not change the bucket.
     """
 
     def __init__(self, port: ObjectStorePort) -> None:

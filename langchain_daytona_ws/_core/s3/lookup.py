@@ -61,7 +61,7 @@ class Lookup:
             return None
 
     async def receive(self, key: str, sink: ObjectSink, on_bytes: OnBytes) -> StoredObject:
-        """Pass a file's content to ``sink``. Requests and errors are those of `load`."""
+        """Pass a file's content to ``sink``. Raise the errors of ``sink``, and those of `load` for a valid path."""
         _require_name(key)
         try:
             return await self.port.receive(key, sink, check=lambda stored: None, on_bytes=on_bytes)

@@ -135,7 +135,7 @@ class Pages:
         while len(self._parts) > 1 and (self._parts[0].end or "") <= key:
             del self._parts[0]
         if not any(part.pages for part in self._parts):
-            # Further directories may be skipped: divide the keys again after the next page.
+            # The caller may skip more directories, so the keys are divided only after the next page.
             self._parts = [_Part(max(key, self._parts[0].start), None)]
 
     def _divide(self) -> None:

@@ -73,7 +73,7 @@ class StoredObject:
     Attributes:
         sha256: The hash of the content; "" if ``data`` is None.
         newlines: The number of line feeds in the content; None if they were not counted.
-        head: If the content is larger than the limit: its first bytes.
+        head: The first bytes of content that is larger than the limit; empty if the limit is 0.
     """
 
     info: ObjectInfo
@@ -165,11 +165,11 @@ class ObjectSink(Protocol):
 class ObjectStorePort(Protocol):
     """The bucket below the workspace's prefix. Keys are relative to the prefix.
 
-    The adapter, which implements this port, retries reads. It sends each change only once: if the answer is lost, the
-    core finds out whether the change was applied.
+    The adapter, which implements this port, retries reads. It does not repeat a change that may have been applied: if
+    the answer is lost, the core finds out whether the change was applied.
 
-    The methods raise StoreFault, and errors of the functions that are passed to them. `SyncedObjects` also raises
-    SymlinkFound, and RefusedError for a symlink without a usable target.
+    The methods raise StoreFault, CredentialsRefused, and errors of the functions that are passed to them.
+    `SyncedObjects` also raises SymlinkFound, and RefusedError for a symlink without a usable target.
     """
 
     async def list_page(

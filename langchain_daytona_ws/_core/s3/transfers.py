@@ -21,7 +21,7 @@ from langchain_daytona_ws._core.transfers.models import (
 )
 from langchain_daytona_ws.errors import FileMissing, FileUnsuitable, PathRefused
 
-GROUP = 64  # number of transfers that are started together
+GROUP = 64  # maximum number of transfers in one call of `gather`, which runs only some of them at a time
 NO_LIMIT = 1 << 62  # no limit is needed: the adapter stops at the length that S3 announces
 
 

@@ -73,8 +73,8 @@ class ConditionalWriter:
     ) -> Mark:
         """Write an object, and return the mark of the change.
 
-        ``old`` is the object that was read before; None if the key was free. The mark consists of ``call_key``, the
-        idempotency key of the call, and ``action``.
+        ``old`` is the object that was read before; None if the key was free. The mark consists of ``action`` and a
+        hash of ``call_key``, the idempotency key of the call.
 
         Raises:
             Conflict: Another writer changed the object.
@@ -101,8 +101,8 @@ class ConditionalWriter:
             try:
                 await send(if_match=etag, metadata=metadata)
             except StoreFault as fault:
-                # With an ETag, MISSING means that another writer deleted the object. Without an ETag, S3 refuses the
-                # key.
+                # With an ETag, MISSING means that another writer deleted the object. Without an ETag, it means that S3
+                # refuses the key.
                 changed = fault.kind is StoreFaultKind.CHANGED or (
                     fault.kind is StoreFaultKind.MISSING and etag
                 )
@@ -167,7 +167,7 @@ class ConditionalWriter:
             raise outcome_unknown("change", error.message) from error
 
     async def _pause(self, fault: StoreFault, tries: _Tries) -> None:
-        """Record whether the failed attempt may have been applied. Then wait, or raise the fault if it was the last."""
+        """Record whether the attempt may have been applied. Then wait, or raise the fault if no attempt follows."""
         tries.in_doubt |= fault.kind is StoreFaultKind.UNKNOWN
         if fault.kind not in _RETRIED or self._port.now() >= tries.until:
             raise fault

@@ -215,8 +215,8 @@ class _Search:
         """Recover a failed sandbox once if Daytona can; otherwise delete it, so that a new sandbox replaces it.
 
         Raises:
-            ProvisionError: Daytona refused the change for good; or this search created the failed sandbox, so that
-                another new sandbox would probably fail too.
+            ProvisionError: Daytona refused the change for good, or the time limit of the search is reached. Or this
+                search created the failed sandbox: another new sandbox would probably fail too.
         """
         if found.recoverable and not self._again(f"recover {found.id}"):
             if await self._changed(

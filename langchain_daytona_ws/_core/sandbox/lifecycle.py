@@ -244,7 +244,7 @@ async def restart(port: SandboxPort, info: SandboxInfo) -> Revival:
 
 
 async def is_reachable(port: SandboxPort, info: SandboxInfo) -> bool:
-    """Return False if the gateway reports that it cannot reach the sandbox's daemon; True after any other answer."""
+    """Return False if the gateway reports that it cannot reach the sandbox's daemon; True in all other cases."""
     try:
         await port.ping(info.id)
     except PortFault as fault:

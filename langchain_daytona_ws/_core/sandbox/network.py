@@ -20,8 +20,8 @@ def network_rules(config: SandboxConfig) -> NetworkRules | None:
     """Return Daytona's rules for the network setting. None without a setting: the organization's default applies.
 
     Raises:
-        ConfigError: The mode is ``restricted`` and lists only domains, which are not enforced. The rules would then be
-            an empty list of ranges, which the API may treat as "no restriction".
+        ConfigError: The mode is ``restricted``, only domains are listed, and ``enforceDomainAllowList`` is off. The
+            rules would then be an empty list of ranges, which the API may treat as "no restriction".
     """
     network = config.network
     if network is None:

@@ -72,7 +72,7 @@ class SyncManager:
 
     Args:
         credentials: Returns credentials that are valid for at least the given seconds.
-        forget: Removes credentials that S3 has refused from the cache.
+        forget: Removes from the cache the credentials that S3 has refused.
         now: Returns Unix time in seconds.
     """
 

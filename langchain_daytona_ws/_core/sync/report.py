@@ -145,8 +145,8 @@ class SyncReport:
     def merged(self, later: SyncReport) -> SyncReport:
         """Return one report for this synchronisation and a later one.
 
-        The numbers of pulled, pushed, deleted and removed files are added, and ``duration_s``. Conflicts, restored
-        files and skipped files of both are kept. All other fields are those of the later report.
+        ``duration_s`` and all counts except ``unpushed_count`` are added. Conflicts, restored files and skipped files
+        of both are kept. All other fields are those of the later report.
         """
         return replace(
             later,
@@ -170,7 +170,7 @@ _GIT_BOOKKEEPING = r"(^|/)(index|COMMIT_EDITMSG|ORIG_HEAD|FETCH_HEAD)$|(^|/)logs
 
 
 def _conflict_notices(conflicts: tuple[tuple[str, str], ...]) -> Iterator[str]:
-    """Yield a notice for each file. The files that Git writes with each command get one for each repository."""
+    """Yield one notice per file; for the files that Git writes with each command, one notice per repository."""
     copies: dict[str, list[str]] = {}
     for path, copy in conflicts:
         before, git, inside = f"/{path}".rpartition("/.git/")
