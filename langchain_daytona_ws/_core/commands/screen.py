@@ -1,4 +1,6 @@
-"""Render a terminal's output as text: the lines that have scrolled out of the main screen, then the screen. Pure.
+"""Render a terminal's output as text: the lines that left the main screen, then the screen. Pure.
+
+Lines leave the screen when it scrolls, or when the whole screen is erased.
 
 Colours, titles and character sets are ignored. Cursor movements, erasing, scrolling, tabs and the alternate screen are
 applied, so that a progress bar becomes one line.
@@ -12,8 +14,8 @@ from collections.abc import Callable
 
 COLUMNS, ROWS = 80, 24
 COLUMNS_RANGE, ROWS_RANGE = range(20, 501), range(5, 201)
-# Maximum number of cells that sequences such as "erase the screen" may change, to limit the work. After that, all
-# control codes in the output are dropped, except for line breaks and tabs.
+# Limit of the work for sequences such as "erase the screen", in cells or lines that they change. After that, all
+# control codes in the rest of the output are dropped, except for line breaks and tabs.
 _BUDGET = 1_000_000
 _NUMBER_MAX = 9999
 
@@ -30,10 +32,10 @@ _Row = list[str]  # a cell is a character with its combining marks; the second c
 
 
 def render(text: str, columns: int = COLUMNS, rows: int = ROWS, *, limit_chars: int) -> str:
-    """Return the lines that an output scrolls out of a terminal of this size, and then the screen of the terminal.
+    """Render an output on a terminal of this size: return the lines that left its screen, and then the screen.
 
-    The result is cut off after ``limit_chars``, and a notice follows. It may be longer than the output, because cursor
-    movements become spaces.
+    If the result is longer than ``limit_chars``, it is cut off, and a notice follows. The result may be longer than the
+    output, because cursor movements become spaces.
     """
     screen = _Screen(columns, rows)
     screen.feed(text)
@@ -55,7 +57,7 @@ class _Screen:
         self._saved = (0, 0)
         self._top, self._bottom = 0, rows - 1  # first and last line of the scrolling region
         self._last = " "  # the last printed character, which a sequence can repeat
-        self._budget = _BUDGET  # cells that sequences may still change
+        self._budget = _BUDGET  # cells or lines that sequences may still change
         self._controls: dict[str, Callable[[], object]] = {
             "\n": self._line_feed, "\v": self._line_feed, "\f": self._line_feed, "\r": lambda: self._go(0, self._y),
             "\b": lambda: self._go(min(self._x, self._columns - 1) - 1, self._y),
@@ -237,7 +239,7 @@ class _Screen:
             self._erase_line(0, [kind])
         first, last = {0: (self._y + 1, self._rows), 1: (0, self._y)}.get(kind, (0, self._rows))
         if kind == 2 and self._main is None:
-            # As in most terminals, the erased text is kept above the screen.
+            # As in many terminals, the erased text is kept above the screen.
             self._keep_screen()
         self._budget -= self._rows
         for y in range(first, last):
@@ -308,7 +310,7 @@ def _number(text: str) -> int:
 
 
 def _ignore(*_: object) -> None:
-    """Ignore a control code that changes no text."""
+    """Ignore a control code that is not supported."""
 
 
 def _text(row: _Row, *, keeps_end: bool) -> str:

@@ -29,10 +29,10 @@ LINGER_MAX_S = 1.0
 POLL_LIMIT_BYTES = 512 * 1024
 POLL_MARGIN_S = 5.0
 FAILURES_MAX = 5  # in a row
-LOG_WITHIN_S = 5.0  # limit of the retries when the log is read after the command's end
+LOG_WITHIN_S = 5.0  # after the command's end: limit of the retries for each piece of the log
 FIRST_PAUSE_S = 0.3
 LONGEST_PAUSE_S = 5.0
-SILENT_PAUSE_S = 0.1  # a hostile sandbox may answer at once, without output
+SILENT_PAUSE_S = 0.1  # pause after a poll without output, because a hostile sandbox may answer at once
 
 LIMIT_NOTE = f"\n[no more than {STREAM_LIMIT_BYTES:,} bytes of an output are streamed]\n"
 LOST_NOTE = "\n[a part of the output could not be streamed]\n"
@@ -153,7 +153,7 @@ class LiveOutput:
         The answer contains the beginning and the end of the output; the middle is read from the log.
         """
         if "head" not in answer:
-            return  # the call was cancelled
+            return  # the call was cancelled, or its key belongs to a call that started a job
         head, tail = decode_base64(answer.get("head")), decode_base64(answer.get("tail"))
         size = answer.get("size_bytes")
         tail_at = max(len(head), (size if isinstance(size, int) else 0) - len(tail))

@@ -10,7 +10,7 @@ FAIL_OVER_S = 300.0
 
 
 def off_by_s(clock_s: float, before_s: float, after_s: float) -> float:
-    """Return the smallest possible lead of a clock over this machine's clock, in seconds; negative if it is behind.
+    """Return the smallest possible difference of a clock from this machine's, in seconds; negative if it is behind.
 
     Args:
         clock_s: Unix time of the clock, rounded down to a whole second.
@@ -23,7 +23,10 @@ def off_by_s(clock_s: float, before_s: float, after_s: float) -> float:
 
 
 def judge_clock(check: str, whose: str, off_s: float, remedy: str) -> Finding:
-    """Return the finding for a clock from the result of `off_by_s`. ``whose`` names the clock's owner: "S3's"."""
+    """Return the finding for a clock from the result of `off_by_s`.
+
+    ``whose`` is the clock's owner in the possessive form, such as ``"S3's"``.
+    """
     if abs(off_s) < 1.5:
         return ok(check, f"{whose} clock agrees with this machine's")
     found = f"{whose} clock is {abs(off_s):,.0f} s {'ahead of' if off_s > 0 else 'behind'} this machine's"

@@ -29,7 +29,7 @@ class Finding:
 
     Attributes:
         check: Name of the check; stable, for scripts.
-        found: The result in words. The message of an error contains its remedies.
+        found: The result in words. If this is the message of a `WorkspaceError`, it also contains the remedy.
         remedy: The remedy; ``""`` if none is needed, or if ``found`` contains it.
         code: Code of the failure; ``""`` if there is none.
     """
@@ -65,10 +65,10 @@ def from_error(check: str, error: WorkspaceError) -> Finding:
     return Finding(check, Status.FAILED, error.message, code=error.code)
 
 
-def from_fault(check: str, tried: str, fault: PortFault) -> Finding:
-    """Return the finding for a failed request to Daytona. ``tried`` names the operation, as the start of a sentence."""
+def from_fault(check: str, failure: str, fault: PortFault) -> Finding:
+    """Return the finding for a failed request to Daytona. ``failure`` is a clause before the fault's message."""
     code, remedy = remedy_for(fault)
-    return failed(check, f"{tried}: {fault.message}", remedy, code)
+    return failed(check, f"{failure}: {fault.message}", remedy, code)
 
 
 def skipped(found: str, *checks: str) -> list[Finding]:

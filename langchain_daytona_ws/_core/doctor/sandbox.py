@@ -1,6 +1,6 @@
-"""Check a sandbox's programs, user and clock by the output of one short script.
+"""Check a sandbox's programs, user and clock by the output of one short script, and judge its first synchronisation.
 
-The script runs in the daemon's shell, because bash and Python may be missing. Its output is untrusted.
+Daytona's daemon runs the script in its own shell, because bash and Python may be missing. The output is untrusted.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ def judge_settings(config: SandboxConfig, namespace: str) -> list[Finding]:
     checks: tuple[Callable[[], object], ...] = (
         lambda: validate_namespace(namespace),
         config.require_api_key,
-        # "any" is valid in place of the namespace, which the first check covers.
+        # The first check covers the namespace, so this check gets a valid one.
         lambda: s3_workspace(config, "any"),
     )
     problems = []

@@ -62,7 +62,7 @@ def file_message(error: WorkspaceError, *, shell: str, path: str = "") -> str | 
     """Return the message of an error from `file_error`, for a model with other tools; None for other errors.
 
     ``shell`` is the name of the tool that runs shell commands, such as ``"execute"``. ``path`` is the path as the model
-    knows it; by default, the path in the request.
+    knows it; by default, the path in the error's ``context``.
     """
     refusal = REFUSALS.get(error.code)
     if refusal is None or "path" not in error.context:
@@ -253,7 +253,8 @@ def _line(text: str) -> str:
 class Refusal:
     """A reason to refuse a file operation.
 
-    ``message`` is a template with the facts as fields, or a function of the facts; ``facts`` has their names.
+    ``message`` is a template with the facts as fields, or a function of the facts. ``facts`` has the names of the facts
+    that it uses in addition to ``path``, ``similar``, ``op`` and ``shell``.
     """
 
     kind: type[WorkspaceError]

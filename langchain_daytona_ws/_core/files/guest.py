@@ -39,7 +39,8 @@ class GuestFiles:
         client: Returns the client that calls the guest; may create the sandbox first.
         root: The workspace directory in the sandbox, as ``pwd`` prints it.
         base: The directory that paths are relative to. Default: ``root``.
-        made: Directories that are created, with sudo if necessary, before a file is written below them.
+        made: Absolute paths of directories that are created, with sudo if necessary, before a file is written below
+            them. Used only with the ``base`` ``"/"``.
         staging_dir: Directory in the sandbox for uploads of large content; the guest deletes an upload after use.
         is_provisioned: Returns whether the session has a sandbox. If not, `exists` returns no paths, and creates no
             sandbox.
@@ -175,7 +176,10 @@ class GuestFiles:
     async def _write_fields(
         self, queries: Sequence[models.WriteQuery], inline_bytes: int
     ) -> list[dict[str, Any]]:
-        """Return the fields of each write, with up to ``inline_bytes`` of content. Upload the rest in one request."""
+        """Return the fields of each write. They contain the contents that fit into ``inline_bytes`` together.
+
+        The other contents are uploaded in one request.
+        """
         found: list[dict[str, Any]] = []
         large: list[tuple[dict[str, Any], bytes]] = []
         for query in queries:
@@ -296,7 +300,7 @@ class GuestFiles:
                 raise file_error(path, op, "missing", {})
             request["log"] = True
         if self._base is not None:
-            # ``root`` is sent too, because entering it mounts the workspace. ``path`` may be in the mount.
+            # ``root`` is sent too: the guest enters it first, which mounts the workspace; ``path`` may be in the mount.
             below = [made for made in self._made if op == "write" and f"/{path}".startswith(f"{made}/")]
             request |= {"base": self._base, "made": below}
         return request

@@ -21,7 +21,7 @@ _Size = tuple[int, int]
 class Media:
     """An image or a PDF document. ``width`` and ``height`` are in pixels; a document has None."""
 
-    kind: str  # such as "PNG image"
+    kind: str  # a key of MIME_TYPES, such as "PNG image"
     width: int | None = None
     height: int | None = None
 

@@ -145,9 +145,9 @@ class Omitted:
     """Files and directories that a search left out of its result, all for the same reason.
 
     Args:
-        reason: ``binary_match``: binary files that match; their lines are not shown. Files with another reason were not
-            searched. ``binary``: usually because of their size. ``utf16``: the search program does not support UTF-16.
-            ``unreadable``: they could not be read.
+        reason: ``binary_match``: binary files that match; their lines are not shown. For the other reasons, the files
+            were not searched: ``binary``: binary files, usually because they are large; ``utf16``: the search program
+            does not support UTF-16; ``unreadable``: they could not be read.
         count: The number of paths.
         paths: The first 20 paths.
     """
@@ -296,8 +296,8 @@ class GrepQuery:
 class FileBackend(Protocol):
     """File operations. Paths are relative to the workspace, and normalised; ``"."`` is the workspace itself.
 
-    In the result of a read, write or edit, ``path`` is the real path, in which symlinks are resolved. Repeated calls
-    with the same ``key`` apply a change once. Most errors come from `_core.files.errors.file_error`.
+    In the result of a read, view, fetch, write or edit, ``path`` is the real path, in which symlinks are resolved.
+    Repeated calls with the same ``key`` apply a change once. Most errors come from `_core.files.errors.file_error`.
     """
 
     async def read(

@@ -53,7 +53,7 @@ class FileOperations:
     Args:
         sandbox: The backend for command logs and for searches that need ripgrep. None: use ``files``.
         root: The workspace directory in the sandbox, as ``pwd`` prints it.
-        limit_bytes: Maximum number of bytes of text in a result.
+        limit_bytes: Maximum number of bytes of text in the result of `read`, `list`, `glob` or `grep`.
         read_hashes: The hashes of read content, path → SHA-256, if several objects share them.
         new_key: Returns the idempotency key of a change whose caller passes no key.
         suggests_similar: True: the error for a missing path names similar paths, at the cost of one more request.
@@ -223,7 +223,8 @@ class FileOperations:
     ) -> models.FileEdited:
         """Replace ``old_string``, which must occur exactly once. With ``replace_all``, replace every occurrence.
 
-        If ``old_string`` does not occur, the only text that looks like it is replaced. With ``exact``, nothing is.
+        If ``old_string`` does not occur, but exactly one text looks like it, this text is replaced. With ``exact``, the
+        edit is refused instead.
         """
         location = await self._resolve(path)
         _check_edit(old_string, new_string)
@@ -453,7 +454,7 @@ class FileOperations:
         relative, absolute = workspace_pattern(glob[negated:], self._root)
         if absolute:
             below = "" if location == "." else location + "/"
-            # After "./", a name without a directory matches only in the searched directory.
+            # Without "./", a name without a directory would also match in the directories below.
             relative = "./" + relative.removeprefix(below)
         return "!" + relative if negated else relative
 

@@ -49,7 +49,7 @@ def grep_hint(pattern: str, glob: str | None, reading: GlobReading | None) -> st
 
 
 def unsupported(pattern: str) -> str:
-    """Return the remedy for a refused regular expression that has an unsupported feature; ``""`` otherwise."""
+    """Return the remedy for a refused regular expression with an unsupported feature or slashes; otherwise ``""``."""
     if _LOOK_AROUND.search(pattern) or _BACKREFERENCE.search(pattern):
         return " Look-around and backreferences are not supported. Write it without, or use grep -P in a shell command."
     if _has_newline(pattern):

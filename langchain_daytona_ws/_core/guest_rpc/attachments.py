@@ -13,6 +13,7 @@ from langchain_daytona_ws.errors import WorkspaceError
 OnProgress = Callable[[str], Awaitable[None]]
 
 # Maximum number of attempts, if the guest refuses the credentials: without, with cached and with new credentials.
+# Requests that are repeated during a long pull do not count.
 SENDS_MAX = 3
 
 
@@ -25,8 +26,8 @@ class GuestRequest:
         fields: The fields of the request that ``main`` receives.
         life_s: Seconds for which processes of the request use the workspace. Credentials must stay valid as long.
         on_progress: Receives lines about long preparations in the sandbox; None to report no progress.
-        secret: Bytes for the guest; None if there is no secret. They are not sent in environment variables, because
-            other processes of the sandbox's user can read these.
+        secret: Bytes for the guest; None if there is no secret. They are not sent in environment variables, which other
+            processes of the sandbox's user can read.
     """
 
     port: SandboxPort

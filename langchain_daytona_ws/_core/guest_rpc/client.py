@@ -50,7 +50,7 @@ class Meter(Protocol):
     """Counts the bytes of a transfer."""
 
     def restart(self) -> None:
-        """Subtract the bytes counted so far: the transfer begins, or begins again after a fault."""
+        """Set the count back to 0: the transfer begins, or begins again after a fault."""
 
     def add(self, count: int) -> None: ...
 
@@ -69,9 +69,9 @@ class GuestClient:
         port: The Daytona API.
         sandbox: The state of the session's sandbox.
         acquire: Returns the sandbox; creates or starts it first if necessary.
-        variables: The environment variables of each request. They replace the variables that the sandbox was created
-            with, because each session in a sandbox may use other variables.
-        new_key: Returns random names for calls and answers.
+        variables: The environment variables of each request. They override the variables that the sandbox was created
+            with, because each session in a sandbox may use other values.
+        new_key: Returns a random id, for example for the key of a call or the nonce of an answer.
         attachments: Add fields to each call.
         programs: Digests of the programs that sandboxes keep; the clients of a session share them.
         set_up: Called before each attempt to send a call; runs the hooks that have not run yet.
@@ -126,7 +126,8 @@ class GuestClient:
             timeout_s: Maximum time for the guest, in seconds.
             life_s: Seconds for which processes of the call use the workspace. Credentials must stay valid as long.
                 Default: ``timeout_s``.
-            within_s: Seconds after which the call is not sent again. Default: enough for the guest's time and retries.
+            within_s: Maximum time for all attempts together, in seconds, without set-up work. Default: enough for the
+                guest's time and retries.
             killable: Whether to kill the command in the sandbox when this call is cancelled.
             on_send: Called with the sandbox before each attempt.
             on_progress: Receives lines about long preparations in the sandbox.
@@ -253,7 +254,10 @@ class GuestClient:
         timeout_s: float,
         on_send: Callable[[SandboxInfo], object] | None,
     ) -> tuple[SandboxInfo, Answer | None]:
-        """Make one attempt, and return the sandbox and its answer; after None, try again with the returned sandbox."""
+        """Make one attempt, and return the sandbox and its answer.
+
+        If the answer is None, the caller must try again with the returned sandbox.
+        """
         is_repeatable = "key" not in request.fields
         if self._set_up is not None:
             await attempts.uncharged(self._run_set_up(self._set_up, attempts, is_repeatable=is_repeatable))

@@ -61,7 +61,7 @@ _FIELD_MODULES = {
 }
 _HERE_DOCUMENT_END = "END-OF-SECRET"  # with hyphens, which base64 does not contain
 MISSING = "program"  # the error code of a guest that received a digest, but lacks the program
-MISSING_MAX = 3  # if a program is missing this often in a row, each later request carries its source
+MISSING_MAX = 3  # after this many missing programs in a row, no more digests are recorded for the sandbox
 _DIGEST = r"[0-9a-f]{64}"
 
 _DIRECTORY = f"{STATE_PARENT}/{STATE_NAME}"
@@ -90,7 +90,7 @@ class GuestCall:
 
 
 class KeptPrograms:
-    """The digests of the program files in the sandboxes; shared by the clients and threads of a session.
+    """The digests of the program files in the sandboxes; shared by the clients of a session.
 
     Other processes can change these files. So the guest uses a file only if its content has the digest that the host
     sends.

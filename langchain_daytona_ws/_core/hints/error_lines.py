@@ -49,8 +49,8 @@ _ERRORS = re.compile(
     re.IGNORECASE,
 )
 
-# Program → its lines that do not begin with its name. A sandbox may print any text, so matching must be linear: no
-# alternative can begin in two ways, and every repetition is bounded.
+# Program → its error lines that do not begin with its name and a colon. A sandbox may print any text, so matching must
+# be linear: every repetition is bounded, except for ``.*`` at the end.
 _SHAPES = (
     ("npm", re.compile(r"npm (?:error|ERR!) (?P<message>.*)")),
     (

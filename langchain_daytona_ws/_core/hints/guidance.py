@@ -120,8 +120,8 @@ LOCAL_CACHES: Mapping[str, str] = MappingProxyType(
         "RUFF_CACHE_DIR": f"{_CACHES}/ruff",
         "COVERAGE_FILE": f"{_CACHES}/coverage",
         "HYPOTHESIS_STORAGE_DIRECTORY": f"{_CACHES}/hypothesis",
-        # pytest refuses this option if both -p no:cacheprovider and --strict-config are given. Fewer projects give both
-        # than fail because of a warning about an unwritable cache.
+        # pytest refuses this option if both -p no:cacheprovider and --strict-config are given. Few projects give both.
+        # Without this option, more projects would fail: the unwritable cache causes a warning.
         "PYTEST_ADDOPTS": f"-o cache_dir={_CACHES}/pytest",
     }
 )

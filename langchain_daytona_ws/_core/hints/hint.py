@@ -86,7 +86,7 @@ _LEADING_RELATIVE_PATH = re.compile(r"(?:cannot create )?([^\s:'‘’\"/][^:'�
 
 
 def _is_elsewhere(message: str, root: str) -> bool:
-    """Return whether all paths in an error message are in system directories, outside any workspace."""
+    """Return whether an error message names paths, and all of them are in system directories outside the workspace."""
     quoted = _QUOTED.findall(message)
     paths = [path for path in (*quoted, *_UNQUOTED_PATH.findall(message)) if _SYSTEM.match(path)]
     if root:
@@ -100,14 +100,15 @@ def _is_elsewhere(message: str, root: str) -> bool:
 # --- whether the command failed with the error, or only printed its text ---
 
 
-# Programs that start no other program. If a command runs only readers, an error of another program is text that they
-# have read.
+# Programs that usually start no other program, and words of the shell. If a command runs only these readers, an error
+# of another program is text that they have read.
 _READERS = frozenset({
     "awk", "cat", "cd", "cmp", "column", "cut", "diff", "echo", "egrep", "false", "fgrep", "file", "find", "grep",
     "head", "jq", "less", "ls", "more", "nl", "od", "pwd", "printf", "rg", "sleep", "sort", "stat", "strings", "tac",
     "tail", "test", "tr", "true", "tree", "uniq", "wc", "which", "xxd", "zcat", "zgrep", "[", "exit", "export", "set",
     "for", "done", "fi", "in", "case", "esac",
 })  # fmt: skip
+# Program of an error line → programs whose run can cause this line. Default: the program itself.
 _PROGRAMS_BY_NAME = {
     "ld": {"gcc", "g++", "cc", "c++", "clang", "clang++", "ld", "make", "cargo", "go"},
     "node": {"node", "npm", "npx", "yarn", "pnpm"},

@@ -144,9 +144,9 @@ def _installs_for_node(failure: Failure) -> bool:
 
 
 def _redirects(*operators: str) -> When:
-    """Return a condition: the redirection in the message has one of these operators.
+    """Return a condition: a redirection to the file that the message names has one of these operators.
 
-    If the message names the target of no redirection, any redirection to a variable counts.
+    If no redirection has this file as its target, all redirections to a variable are examined instead.
     """
 
     def when(failure: Failure) -> bool:
@@ -175,7 +175,7 @@ def _reads_and_writes(failure: Failure) -> bool:
     return bool(re.search(r"['\"][rwxa]b?\+b?['\"]|O_RDWR|mmap", failure.code))
 
 
-# Calls in which libraries write archives and tables; they seek back.
+# Calls in which libraries write archives and tables. They seek back and write again, which the mount refuses.
 _WRITING = (
     r"\.(?:write|save|close|flush|truncate|seek|to_)\w{0,20}\(|/zipfile(?:/__init__)?\.py, in |"
     r"in _?(?:write|close|save|flush|truncate|seek)\w{0,20}\n"
@@ -211,12 +211,13 @@ _CUT_OFF = (
 _TOO_MANY_OPEN = "Too many files are open for writing at once. Close each file before you open the next ones."
 _UPLOAD_FAILED = "Writing that file failed a moment ago. Run the command again."
 
-# The first match wins: rules for one program come before rules for any program.
+# The first match wins, so a special rule comes before a more general rule.
 RULES: tuple[Rule, ...] = (
     Rule((), _r(r"^ENOTCONN: .*, \w+ '|^\[Errno 107\].*: '|^(?!\[Errno|.*\b(?:recv|send|socket|getpeername|shutdown)\b)"
         r".*transport endpoint is not connected"),
          "The workspace's connection to S3 was lost while this ran. Run the command again: it is repaired first."),
-    # mount-s3 reports an input/output error if a store that is not S3 refuses a rename, because its code differs.
+    # If a store that is not S3 refuses a rename, mount-s3 reports an input/output error, because the store's error code
+    # differs from S3's.
     Rule(("mv",), _r(r"^cannot move .*: input/output error"),
          "Files here cannot be renamed. Use: cp -r A B && rm -rf A",
          fill=_moved),

@@ -14,7 +14,7 @@ CHARS = 16 * 1024
 _NESTED = 20  # maximum number of nested substitutions, and of commands in one `find`
 _SHELL_DEPTH = 4  # maximum number of nested bash -c
 _SEPARATORS = ";&|()\n"
-# Beginning → end of comments, arithmetic and conditions. They contain no commands and no redirections.
+# Beginning → end of comments, arithmetic and conditions. They are skipped: commands in them are rare.
 _SKIPPED = {"#": "\n", "((": "))", "[[ ": " ]]"}
 _REDIRECT = re.compile(r"\d{0,3}(?:>>|>\||>&|<<<|<<-|<<|<&|<>|>|<)|&>>|&>")
 _PLAIN = re.compile(r"[^\s;&|()<>'\"`$\\#{}]{1,4096}|[#{}]")
@@ -142,7 +142,8 @@ class _Reader:
         self._text = text
         self._at = 0
         self._found: list[SimpleCommand] = []
-        # The unfinished commands around open substitutions: command, word, redirection with open quote, end.
+        # The unfinished commands around open substitutions: the command, its unfinished word, its pending redirection
+        # operator (with ``"`` appended if the substitution is in double quotes), and the substitution's end.
         self._open: list[tuple[SimpleCommand, str | None, str, str]] = []
         self._command = SimpleCommand()
         self._word: str | None = None

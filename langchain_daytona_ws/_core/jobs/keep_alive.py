@@ -33,8 +33,8 @@ class JobTracker:
     Args:
         idle_minutes: The interval while no job runs.
         most_minutes: Upper limit of the interval: the age at which the sandbox is destroyed; None for no limit.
-        on_end: Called once for each ended job with two arguments: the job, and True if the result of the present call
-            shows the end, so that no notice is needed.
+        on_end: Called once for each ended job with two arguments: the job, and True if no notice is needed, because the
+            result of the present call shows the end, or the loss of the sandbox is reported.
         add_notice: Adds a notice to the next result.
     """
 
@@ -63,7 +63,7 @@ class JobTracker:
         self._ended: set[str] = set()  # ids of the jobs whose end was reported
 
     async def send(self, send: Send, request: GuestRequest) -> Answer:
-        """Send a request that also asks for ended jobs; then set the auto-stop interval."""
+        """Send a request, which also asks for ended jobs if there may be jobs; then set the interval if necessary."""
         sandbox_id = request.sandbox_id
         for gone in [known for known in list(self._running) if known != sandbox_id]:
             for job in list(self._running.pop(gone, {}).values()):
@@ -105,8 +105,8 @@ class JobTracker:
         """Restore or raise the interval according to the reported state.
 
         ``minutes`` is the raised interval in the record on the disk, 0 without a record. ``over`` is True if there is a
-        record, but no job runs any more. An empty state means that there is a record, although this request did not ask
-        for the state.
+        record, but no job runs any more. The state is empty if there is a record although this request did not ask for
+        the state, or if the state could not be read.
         """
         minutes = _minutes(state, "minutes")
         if "over" not in state:
@@ -117,7 +117,7 @@ class JobTracker:
                 self._restored.add(sandbox_id)
                 self._doubted.discard(sandbox_id)
             if self._raises != raises and self._raised.get(sandbox_id):
-                # A job has started during the request, which may have overwritten the job's interval.
+                # A job has started during this request to Daytona. The request may have overwritten the job's interval.
                 await self._raise(port, sandbox_id, self._raised[sandbox_id])
         elif not minutes:
             self._raised.pop(sandbox_id, None)
@@ -181,7 +181,7 @@ class JobTracker:
         )
 
     def minutes_for(self, duration_s: float) -> int:
-        """Return the interval in minutes for a job of this duration. The usual idle time is added to it."""
+        """Return the interval in minutes for a job: its duration and the idle interval, up to the limit."""
         minutes = math.ceil(duration_s / 60) + self._idle_minutes
         return (
             minutes

@@ -276,7 +276,7 @@ def _log(read: LogPiece, *, requested_offset: int | None) -> JobLog:
     piece = whole_start(data) if offset and requested_offset is None else data
     offset += len(data) - len(piece)
     if read.job.is_running or offset + len(piece) < read.size_bytes:
-        piece = whole_end(piece)  # the next piece starts with an incomplete last character
+        piece = whole_end(piece)  # an incomplete last character is left for the next piece
     notices: tuple[str, ...] = ()
     if requested_offset is not None and offset > requested_offset:
         notices = (left_out(offset - requested_offset),)
