@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 class Request:
     """A recorded request. `action` names its endpoint, such as "execute".
 
-    `status` is None while the request is open, or if a fault closed the connection without an answer. It is 400 if the
-    client closed the connection while an endpoint read the body.
+    `status` is None while the request is open, if a fault closed the connection without an answer, or if sending the
+    answer failed. It is 400 if the client closed the connection while an endpoint read the body.
     """
 
     method: str
@@ -48,7 +48,7 @@ class Journal:
     def finish(self, number: int, status: int | None, sandbox_id: str | None) -> None:
         with self._lock:
             self._open -= 1
-            if number in self._entries:  # False if the journal was cleared in the meantime
+            if number in self._entries:  # False if `clear` or the limit has removed the entry
                 self._entries[number] = replace(self._entries[number], status=status, sandbox_id=sandbox_id)
 
     @property

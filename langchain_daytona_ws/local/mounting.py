@@ -33,7 +33,7 @@ from mountpoint.__main__ import main
 
 main({{start_s}})
 """
-# How long the program waits for its mount (mount-s3).
+# How long the parent process of the local mount-s3 waits for the mount.
 START_S = 30.0
 # The daemon runs in a separate user namespace, in which it may mount. The mounts of bubblewrap belong to the outer
 # namespace and are locked: the sandbox can neither make them writable nor unmount them.

@@ -1,8 +1,8 @@
 """Preview links: URLs with a token, for the servers in sandboxes (assumed, from Daytona's documentation).
 
-Daytona serves each preview under its own host name, ``{port}-{token}.{domain}``. This server has one address, so the
-name is in the path instead: ``/preview/{port}-{token}/``. Links to absolute paths, such as ``/style.css``, do not work.
-WebSockets are not served.
+Daytona serves each preview under its own host name, ``{port}-{token}.{domain}``, or ``{port}-{sandbox id}.{domain}`` if
+the token is sent in a header. This server has one address, so the first part of the name is in the path instead:
+``/preview/{port}-{token}/``. Links to absolute paths, such as ``/style.css``, do not work. WebSockets are not served.
 """
 
 from __future__ import annotations

@@ -59,7 +59,8 @@ class LocalDaytona:
             measured. "0.226" is a newer version, as the models of SDK 0.226 describe it. There errors of file
             operations have a body too, and most error bodies have a `source`. Files have a `path`, listings accept
             a `depth`, and the environment can be changed.
-        s3: also serve S3 and STS (see `s3`), and install mount-s3 in the sandboxes. Not for isolation="none".
+        s3: also serve S3 and STS (see the property `s3`), and install mount-s3 in the sandboxes. Not for
+            isolation="none".
         mount_s3: with `s3`, the path of the original mount-s3 to install instead of the local program.
         s3_store: with `s3`, a store with S3 and STS to use instead of moto, such as MinIO.
 
@@ -274,7 +275,7 @@ class LocalDaytona:
     def reset(self) -> None:
         """Destroy sandboxes, delete snapshots and faults, end open requests, and clear the recorded requests.
 
-        For tests that share a server. The settings of `s3` are reset too; its buckets and objects stay.
+        For tests that share a server. `s3` is reset too; its buckets, objects and credentials stay.
 
         Raises:
             TimeoutError: requests are still open after 50 seconds, for example because a client keeps sending them.

@@ -34,7 +34,7 @@ def starts_with(words: Words, prefix: Words) -> bool:
 def covers(prefix: Words, words: Words) -> bool:
     """Return whether a remembered prefix allows a simple command.
 
-    The command must start with the prefix. None of its other words may be known to make the tool run something else:
+    The command must start with the prefix. No word after the prefix may be known to make the tool run something else:
     ``make test`` does not cover ``make test --eval=…``. `diverted` describes the limits of this check.
     """
     return starts_with(words, prefix) and not diverted(words, len(prefix))
@@ -45,7 +45,7 @@ def suggested_prefixes(command: str) -> tuple[str, ...]:
 
     Returns:
         Distinct prefixes in written order. Empty if a part of ``command`` is not a literal simple command, or if every
-        prefix of a part would allow too much: ``git``, ``sudo``, ``npx``, ``docker run``, ``git -c …``.
+        prefix that covers the part would allow too much: ``git``, ``sudo``, ``npx``, ``docker run``, ``git -c …``.
     """
     found: dict[str, None] = {}
     for words in simple_commands(command) or ():
@@ -57,7 +57,7 @@ def suggested_prefixes(command: str) -> tuple[str, ...]:
 
 
 def _suggested(words: Words) -> Words | None:
-    """Return the suggested prefix of a simple command; None if every prefix would allow too much."""
+    """Return the suggested prefix of a simple command; None if every prefix that covers it would allow too much."""
     levels = _levels(words)
     if levels is None:
         return None

@@ -95,7 +95,7 @@ def _command(tool: str, arguments: Mapping[str, object]) -> str | None:
 
 def _fingerprint(tool: str, action: str, arguments: Mapping[str, object]) -> bytes:
     # A hash, because a command may be a megabyte long. For bash only the command counts: the approval also holds with
-    # another description or time-out.
+    # other values of all other arguments, such as the time-out and `background`.
     command = _command(tool, arguments)
     call: object = command if command is not None else _canonical(arguments)
     text = repr((tool, action, call))

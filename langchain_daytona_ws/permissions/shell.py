@@ -67,7 +67,7 @@ def simple_commands(command: str) -> tuple[Words, ...] | None:
     segments: list[Words] = []
     words: list[str] = []
     word: str | None = None  # None between words; "" is a word (two quotes)
-    unfinished = False  # a command must follow && || |
+    unfinished = False  # True after && || |: a command must follow
     position, pattern = 0, _token()
     while position < len(command):
         token = pattern.match(command, position)

@@ -25,7 +25,7 @@ DEVICE = "/dev/fuse"
 
 
 def main(start_s: float = START_S) -> None:
-    """Run mount-s3. In the background, the parent waits at most `start_s` seconds for the child's mount."""
+    """Run mount-s3. Without `--foreground`, the parent waits at most `start_s` seconds for the child's mount."""
     options = arguments.parse(sys.argv[1:])
     options.uid = os.geteuid() if options.uid is None else options.uid
     options.gid = os.getegid() if options.gid is None else options.gid
@@ -81,7 +81,7 @@ def _serve(options: argparse.Namespace, ready: Callable[[], None]) -> None:
     """Mount, call `ready` when the kernel has connected, and serve until the unmount."""
     _log(options)
     _check_mount_point(options.directory)
-    # mfusepy reads this variable on import. Its default would be libfuse 2, which the original's package installs.
+    # mfusepy reads this variable on import. By default it prefers libfuse 2, which the original's package installs.
     os.environ["FUSE_LIBRARY_NAME"] = "fuse3"
     # Imported after the checks above, so that their errors are reported first.
     import mfusepy
@@ -110,7 +110,7 @@ def _serve(options: argparse.Namespace, ready: Callable[[], None]) -> None:
 
 
 def _client(options: argparse.Namespace) -> Any:
-    """Connect to S3; repeat while S3 cannot be reached. In the background, the parent process has a time-out."""
+    """Connect to S3; repeat while S3 cannot be reached. Only the parent of a background process has a time-out."""
     from . import connect
 
     while True:
@@ -121,7 +121,7 @@ def _client(options: argparse.Namespace) -> Any:
 
 
 def _unmount(directory: str) -> None:
-    """Unmount the path, even if it is another mount by now (as the original does)."""
+    """Unmount the path, even if another file system is mounted there by now (as the original does)."""
     with contextlib.suppress(OSError):
         subprocess.run(["umount", directory], stderr=subprocess.DEVNULL, check=False)
 
@@ -151,7 +151,10 @@ def _check_device() -> None:
 
 
 def _log(options: argparse.Namespace) -> None:
-    """Log to a file in `log_directory`. The original also logs to syslog, which sandboxes do not have."""
+    """Log to a file in `log_directory`; without one, log nothing.
+
+    Without one, the original logs to syslog, which sandboxes do not have.
+    """
     if options.no_log or options.log_directory is None:
         logging.disable(logging.CRITICAL)
         return

@@ -1,6 +1,6 @@
 """Connects to S3, and checks at once that the prefix can be listed.
 
-Credentials have the original's sources, and are refreshed at the same times.
+Credentials come from the same sources as in the original, and are refreshed at the same times.
 """
 
 from __future__ import annotations

@@ -45,7 +45,8 @@ def check_name(path: str) -> None:
 class Tree:
     """Finds entries by their path below the mount point, without a leading slash; the root is "".
 
-    `lifetime` is how long metadata is cached, in seconds; None for no cache.
+    `lifetime` is how long metadata is cached, in seconds. With None, only folders are cached, for `FOLDER_CACHE_S`; for
+    missing files, see `FILE_CACHE_S`.
     """
 
     def __init__(self, bucket: Bucket, lifetime: float | None = None) -> None:
@@ -82,7 +83,7 @@ class Tree:
         return found if entry is None and found_until > now else entry
 
     def fetch(self, path: str) -> Entry | None:
-        """Return the current entry, from S3. A folder hides a file of the same name."""
+        """Return the current entry, without a cache. A folder hides a file of the same name."""
         check_name(path)
         if not path:
             return Folder()
@@ -208,7 +209,7 @@ class Tree:
     def resume(self, path: str, handle: Reader | Writer) -> None:
         """End the idle state of a handle, for a read or write after a close.
 
-        Raise EBADF if the handle's upload is complete, or if a later opening of the file has replaced the handle.
+        If the handle is idle, raise EBADF if its upload has ended, or if a later opening of the file has replaced it.
         """
         with self._lock:
             if not handle.is_idle:

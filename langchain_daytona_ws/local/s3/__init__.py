@@ -50,7 +50,8 @@ class LocalS3:
 
     Args:
         head_403: See the property `head_403`.
-        store: A store that answers all requests instead of moto. Its buckets outlive this server.
+        store: A store that answers all requests instead of moto. Its buckets outlive this server. It checks the keys of
+            presigned requests.
     """
 
     def __init__(self, *, head_403: bool = False, store: S3Store | None = None) -> None:

@@ -1,8 +1,8 @@
-"""Forwards requests to an S3-compatible store with STS, such as MinIO, which is used instead of moto.
+"""Forwards requests to a store that replaces moto: an S3-compatible store with STS, such as MinIO.
 
 Clients of the local S3 may use any keys, so requests with an Authorization header are signed again, with the store's
-keys. All other requests are forwarded unchanged: presigned and unsigned requests, and requests with credentials from
-the store's AssumeRole. Of these the store checks signature, expiry and session policy.
+keys. Requests with credentials from the store's AssumeRole, and presigned and unsigned requests, keep their signature
+or lack of one: the store checks signature, expiry and session policy.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 TIMEOUT_S = 60.0
 # Key in the WSGI environment. Its value is True if the request is signed with credentials from AssumeRole.
 HAS_ISSUED_KEY = "local_s3.has_issued_key"
-# Headers that concern only the connection to the client.
+# Headers that are not forwarded: they concern one connection only, or are written again.
 _HOP_HEADERS = {"connection", "keep-alive", "transfer-encoding", "expect", "content-length"}
 _SIGNED = ("host", "x-amz-content-sha256", "x-amz-date")
 

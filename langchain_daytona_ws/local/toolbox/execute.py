@@ -93,7 +93,7 @@ def execute(
     exit code is -1 and the output is a message.
 
     With `drains`, reading stops 30 seconds after the script's end. None alternates between True and False: the original
-    stops in about half of its calls (measured), if its reaper is faster than its wait.
+    stops if its reaper is faster than its wait, which is about half of its calls (measured).
 
     Raises:
         ToolboxError: status 408, the command ran into its time-out.

@@ -1,7 +1,7 @@
-"""File operations in the sandbox: symlinks are followed in the sandbox's file system.
+"""File operations in the sandbox: symlinks are resolved in the sandbox's file system.
 
-Relative paths are relative to the daemon's working directory. For a relative path, `find` and `search` return relative
-paths.
+`find` and `search` follow no symlinks. Relative paths are relative to the daemon's working directory; for a relative
+path, `find` and `search` return relative paths.
 """
 
 from __future__ import annotations

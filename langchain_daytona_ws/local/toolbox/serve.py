@@ -57,7 +57,7 @@ def main() -> None:
                 signals = os.read(wake_read, 4096)
                 daemon.children.reap()
                 if signal.SIGTERM in signals or signal.SIGINT in signals:
-                    control.close()  # from now on the sandbox answers 502
+                    control.close()  # from now on the server answers 502
                     requests.join(daemon.children)
                     _exit()
                 continue
