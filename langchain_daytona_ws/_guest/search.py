@@ -255,7 +255,7 @@ class _Search:
         self._stderr = b""
 
     def run(self, files: list[str]) -> None:
-        """Search the files in this order.
+        """Search the files in the given order.
 
         Raises:
             RefusedError: ``bad_pattern``, or ``no_tool`` if the program lacks an option.
@@ -393,7 +393,7 @@ def _start(argv: list[bytes], env: dict[str, str], directory: int) -> tuple[int,
 
 
 def _line_begin(fd: int, at: int) -> int:
-    """Return the offset at which the line with the byte ``at`` of a file begins."""
+    """Return the offset of the first byte of the line that contains the byte at offset ``at``."""
     while at > 0:
         start = max(at - (1 << 16), 0)
         newline = os.pread(fd, at - start, start).rfind(b"\n")

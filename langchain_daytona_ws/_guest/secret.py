@@ -1,4 +1,4 @@
-"""Read the secret of a call from a file descriptor: all processes of the user can read environment variables."""
+"""Read a call's secret from a file descriptor, because the user's other processes can read environment variables."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ SECRET_FD = 3
 
 
 def read_secret() -> bytes:
-    """Return the secret; ``b""`` if it did not arrive: the shell stores it in /tmp first, and /tmp may be full."""
+    """Return the secret; ``b""`` if it did not arrive, for example because /tmp, where the shell stores it, is full."""
     import binascii
 
     with os.fdopen(SECRET_FD, "rb") as file:

@@ -34,7 +34,7 @@ class TooLongError(Exception):
 
 
 class Match:
-    """A match in the content. ``pieces`` are the characters that match each unit."""
+    """A match in the content. ``pieces`` contains, for each unit, the characters that match it."""
 
     __slots__ = ("end", "pieces", "start")
 

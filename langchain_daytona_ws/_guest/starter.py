@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     Call = dict[str, Any]
 
 PACKAGE = "langchain_daytona_ws._guest"
-# `begin` of these modules is called at once: its work goes on while the other modules are compiled.
+# `begin` of these modules is called at once, so that its work goes on while the other modules are compiled or loaded.
 EARLY = ("mount", "sync")
 
 

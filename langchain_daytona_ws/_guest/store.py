@@ -99,7 +99,7 @@ class Source:
             if old.st_nlink != 1 or (old.st_uid, old.st_gid) != (upload.st_uid, upload.st_gid):
                 return False
             mode = stat.S_IMODE(old.st_mode)
-            if not mode & stat.S_IWUSR:  # the caller then opens the file, which only root may do
+            if not mode & stat.S_IWUSR:  # not writable: the caller opens it for writing, which only root can
                 return False
             if self.executable:
                 mode = _executable_mode(mode)
@@ -320,9 +320,9 @@ def _chunks(fd: int) -> Iterator[bytes]:
 
 
 def _wait_or_raise(error: OSError, wait_s: float | None) -> None:
-    """Wait ``wait_s`` seconds after an error of a file that is being changed (measured on S3 mounts).
+    """Wait ``wait_s`` seconds if S3 mounts return this error for a file that is being changed (measured).
 
-    Raise other errors. If ``wait_s`` is None, raise all errors.
+    Raise other errors. If ``wait_s`` is None, raise any error.
     """
     if error.errno == errno.ELOOP:  # a symlink replaced the file after the check
         raise RefusedError("busy") from None

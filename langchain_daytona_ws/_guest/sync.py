@@ -1,8 +1,9 @@
 """Synchronise the workspace for one call: ask the resident to pull before the command, and to push after it.
 
-The resident is a process that stays in the sandbox between calls, see ``sync_resident``. ``begin`` runs early, while
-the other modules are compiled. If the first pull of a workspace fails, the call fails; if a later pull fails, the call
-uses the files of the last pull.
+The resident is a process that stays in the sandbox between calls, see ``sync_resident``. ``begin`` runs early, so that
+the resident pulls while the other modules are compiled or loaded. If the first pull of a workspace fails, the call
+fails. After a complete pull, a failure of S3 or of the disk is only reported, and the call uses the files that are
+there.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Question:
         """Return the code and the JSON text of the answer; None if it has not arrived after ``wait_s`` seconds.
 
         Raises:
-            OSError: The resident has ended.
+            OSError: The resident has ended, or its answer is too long.
         """
         until = time.monotonic() + wait_s
         while not self._text.endswith(b"\n"):
@@ -97,7 +98,7 @@ def ask(path: str, text: str, wait_s: float) -> tuple[str, str] | None:
 
 
 def begin(options: Request) -> None:
-    """Ask for the pull that `enter` waits for, unless this call starts the resident."""
+    """Ask for the pull that `enter` waits for. A call that starts a resident asks in `enter` instead."""
     if options["pulls"] and not options["is_new"]:
         try:
             _pulls.append(_pull(options))
@@ -123,12 +124,13 @@ def descriptors() -> list[int]:
 
 
 def enter(request: Request) -> Request:
-    """Wait until the workspace is pulled, and change into it. If the request contains a new resident, start it first.
+    """If the request contains a new resident, start it. If the call ``pulls``, wait until the workspace is pulled, and
+    change into it.
 
     Raises:
         SetupError: ``sync_absent``: the host must send a new resident. ``sync_credentials``: it must send new
             credentials. ``sync_pulling``: the pull has not ended after ``wait_s`` seconds; the resident continues it.
-            Another code: the workspace cannot be pulled.
+            Another code: the workspace cannot be pulled, or its directory cannot be entered.
     """
     options = request["sync"]
     if options["is_new"]:

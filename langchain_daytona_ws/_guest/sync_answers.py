@@ -18,7 +18,10 @@ _CONTENTS = (b"<Contents>", b"</Contents>")
 
 
 class S3Error(Exception):
-    """S3 refused a request, or did not answer it. ``code`` is the kind of the failure, not S3's error code."""
+    """S3 refused a request, or did not answer it; or, as the result of a pull or push, a local file failed.
+
+    ``code`` is the kind of the failure, not S3's error code.
+    """
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)

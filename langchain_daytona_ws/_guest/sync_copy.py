@@ -57,7 +57,7 @@ NAMES_MAX = 20  # paths of each kind in a report
 
 
 class FileChanged(Exception):
-    """A program has changed a file that was about to be replaced."""
+    """A program has changed, created or deleted a file at a path that was about to be written."""
 
 
 class Report:
@@ -66,7 +66,7 @@ class Report:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.counts = {"pulled": 0, "pushed": 0, "removed_here": 0, "removed_there": 0}
-        self.conflicts: Pairs = []  # path, name of the copy
+        self.conflicts: Pairs = []  # path, path of the copy
         self.restored: Pairs = []  # path, reason
         self.skipped: Pairs = []  # path, reason
         self.seconds = 0.0
@@ -178,11 +178,11 @@ class WorkingCopy:
         return digest_of(self.tree.path(path), status, like=entry.content) == entry.content
 
     def rename_to_copy(self, path: str, source: str | None = None) -> str:
-        """Rename a file to a new name of a conflict copy of ``path``; return the name.
+        """Make a file a conflict copy of ``path``, by renaming it; return its new path.
 
         Args:
-            path: The file. If it is renamed, it is removed from the index.
-            source: If given, move this file, which is outside of the working copy, to the new name instead.
+            path: The file to rename, and to remove from the index, unless ``source`` is given.
+            source: A file outside of the working copy, which is moved to the new path instead.
         """
         directory, _, name = path.rpartition("/")
         base = "%s%s.conflict-%s" % (directory and directory + "/", shortened(name), self.spec["label"])
@@ -219,7 +219,10 @@ class WorkingCopy:
         os.rename(self.tree.path(path), self.trash.new_path(path, status))
 
     def restore_written(self) -> None:
-        """Restore each file that a program has written since a pull removed or replaced the file."""
+        """Restore each file that a program has written since a pull removed or replaced the file.
+
+        If its path has another file now, the written file becomes a conflict copy.
+        """
         for kept, path in self.trash.written():
             try:
                 if self.tree.status(path) is None:
@@ -270,7 +273,7 @@ class WorkingCopy:
         try:
             digest = hashlib.md5()  # noqa: S324 - S3's ETag is an MD5
             if size > PARTS_ABOVE_BYTES:
-                # The parts are read in parallel, so that the MD5 of the content is unknown.
+                # The MD5 of the content is unknown, because the parts are read in parallel.
                 found, content = self._download_parts(path, size, etag, fd), ""
             else:
 
@@ -535,7 +538,7 @@ def _any_cpu() -> int | None:
 
 
 def _on_cpu(cpu: int | None, work: Callable[[], T]) -> T:
-    """Run work of this thread on a CPU; if ``cpu`` is None, on any.
+    """Run ``work`` in this thread, only on the given CPU; if ``cpu`` is None, on any CPU.
 
     Threads on different CPUs that wait for the interpreter's lock wake each other at each system call. Measured: 10,000
     downloads take 8.8 s of CPU time on two CPUs, 4.9 s on one.

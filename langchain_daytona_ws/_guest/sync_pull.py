@@ -178,8 +178,8 @@ class Pull:
         if not unchanged:
             return
         # Save the index before the files are removed, because this process may be killed in between. With the old
-        # index, the next resident would miss the removed files, and delete their objects in S3. These objects may
-        # exist, because a listing may be wrong.
+        # index, the next resident would treat the removed files as deleted by a command, and delete their objects in
+        # S3. These objects may exist, because a listing may be wrong.
         copy.index.save()
         for path, status in sorted(unchanged, key=lambda item: item[0], reverse=True):
             try:

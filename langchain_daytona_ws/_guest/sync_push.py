@@ -132,7 +132,7 @@ class Push:
 
     def _resolve(self, path: str, status: os.stat_result) -> None:
         """Keep both versions after another writer has changed the object: unless the file equals the object, it becomes
-        a conflict copy. If the object was deleted, store it again.
+        a conflict copy. If the object was deleted, store the file again.
         """
         copy = self._copy
         found = copy.bucket.head(copy.prefix + path)

@@ -50,7 +50,8 @@ def start(path: str, spec: Spec, secret: bytes, options: Request) -> None:
 
     Args:
         path: The path of the resident's socket.
-        spec: ``id``, ``key`` and ``expires_at`` of the credentials, and the specifications of the ``copies``.
+        spec: ``id`` of the resident, ``key`` (a digest of the access key's id) and ``expires_at`` of the credentials,
+            and the specifications of the ``copies``.
         secret: The credentials, as JSON.
         options: The field ``sync`` of the call's request.
 
@@ -161,7 +162,7 @@ def _forbid_dumps() -> None:
 
         ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     except (ImportError, OSError, AttributeError):
-        pass  # a Python without ctypes; the credentials allow access to this workspace's prefix only
+        pass  # a Python without ctypes: then processes of this user can read the credentials
 
 
 class Resident:

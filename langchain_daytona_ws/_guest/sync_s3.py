@@ -41,7 +41,7 @@ BLOCK_BYTES = 256 * 1024
 ONE_SEND_BYTES = 16 * 1024
 ERROR_BYTES = 64 * 1024
 EXPIRED = ("ExpiredToken", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId")
-# After one of these errors no further request is sent, because every request would fail.
+# After one of these errors the synchronisation sends no further request, because every request would fail.
 GENERAL = (
     "denied",
     "expired",
@@ -279,8 +279,8 @@ class Bucket:
         *,
         write: Callable[[bytes], object] | None = None,
     ) -> tuple[http.client.HTTPMessage, bytes]:
-        """Send a request, up to ``len(PAUSES_S)`` times. Return the headers and the content of the answer; if ``write``
-        is given, it receives the content.
+        """Send a request, in up to ``len(PAUSES_S)`` attempts. Return the headers and the content of the answer; if
+        ``write`` is given, it receives the content.
         """
         path = quote("%s/%s" % (self._base, key), safe="/~")
         pairs = sorted((query or {}).items())

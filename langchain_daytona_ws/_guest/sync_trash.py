@@ -1,4 +1,4 @@
-"""The trash of a working copy: files that a pull has removed or replaced are kept for up to a day.
+"""The trash of a working copy: it keeps files that a pull has removed or replaced, until `Trash.empty` deletes them.
 
 So no data is lost if a listing of S3 was wrong, or if a program still writes to a removed file.
 """
@@ -88,5 +88,5 @@ def remove(path: str) -> None:
 
 
 def shortened(name: str) -> str:
-    """Return a file's name, cut to NAME_BYTES bytes: the caller adds to it, and long names are refused."""
+    """Return a file's name, cut to NAME_BYTES bytes: the caller adds to it, and the limit of a name is 255 bytes."""
     return name.encode()[:NAME_BYTES].decode(errors="ignore")

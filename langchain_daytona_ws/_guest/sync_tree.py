@@ -46,9 +46,10 @@ SAVED = {
 class Entry:
     """The state of a file, symbolic link or empty directory, and of its object, when both were equal.
 
-    ``modified`` is the time of the object in the listing. After an upload only ``put_at`` is known: the time in S3's
-    answer, in Unix seconds. ``digest`` is the MD5 of the content; it is "" if it equals the ETag, or if it is unknown
-    after a transfer in parts. For ``is_racy`` see RACY_NS.
+    ``modified`` is the time of the object in the listing; after an upload it is "" until the next listing. ``put_at``
+    is the time of the object in S3's answer to an upload or read, in Unix seconds; 0 if unknown. ``digest`` is the MD5
+    of the content; it is "" if it equals the ETag, or if it is unknown after a transfer in parts. For ``is_racy`` see
+    RACY_NS.
     """
 
     __slots__ = (*SAVED, "seen_in_scan")
@@ -233,7 +234,7 @@ class Index:
 
 
 class Tree:
-    """The directory of a working copy. Files that match ``ignored`` are never saved."""
+    """The directory of a working copy. Files that match ``ignored`` are never synchronised."""
 
     def __init__(self, root: str, ignored: list[str]) -> None:
         self.root = root

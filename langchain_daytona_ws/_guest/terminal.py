@@ -1,4 +1,4 @@
-"""Environment variables for commands without a terminal: editors and pagers would wait for a key until the time-out."""
+"""Environment variables for commands without a terminal, so that no editor or pager waits for a key."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class Page:
     def __init__(self, data: bytes, newlines: int | None) -> None:
         self.body = ""
         self.first = self.last = 0  # numbers of the shown lines, from 1; 0 if no line is shown
-        self.lines = count_lines(data, newlines)  # of the file
+        self.lines = count_lines(data, newlines)  # number of lines of the file
         self.cut = 0  # number of lines that are shown only in part
         self.lossy = False  # some bytes are not text, and are shown as \xNN
         self.newline = newline_style(data)

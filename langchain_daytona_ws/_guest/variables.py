@@ -6,7 +6,7 @@ import posix
 
 
 def take(name: bytes, count: int) -> bytes:
-    """Return the value that ``count`` variables contain. Remove the variables, so that no command inherits them."""
+    """Return the value that ``count`` variables contain in parts. Remove them, so that no command inherits them."""
     names = [b"LANGCHAIN_DAYTONA_WS_%s%d" % (name, number) for number in range(count)]
     for variable in names:
         posix.unsetenv(variable)

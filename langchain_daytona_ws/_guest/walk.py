@@ -158,7 +158,7 @@ def need_file(status: os.stat_result | None) -> os.stat_result:
 
 
 def inside(root: str, target: str) -> list[str] | None:
-    """Return the parts of an absolute target of a symlink below ``root``; None if the target is outside."""
+    """Return the parts of a symlink's absolute target, relative to ``root``; None if it is outside of ``root``."""
     parts = [part for part in target.split("/") if part not in ("", ".")]
     for base in (root, os.path.realpath(root)):
         parents = [part for part in base.split("/") if part not in ("", ".")]

@@ -42,7 +42,7 @@ class PoolEvent:
     Args:
         kind: ``open``: a session was opened; no sandbox is needed yet. ``create``: a sandbox was created for a session.
             ``close``: a session was closed or released, or closing it failed. ``wait``: a call has waited for a session
-            and got it. ``refuse``: a call got no session.
+            and got it. ``refuse``: a call got no session in time, or waiting would have blocked its event loop.
         key: The key of the workspace.
         namespace: The namespace of the key.
         duration_s: Seconds that the creation, the closing or the wait took; 0 for ``open``.

@@ -42,8 +42,8 @@ class Step(NamedTuple, Generic[T]):
         changed: Done when another attempt may succeed.
         slot: The slot; None if the caller must wait.
         opened: True if this attempt has opened the slot.
-        reason: Why the caller must wait. ``closing`` or ``in_use``: the session of its key is being closed, or is in
-            use. ``full``: all slots are in use. ``""``: the caller has the slot.
+        reason: Why the caller must wait. ``closing``: the session of its key is being closed, or `hold` reserves it.
+            ``in_use``: `reserve` found this session in use. ``full``: no slot is free. ``""``: the caller has the slot.
         to_close: Slots that the caller must close now, and pass to `Slots.record_closed`.
     """
 

@@ -39,7 +39,7 @@ class AccountSandboxes:
         self._port = SyncDaytonaPort(account)
 
     def all(self, namespace: str | None) -> list[SandboxSummary]:
-        """Return the sandboxes of one namespace or (None) of all, oldest first.
+        """Return the sandboxes of a namespace (None: of all namespaces), oldest first.
 
         Raises:
             SandboxError: The request to Daytona failed.

@@ -262,7 +262,8 @@ class WorkspaceFiles:
         Args:
             pattern: The expression.
             path: File or directory to search.
-            glob: Search only files whose name matches this pattern.
+            glob: Search only files that match: by name or, if the glob contains ``/``, by path below ``path``.
+                ``!`` before the glob searches the other files.
             output_mode: ``files_with_matches``, ``content`` or ``count``.
             before: Lines of context before each match, in mode ``content``.
             after: Lines of context after each match, in mode ``content``.

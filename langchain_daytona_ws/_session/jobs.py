@@ -22,8 +22,8 @@ class WorkspaceJobs:
     sandbox renews the credentials of an S3 workspace, and calls ``on_job_done`` for ended jobs. The first call after
     the end of the last job restores the interval. `join` makes such calls until a job has ended.
 
-    Methods with a ``job_id`` raise `JobError` for an unknown job. All methods raise the errors of
-    `WorkspaceSession.run`.
+    Methods with a ``job_id`` raise `JobError` for an unknown job; `stop` also if the job's record is damaged. All
+    methods raise the errors of `WorkspaceSession.run`.
     """
 
     def __init__(self, sync_ops: JobOps, async_ops: JobOps, *, session: object) -> None:
