@@ -173,7 +173,8 @@ class Reader:
                 matches += [
                     GrepMatch(path=top.child(path), line=0, text=BINARY_MATCH) for path in omitted.paths
                 ]
-            # Deep Agents can't report the reason. Large binary files are skipped on purpose, and do not count.
+            # `GrepResult` can't report why files were omitted. Large binary files are omitted on purpose, and do not
+            # make the result incomplete.
             truncated = truncated or omitted.reason in ("unreadable", "utf16")
         return GrepResult(matches=matches[:max_rows], truncated=truncated)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from langchain_daytona_ws._core.files.operations import FileOperations
 
 OUTPUT_BYTES = 1 << 20
-"""Maximum size of a command's output. Deep Agents stores results that are too long for the model in a file."""
+"""Maximum size of the output in a result. Deep Agents stores results that are too long for the model in a file."""
 
 RESULT_BYTES = 1 << 20
 ERROR_BYTES = 16 << 10  # output of a failed deletion
@@ -77,7 +77,7 @@ class CallSession:
     def asks_about(self, tool: str, action: str) -> bool:
         """Return whether the permission mode asks about an action.
 
-        Call this before building a request, which may take longer than the action.
+        Call this before building a request: building it may take longer than the action.
         """
         return needs_approval(self._state.config.permission_mode, tool, action)
 
@@ -109,7 +109,7 @@ class CallSession:
 
 
 class NoSession(CallSession):
-    """The session of a call for which no session was found. It raises the error for each path and each command."""
+    """Replaces `CallSession` if no session was found for a call. Raises the error for each path and each command."""
 
     def __init__(self, error: WorkspaceError) -> None:
         self.root, self.namespace, self.session_id = "/", "", ""

@@ -63,12 +63,12 @@ def apply_edit(
 
     A line end in ``old`` matches ``\n`` and ``\r\n``, and the new text gets the line ends of the replaced text. So a
     text that was read without ``\r`` can be edited. If ``old`` and ``new`` differ only in line ends, line ends match
-    exactly. An escape in ``old``, such as ``\xe9``, matches the byte that is shown so.
+    exactly. An escape in ``old``, such as ``\xe9``, also matches the byte that is shown as this escape.
 
-    If ``old`` does not occur, replace the only text that differs from ``old`` just in look-alike or invisible
-    characters. Raise ``not_found`` instead if:
+    If ``old`` does not occur, replace a similar text: a text that differs from ``old`` only in look-alike characters,
+    invisible characters or Unicode forms. Raise ``not_found`` instead if:
 
-    - there is no such text, or more than one;
+    - there is no similar text, or more than one;
     - ``exact`` is true;
     - ``old`` has no letter or digit, or is too long to be compared;
     - the edit changes only look-alike or invisible characters, or line ends.

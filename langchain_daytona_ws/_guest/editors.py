@@ -77,8 +77,8 @@ def waiting_editors(names: tuple[bytes, ...], waits: Callable[[str], bool]) -> d
 def _has_no_input(pid: str) -> bool:
     """Return whether a process can write to its standard input, but not read it.
 
-    At the end of its standard input, vim uses its standard error as input instead. If this is the pipe for the
-    command's output, which vim cannot read, vim waits for ever.
+    At the end of its standard input, vim replaces its standard input by a copy of its standard error. If standard error
+    is the pipe for the command's output, vim cannot read it, and waits for ever.
     """
     with open("/proc/%s/fdinfo/0" % pid, "rb") as file:
         flags = file.read().partition(b"flags:")[2].split()[0]

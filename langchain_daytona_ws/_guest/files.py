@@ -19,8 +19,9 @@ write   content: bytes, or content_from: path with      path, created, unchanged
         content_sha256, content_bytes; overwrite        kept (`edit.style_to_keep`), gone
         (false),                                        (`edit.style_gone`)
         expected_sha256 (null), max_bytes, as_text
-        (false: keep line ends and byte order mark),
-        executable (false: keep the mode)
+        (false; true: keep the file's line ends and
+        byte order mark), executable (false; true: the
+        file is made executable)
 edit    old, new, replace_all (false), exact (false),   path, count, at: [line], snippet, bytes, sha256,
         expected_sha256 (null), max_bytes               before_sha256; if set: differences: [[line, column,
                                                         text in the file, text in old]], mixed, verbatim (see
@@ -39,9 +40,10 @@ batch   requests: [request]; also in ``content``,       answers: [answer]
 
 ``kind`` is ``file``, ``dir``, ``link`` or ``other``. ``rows`` of grep: ``[path]`` in mode
 ``files_with_matches``, ``[path, count]`` in ``count``, ``[path, line, is_match, text]`` in ``content``. If the text of
-a line was cut, its row also has the column of the match. ``more``: True if there are more results than a limit allows.
-``omitted``: ``{reason: [count, paths]}``, see ``omitted.omitted``. ``reading``: null, or ``[kind, pattern, path]``, see
-``match.readings``. If a read or search has ``log: true``, its ``path`` is the absolute path of a command's log.
+a matching line was cut, its row also has the column of the match. ``more``: True if there are more results than a limit
+allows. ``omitted``: ``{reason: [count, paths]}``, see ``omitted.omitted``. ``reading``: null, or
+``[kind, pattern, path]``, see ``match.readings``. If a read or search has ``log: true``, its ``path`` is the absolute
+path of a command's log.
 
 A refusal is ``{"ok": false, "error": code, ...facts}``. The codes, with their facts, are ``missing``,
 ``outside`` (a symlink or ``..`` leaves the workspace), ``loop``, ``is_directory``, ``not_a_directory``,

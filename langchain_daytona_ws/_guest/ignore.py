@@ -14,7 +14,7 @@ _SPECIAL = b"*?[\\"
 _STAR = b"[^/]*?"  # any run of characters in one name
 _DEEP = b"(?:[^/]*/)*?"  # "**/": any number of directories
 _DEEPER = b"(?:[^/]*/)+?"  # "**\/": at least one directory, as in git
-_REST = b".*"  # "/**" at the end
+_REST = b".*"  # "**" at the end
 
 _PRINTABLE = frozenset(range(0x20, 0x7F))
 _DIGITS = frozenset(b"0123456789")

@@ -49,7 +49,7 @@ class JobLog:
             self.skip_to(self.size_bytes + len(view))
 
     def skip_to(self, offset: int) -> None:
-        """Continue the log at ``offset``; the output before it is missing in the log."""
+        """Continue the log at ``offset``. The output from ``size_bytes`` to ``offset`` is missing in the log."""
         self._close()
         self.size_bytes = offset
 
@@ -82,7 +82,7 @@ class JobLog:
 
 
 def read(directory: int, offset: int, limit_bytes: int) -> tuple[int, bytes, int]:
-    """Return a part of the log: the offset of its first byte, its bytes, and the size of the whole output.
+    """Return a part of the log: the offset of its first byte, its bytes, and the result of `size`.
 
     The part begins at the first kept byte that is not before ``offset``, and ends before the next missing byte.
     """

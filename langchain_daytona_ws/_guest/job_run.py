@@ -217,7 +217,8 @@ def begin(run: command.Run, request: Request, start: Callable[[], None]) -> Answ
 
     Raises:
         SetupError: ``jobs_full`` (``detail`` has the ids of the running jobs), ``state`` (the job's record cannot be
-            written, or another call locks the list of jobs), ``processes`` (no process can be started) or ``pty``.
+            written, or another call locks the list of jobs), ``processes`` (no process can be started) or ``pty`` (no
+            terminal can be opened).
         OSError: The job's record cannot be written after the command was started. The command was killed.
     """
     try:

@@ -62,7 +62,7 @@ def _job(jobs: int, request: Row) -> Row:
 
 
 def _row(jobs: int, name: str) -> Row:
-    """Return a job's state. If the job is lost, first record the loss, and kill the job's remaining processes."""
+    """Return a job's state. If the job is lost and this is not recorded yet, call `_mark_lost` first."""
     # Check the lock before the end is read: a supervisor records the end before it releases the lock.
     has_supervisor = job_store.has_supervisor(jobs, name)
     job = job_store.open_job(jobs, name)
@@ -98,9 +98,10 @@ def _row(jobs: int, name: str) -> Row:
 
 
 def _mark_lost(jobs: int, job: int, name: str, about: Row) -> Row:
-    """Kill the remaining processes of a lost job (none after a restart of the sandbox), and record the loss.
+    """Record that a job is lost. If it began in the current boot of the sandbox, first kill its processes.
 
-    Return the record of the job's end, which another call may have written first.
+    If the job's record is damaged, no process is killed. Return the record of the job's end, which another call may
+    have written first.
     """
     lock = job_store.lock_list(jobs)
     try:

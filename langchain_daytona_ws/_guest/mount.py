@@ -43,7 +43,7 @@ def begin(wanted: Request) -> None:
         if wanted["has_secret"]:
             _mounters.append(Mounter(wanted, _secret()))
         else:
-            _examine(wanted)
+            _start_checks(wanted)
     except SetupError as error:
         _mounters.append(error)
 
@@ -95,7 +95,7 @@ def _secret() -> bytes:
     return secret
 
 
-def _examine(wanted: Request) -> None:
+def _start_checks(wanted: Request) -> None:
     try:
         for directory in wanted["directories"]:
             _checks.append(Check(directory))
@@ -157,8 +157,8 @@ def _repair(wanted: Request) -> list[str]:
 
 
 class Mounter:
-    """A running mounter, which runs as root. If this user is not root, sudo starts the helper that the snapshot
-    contains, or the source of the mounter. If ``secret`` is empty, the mounter uses the stored credentials.
+    """A running mounter, which runs as root. If this user is not root, sudo starts the helper of the snapshot or, if
+    there is no helper, the source of the mounter. If ``secret`` is empty, the mounter uses the stored credentials.
 
     Raises:
         SetupError: ``mount_program`` if the source of the mounter must be sent; ``processes`` if no process can be

@@ -1,7 +1,7 @@
 """Check whether a mount is alive and S3 accepts its requests, in a child process that can be abandoned.
 
-While a FUSE daemon hangs, a process that accesses its mount blocks until this process is killed (SIGKILL). ``stat`` of
-the mount's root proves nothing: the kernel caches the root's attributes for ever (mount-s3), so ``stat`` succeeds on a
+While a FUSE daemon hangs, each process that accesses its mount blocks, and only SIGKILL ends it. ``stat`` of the
+mount's root proves nothing: the kernel caches the root's attributes for ever (mount-s3), so ``stat`` succeeds on a
 dead mount. ``statvfs`` always reaches the daemon, and the lookup of a new name always reaches S3.
 """
 
@@ -29,8 +29,8 @@ class Check:
         self._pid = os.fork()
         if self._pid == 0:
             try:
-                # Close the lock and the pipes to the caller: this process may outlive the call, and must not block
-                # other calls.
+                # Close all other descriptors, such as locks and pipes to the caller: this process may outlive the
+                # call, and must not block other calls.
                 os.closerange(0, write)
                 os.closerange(write + 1, 256)
                 _examine(directory, write)

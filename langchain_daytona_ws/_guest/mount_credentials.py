@@ -104,7 +104,7 @@ class CredentialStore:
         return output
 
     def environment(self, path: str) -> dict[str, str]:
-        """Write mount-s3's configuration and return its environment: it can read only the stored credentials."""
+        """Write mount-s3's configuration; return an environment in which mount-s3 uses only the stored credentials."""
         cat = next((at for at in ("/bin/cat", "/usr/bin/cat") if os.path.exists(at)), "cat")
         text = "[default]\ncredential_process = %s %s\n" % (cat, self._file)
         self._write(self.directory + "/config", text, 0o600)

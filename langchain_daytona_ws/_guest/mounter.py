@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 SOURCE = "mountpoint-s3"  # source of these mounts in the kernel's mount table
 START_S = 40.0  # mount-s3 itself gives up after 30 seconds
 READY_S = 10.0
-ALIVE_S = 2.0  # the caller has already waited for one second
+ALIVE_S = 2.0  # the caller may have waited for one second already
 ANSWER_S = 10.0
 END_S = 5.0
 LIMIT_S = 100  # less than the caller waits

@@ -1,9 +1,9 @@
 """Run a command in a pseudo-terminal. Sent only if the call requests a terminal.
 
-No user types at the terminal. Whenever it has no unread input, this module writes Ctrl-D, the end of input: a program
-that reads the terminal does not wait. A pager reads Ctrl-D as a key. While an editor runs, no Ctrl-D is written,
-because the editor would execute each one as a command, without end. An editor or pager that still waits for a key is
-ended as in ``editors``.
+No user types at the terminal. So that a program that reads the terminal does not wait, this module writes Ctrl-D, the
+end of input, whenever the terminal has no unread input. In a pager, Ctrl-D is the key that scrolls on. While an editor
+runs, no Ctrl-D is written, because the editor would execute each one as a command, without end. An editor or pager that
+still waits for a key is ended as in ``editors``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import Any, Mapping
 
 END_INPUT_EVERY_S = 0.2
-AFTER_OUTPUT_S = 0.005  # then write an end of input: a pager may already wait for the next key
+AFTER_OUTPUT_S = 0.005  # from output to the next end of input: a pager may already wait for a key
 HANG_UP_WAIT_S = 0.5
 END_OF_INPUT = b"\x04"
 EDITORS = (*editors.NAMES, b"nano", b"pico", b"emacs")

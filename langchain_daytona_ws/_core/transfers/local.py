@@ -315,7 +315,7 @@ class LocalTarget:
 
 
 def is_safe_name(part: str) -> bool:
-    """Return whether a name from the sandbox is safe: on this host, it names an entry of one directory."""
+    """Return whether a name from the sandbox is safe on this host as the name of one file or directory."""
     if part in ("", ".", "..") or "\0" in part or "/" in part:
         return False
     try:
@@ -412,10 +412,9 @@ class LocalSink:
             if self._is_over:
                 raise FileError("The transfer has ended.", code="cancelled", op="download")
             if self._fd < 0:
-                # The process's umask reduces this mode.
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
                 with _name_errors():
-                    self._fd = os.open(self._temporary, flags, 0o666)
+                    self._fd = os.open(self._temporary, flags, 0o666)  # reduced by the process's umask
             yield self._fd
 
     def _set_mode(self, fd: int, is_executable: bool) -> None:

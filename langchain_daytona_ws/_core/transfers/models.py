@@ -44,7 +44,7 @@ class SkippedEntry:
             FIFO, a socket or a device. ``unreadable``: permission was denied. ``name``: the receiver cannot store a
             file under this name. ``name_twin``: the host's file system does not distinguish the name from another name
             in the transfer. ``ignored``: ``syncIgnore`` excludes it from the files on S3. ``gone``: it was removed
-            during the transfer.
+            or replaced during the transfer.
     """
 
     path: str
@@ -228,12 +228,12 @@ class Incoming(Protocol):
         """Store a file of at most ``max_bytes``, whose content ``fill`` writes to the sink.
 
         ``fill`` returns whether the file is executable; None to use ``file.is_executable``. Then the file gets its
-        final name. If ``fill`` raises, the file is removed.
+        final name. If ``fill`` raises, the received part is removed.
         """
         ...
 
     def skip(self, name: str, reason: SkipReason) -> None:
-        """Record a file as skipped."""
+        """Record a file or directory as skipped."""
 
 
 class TransferBackend(Protocol):
