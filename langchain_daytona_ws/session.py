@@ -59,15 +59,15 @@ class WorkspaceSession:
         approval_timeout_s: Seconds to wait until earlier requests are answered, and again for the approver's answer.
             None: no limit. Default: an hour.
         on_job_done: Called once with each ended `Job` that this session has seen running. There is no background
-            thread: the next call that uses the sandbox finds the end of the job. It calls ``on_job_done`` in its own
-            thread before it returns. ``on_job_done`` must not block an event loop; its errors are logged.
+            thread: the next call that uses the sandbox finds the end of the job, and calls ``on_job_done`` in its
+            caller's thread. ``on_job_done`` must not block an event loop; its errors are logged.
         ids: Returns a new unique id for a call, an answer or an ephemeral sandbox: 32 lower-case hexadecimal digits.
             The last 12 digits must be unique too. Default: random ids. Use other ids only in tests that replay a
             recording: programs in the sandbox can forge answers if they can predict the ids.
         clock: The session's time. Default: this machine's clock.
 
     Raises:
-        ConfigError: The configuration or the namespace is invalid.
+        ConfigError: The configuration, ``namespace``, ``approver`` or ``approval_timeout_s`` is invalid.
         ValueError: ``ids`` returns an invalid id.
     """
 
@@ -110,7 +110,7 @@ class WorkspaceSession:
             arguments: Further arguments of `WorkspaceSession`, such as ``approver``.
 
         Raises:
-            ConfigError: The value of a variable, or the namespace, is invalid.
+            ConfigError: The value of a variable, the namespace or a further argument is invalid.
         """
         return cls(SandboxConfig.from_env(), namespace=namespace, **arguments)
 
@@ -227,8 +227,10 @@ class WorkspaceSession:
             CommandRefused: The command is empty, too large or not valid text, or another argument is invalid. Nothing
                 was sent.
             OutcomeUnknown: The command may or may not have run.
-            ProvisionError, SandboxError: The command did not run. Exception: with ``code="unreadable_answer"`` it may
-                have run.
+            ProvisionError, CredentialsRefused, HookFailed: The command did not run.
+            SandboxError: The command did not run. Exception: with the ``code`` ``unreadable_answer``,
+                ``garbled_answer`` or ``guest_failed`` it may have run.
+            ConfigError: The API key is missing, or the Daytona client cannot be created.
             WorkspaceError: Another call with the same key cancelled this call (``code="cancelled"``).
             SessionClosed: The session is closed.
             TypeError: ``on_output`` is a coroutine function.
@@ -268,7 +270,7 @@ class WorkspaceSession:
             expires_s: Seconds after which the link expires: a whole number from 1 to 86,400. Default: an hour.
 
         Raises:
-            CommandRefused: An argument is invalid, or there is no ephemeral sandbox yet.
+            CommandRefused: An argument is invalid, or the session is ephemeral and has no sandbox.
             SandboxError: Daytona refused, or the sandbox is gone.
             ProvisionError: A persistent sandbox could not be found, started or created.
             SessionClosed: The session is closed.
@@ -347,7 +349,7 @@ class WorkspaceSession:
 
         Raises:
             ProvisionError: The sandbox with the workspace's name was not created for this workspace, or Daytona refused
-                to return it.
+                to return it or could not be reached.
             UnpushedFiles: Some files could not be saved in S3, see `close`; the sandbox was not deleted.
             SandboxUnavailable: The sandbox could not be deleted.
         """

@@ -1,7 +1,8 @@
 """Credentials for one workspace: keys of the configuration, or a role's credentials for the workspace's prefix only.
 
-No secret may reach a log or a traceback. Functions that hold a secret do not raise, because a traceback may show the
-variables of its frames. Errors are not chained to botocore's errors, which may quote responses.
+No secret may reach a log or a traceback. A traceback may show the variables of its frames, so only functions that hold
+no secret raise errors to the caller of this module. Errors are not chained to botocore's errors, which may quote
+responses.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ class _StopWork(BaseException):
 
 
 class ThreadTask:
-    """Runs a coroutine that never suspends in a thread, with a copy of the caller's context.
+    """A thread that runs a coroutine, with a copy of the caller's context. The coroutine must never suspend.
 
     A thread cannot be interrupted. If a request hangs, `end` waits for one second, and then abandons the request. The
     request ends by its own time-out, and then the thread ends without further work.

@@ -1,6 +1,6 @@
-"""Guard each call of boto3: translate exceptions and S3's error responses, and suppress debug log records.
+"""Guard each call of boto3: translate exceptions and S3's error responses, and suppress botocore's debug log records.
 
-Debug records contain headers and tokens.
+These records contain headers and tokens.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ _logger_count = 0  # the number of loggers when filters were last added
 def boto_call(*, changes: bool = False) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Return a decorator for functions that call boto3 and read the response.
 
-    A decorated function raises StoreFault for every failure of boto3 and every malformed response. It writes no debug
-    records.
+    A decorated function raises StoreFault for every failure of boto3 and every malformed response. While it runs,
+    botocore writes no debug records.
 
     Args:
         changes: True if the request changes the bucket. Then the fault's kind is UNKNOWN if the change may have been

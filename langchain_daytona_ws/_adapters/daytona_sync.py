@@ -231,8 +231,8 @@ def _close(client: Client, made_in: int) -> None:
 
 # urllib3 repeats only idempotent requests, such as GET, PUT and DELETE. The core repeats other requests, because it
 # knows whether they may have run. The SDK's own retries are replaced: they would repeat a POST (its
-# RemoteDisconnectedRetry), repeat after a refused certificate or port, and wait for Retry-After, up to six hours
-# (urllib3).
+# RemoteDisconnectedRetry), repeat a request after a refused certificate or connection, and wait for Retry-After, up to
+# six hours (urllib3).
 _RETRIES = Retry(total=3, connect=0, other=0, respect_retry_after_header=False)
 
 

@@ -22,7 +22,7 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://[^/]", re.ASCII | re.IGNORECASE)
 
 
 def check_proxies() -> None:
-    """Refuse proxy addresses without a scheme, or without a usable host and port.
+    """Refuse proxy addresses that have no scheme, or whose host and port Python cannot parse.
 
     With such an address aiohttp would retry for minutes. The clients also read ``host:port`` differently: httpx adds
     ``http://``, aiohttp takes ``host`` for the scheme.
@@ -43,7 +43,9 @@ def check_proxies() -> None:
 
 
 def check_async_proxy(url: str) -> None:
-    """Refuse a SOCKS or other non-HTTP proxy that requests to ``url`` would use: aiohttp would send HTTP to the proxy.
+    """Refuse a proxy of another protocol than HTTP, such as SOCKS, if requests to ``url`` would use the proxy.
+
+    The reason is that aiohttp would send HTTP to the proxy.
 
     Raises:
         ConfigError: ``code="client"``.

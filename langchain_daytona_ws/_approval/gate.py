@@ -105,7 +105,8 @@ class ApprovalGate:
     ) -> Approval[T] | Answered:
         """Ask for approval if the mode requires it, and wait for the answer.
 
-        If the call is cancelled, its request is removed from the queue; if it was asked already, the answer is ignored.
+        If the call is cancelled, its request is removed from the queue. If the approver was called already, its answer
+        is ignored.
 
         Args:
             request: The call to approve.

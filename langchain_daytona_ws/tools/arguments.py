@@ -25,8 +25,9 @@ class ToolInput(BaseModel):
 
     For an optional argument, ``null`` means the default. ``""`` also means the default, except for the arguments in
     `may_be_empty`. Models also send arguments of other tools (`foreign_names`). A foreign argument is ignored if it is
-    null, false, or true and in `ignored_if_true`. Any other foreign argument is refused, and the error names this
-    tool's argument for it. All problems are reported at once, but at most 10 unknown names.
+    null or false. The arguments in `ignored_if_true` are also ignored if they are true. Any other foreign argument is
+    refused, and the error names this tool's argument for it or gives a remark. All problems are reported at once, but
+    at most 10 unknown names.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -47,7 +48,8 @@ class ToolInput(BaseModel):
         """Return the problems that pydantic does not find.
 
         Args:
-            operation: The requested operation, under this tool's name or an unknown name; ``""`` if there is none.
+            operation: This tool's name of the requested operation; if the name is unknown, the name as sent; ``""`` if
+                no operation is requested.
             values: The validated arguments; if one of them is invalid, the unvalidated arguments.
         """
         return ()
@@ -174,9 +176,9 @@ def _detail(name: str, text: str) -> InitErrorDetails:
 
 
 def by_foreign_name(table: Mapping[str, str]) -> dict[str, str]:
-    """Map each normalised name of other tools to this tool's name, or to a remark.
+    """Map each name that other tools use, normalised, to this tool's name or to a remark.
 
     Args:
-        table: This tool's name, or a remark → the names of other tools, separated by spaces.
+        table: This tool's name, or a remark → the names that other tools use instead, separated by spaces.
     """
     return {_normalised(other): meaning for meaning, others in table.items() for other in others.split()}

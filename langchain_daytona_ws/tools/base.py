@@ -32,7 +32,8 @@ Content: TypeAlias = str | list[dict[str, Any]]
 # Default names of the tools. Earlier results of most of these tools contain the id of the thread's sandbox.
 _TOOLS = frozenset({"bash", "workspace_file", "bash_job", "preview_url"})
 
-# The model's id of the call. A tool with LangChain's injected argument for this id would refuse calls without an id.
+# The model's id of the call. It is not an argument, because a tool with LangChain's injected argument for this id would
+# refuse calls without an id.
 _tool_call_id: ContextVar[str | None] = ContextVar("langchain_daytona_ws_tool_call_id", default=None)
 
 

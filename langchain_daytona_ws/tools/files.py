@@ -134,7 +134,7 @@ class FileInput(ToolInput):
     @field_validator("content", mode="before")
     @classmethod
     def _is_text(cls, content: object, info: ValidationInfo) -> object:
-        """Convert an object to JSON text for a .json file: some servers parse a string that contains JSON."""
+        """Convert an object to JSON text for a .json file: some model servers parse a string that contains JSON."""
         if not isinstance(content, (dict, list)):
             return content
         if str(info.data.get("path") or "").lower().endswith(".json"):
@@ -157,8 +157,8 @@ class WorkspaceFileTool(WorkspaceTool, defer_build=False):
     The artifact is the operation's result as a dict. With ``media``, ``read`` returns an image (PNG, JPEG, GIF, WebP)
     or a PDF document as a line of text and LangChain's standard content block. The artifact then describes the file
     without its content. The file may have at most 3,750,000 bytes and 8,000 pixels a side. Its kind is detected from
-    the content, not from the name. If a file is not shown, the result states its kind. If the model's provider does not
-    accept the content block, the run ends with an error.
+    the content, not from the name. If an image or PDF document is not shown, the error for the model states its kind.
+    If the model's provider does not accept the content block, the run ends with an error.
 
     Args:
         session: The session that has the files and asks for approval. Omit it with a pool.

@@ -70,7 +70,8 @@ class JobInput(ToolInput):
 class BashJobTool(WorkspaceTool, defer_build=False):
     """The tool ``bash_job``: a model inspects and stops the background jobs of a `WorkspaceSession`.
 
-    Only ``stop`` needs approval. The artifact is the `Job` or `JobLog` as a dict; for ``list``, ``{"jobs": [...]}``.
+    Only ``stop`` needs approval, in the modes ``ask`` and ``edit``. The artifact is the `Job` or `JobLog` as a dict;
+    for ``list``, ``{"jobs": [...]}``.
 
     Args:
         session: The session that has the jobs and asks for approval. Omit it with a pool.

@@ -78,7 +78,7 @@ class WorkspaceToolkit(BaseToolkit):
             arguments: Further arguments of `WorkspaceSession`, such as ``approver``.
 
         Raises:
-            ConfigError: The configuration, the namespace or the value of a further argument is invalid.
+            ConfigError, ValueError: As `WorkspaceSession` raises.
         """
         session = WorkspaceSession(config, namespace=namespace, **arguments)
         return cls(session=session, on_output=on_output, previews=previews, media=media)

@@ -30,7 +30,10 @@ class Chunks:
         return self._decoder.decode(data[:room])
 
     def end(self) -> str:
-        """End the output; return a replacement character if its last character is incomplete, otherwise ``""``."""
+        """End the output. Return a replacement character if its last character is incomplete, otherwise ``""``.
+
+        Always return ``""`` if `is_full`: then only the limit has cut the last character.
+        """
         return "" if self.is_full else self._decoder.decode(b"", final=True)
 
 

@@ -1,7 +1,7 @@
 """Run the hooks onCreate and onResume in a sandbox before the agent's commands.
 
-The sandbox records each completed onCreate command in the same way as a call with an idempotency key. The record is on
-the sandbox's disk, not in the bucket, because a new sandbox must run the commands again.
+Each onCreate command is sent with an idempotency key, so the sandbox records its result. The record is on the sandbox's
+disk, not in the bucket, because a new sandbox must run the commands again.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ class Hooks:
         return bool(self._on_create or self._on_resume)
 
     async def run(self, client: GuestClient, sandbox_id: str) -> None:
-        """Run the onCreate commands that have not completed in this sandbox, and all onResume commands.
+        """Run the onCreate commands that have not succeeded in this sandbox, and all onResume commands.
 
         The client must send to this sandbox only.
 
         Raises:
             HookFailed: A command failed or timed out, or its outcome is unknown. The next call runs the hooks again,
-                except for the onCreate commands that have completed.
+                except for the onCreate commands that have succeeded.
             OutcomeUnknown: The sandbox is gone, ``code="lost_while_running"``.
             WorkspaceError: As `run_command` raises.
         """

@@ -14,7 +14,8 @@ SIGPIPE = 141
 """The exit code of a part that was killed by SIGPIPE: it wrote after the next part had ended (``yes | head -1``)."""
 
 # An EXIT trap of bash, which is set before the command, reports the exit codes. A command with one of these words gets
-# no trap. It could notice the trap, or end bash: with an EXIT trap, bash waits for the pipeline before it exits.
+# no trap, because it could notice the trap, or could send a signal to bash, which handles signals differently if it has
+# an EXIT trap.
 _COULD_SEE = r"\btrap\b|PIPESTATUS|BASH_|verbose|restricted|set +-\w*[vr]|\$\{?_\b|\$\$|PPID"
 
 _OPENING = {
