@@ -4,7 +4,7 @@ A process in the sandbox, the *resident*, pulls changed files from S3 before a c
 changed files to S3. The resident keeps running between calls, with one set of credentials. If the sandbox lacks a
 resident, this attachment sends the resident's program and credentials.
 
-Calls of the guest module ``jobs`` are not synchronised.
+Calls of the guest module ``jobs`` are not synchronised. File operations that change nothing are not followed by a push.
 """
 
 from __future__ import annotations
