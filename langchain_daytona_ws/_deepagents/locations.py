@@ -12,7 +12,7 @@ _ARTIFACTS = ("large_tool_results", "conversation_history", "blobs")
 
 
 def artifact_directories(artifacts_root: str) -> tuple[str, ...]:
-    """Return the directories in which Deep Agents stores texts that are too long for the model."""
+    """Return the directories in which Deep Agents itself stores long results, old messages and binary contents."""
     if not artifacts_root.startswith("/") or ".." in artifacts_root.split("/"):
         raise ConfigError(
             f"artifacts_root must be an absolute path without '..', such as '/tmp/agent', not {artifacts_root!r}",

@@ -106,8 +106,8 @@ def ensure(request: Request, secret: object) -> Request:
         stale = store.replace(new, expires)
         broken = mounts
         if store.is_current:
-            # mount-s3 uses its credentials until they expire, even if S3 refuses them and new ones are stored here:
-            # then mount again.
+            # mount-s3 uses its credentials until they expire, even if S3 refuses them and new ones are stored here.
+            # So check whether S3 refuses them, and mount again if it does.
             asks_s3 = stale or new is not None
             checks = [(mount, Check(mount.directory)) for mount in mounts]
             broken = [mount for mount, check in checks if not _is_healthy(check, asks_s3)]

@@ -15,7 +15,7 @@ def tree(leader: int, key: str) -> dict[int, str]:
     """Find ``leader``, its descendants, and the processes with this call's marker in their environment.
 
     This process is left out. A process whose parent has ended is found only by the marker: not if it has cleared its
-    environment or belongs to another user.
+    environment, or if this user may not read its environment.
 
     Returns:
         pid → start time in clock ticks. Another start time shows that the pid was reused.

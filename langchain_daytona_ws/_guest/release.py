@@ -16,7 +16,9 @@ own_children: set[int] = set()
 
 def release(nonce: str) -> None:
     """If the output is a pipe, close it, and kill the other processes that keep it open; print their names after the
-    nonce. Ancestors of this process, ``own_children`` and processes of other users are not killed.
+    nonce.
+
+    Ancestors of this process and ``own_children`` are not killed. Processes of other users are killed only by root.
 
     The output of commands is another pipe. So a killed process was started by a start-up file of the calling shell, or
     opened this pipe through /proc.

@@ -220,8 +220,8 @@ class LocalTarget:
     Args:
         local: Its path. The path, or a directory above it, may be a symbolic link.
         is_directory: True to download a directory; if it exists, its other files are kept. False to download one file.
-        new_lock: Returns a new lock. Several files may arrive at the same time, and a thread may still write when a
-            cancelled transfer ends.
+        new_lock: Returns a new lock. Locks are needed because several files may arrive at the same time, and a thread
+            may still write when a cancelled transfer ends.
 
     Raises:
         FileError: One file is downloaded but the path is a directory, or the directories cannot be created.
