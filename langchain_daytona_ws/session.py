@@ -61,9 +61,9 @@ class WorkspaceSession:
         on_job_done: Called once with each ended `Job` that this session has seen running. There is no background
             thread: the next call that uses the sandbox finds the end of the job, and calls ``on_job_done`` in its
             caller's thread. ``on_job_done`` must not block an event loop; its errors are logged.
-        ids: Returns a new unique id for a call, an answer or an ephemeral sandbox: 32 lower-case hexadecimal digits.
-            The last 12 digits must be unique too. Default: random ids. Use other ids only in tests that replay a
-            recording: programs in the sandbox can forge answers if they can predict the ids.
+        ids: Returns a new unique id, such as for a call, an upload or an ephemeral sandbox: 32 lower-case hexadecimal
+            digits. The last 12 digits must be unique too. Default: random ids. Use other ids only in tests that replay
+            a recording: programs in the sandbox can forge answers if they can predict the ids.
         clock: The session's time. Default: this machine's clock.
 
     Raises:

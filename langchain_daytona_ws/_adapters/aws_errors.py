@@ -97,7 +97,7 @@ def refused(error: Exception, role: MountRole, *, reason: str) -> CredentialsRef
     """Return the error for a role that could not be assumed.
 
     Args:
-        error: boto3's exception. Its text is not used, because it may quote requests and responses.
+        error: boto3's exception. Its text is not shown, because it may quote requests and responses.
         role: The role, with the address of the service.
         reason: The service's message, without secrets.
     """

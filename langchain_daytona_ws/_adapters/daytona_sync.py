@@ -62,7 +62,7 @@ class SyncDaytonaPort:
             return current.shared.client
 
     def close(self) -> None:
-        """Close the connections that no other session or process uses. Later requests open new ones."""
+        """Close this process's connections, unless other sessions use them. Later requests open new ones."""
         self._connections = _Connections()
 
     def _keep(self, sandbox: Sandbox) -> SandboxInfo:

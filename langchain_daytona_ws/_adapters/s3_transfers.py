@@ -41,7 +41,7 @@ class _Interrupted(Exception):
 
 
 class ObjectTransfer:
-    """The transfer of one object. The methods block. They raise StoreFault and the errors of passed objects.
+    """The transfer of one object. The methods block. They raise StoreFault, and errors of source, sink and callbacks.
 
     ``on_bytes`` is called with the size of each piece. Before an error, it is called with minus the sum of these sizes.
 

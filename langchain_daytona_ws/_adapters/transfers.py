@@ -3,8 +3,8 @@
 Downloads use the daemon's endpoint for one file, whose answer is the content alone. The endpoint for several files is
 not used: daemon 0.190 separates the files by a fixed text, which a file can contain.
 
-A transfer has no total time limit. It fails if it is too slow, see `Pace`; a sync upload fails if no bytes move for 60
-seconds. After an upload, the answer may take 600 seconds.
+A transfer has no total time limit. A sync upload fails if no bytes move for 60 seconds; every other transfer fails if
+it is too slow, see `Pace`. After an upload, the answer may take 600 seconds.
 """
 
 from __future__ import annotations

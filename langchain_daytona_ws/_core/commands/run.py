@@ -241,9 +241,9 @@ def terminal_size(pty: bool | tuple[int, int]) -> tuple[int, int] | None:
 def optional_fields(client: GuestClient, command: str) -> Answer:
     """Return the fields of a request that only some commands need."""
     fields: Answer = {}
-    own = [name for name, _, _ in TERMINAL_VARIABLES if name in client.variables]
-    if own:
-        fields["own"] = own
+    user_variables = [name for name, _, _ in TERMINAL_VARIABLES if name in client.variables]
+    if user_variables:
+        fields["own"] = user_variables
     if "|" in command and ends_in_pipeline(command):
         fields["pipeline"] = True
     if re.search(_EDITOR, command):
