@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from langchain_daytona_ws._core.answer import Answer, Reply, decode_base64, process_names
@@ -262,58 +262,27 @@ def _result(
 ) -> CommandResult:
     """Read the result from an answer, which may be forged: its fields may have any type."""
     head, tail = decode_base64(answer.get("head")), decode_base64(answer.get("tail"))
-    ended, editors = process_names(answer.get("ended")), process_names(answer.get("editors"))
     if len(head) + len(tail) > limit_bytes:
         raise SandboxError(
             "The sandbox's answer is larger than was asked for.", code="unreadable_answer", op="execute"
         )
-    size = _number(answer, "size_bytes")
-    log_bytes = _number(answer, "log_bytes")
+    exit_code, size, log_bytes = (_number(answer, name) for name in ("exit_code", "size_bytes", "log_bytes"))
     log_path = answer.get("log_path")
     log_path = legible.one_line(log_path, LOG_PATH_CHARS) if isinstance(log_path, str) and log_path else None
     truncated = size > len(head) + len(tail)
-    timed_out, background = answer.get("timed_out") is True, answer.get("background") is True
-    notices = []
-    survivors = answer.get("survivors") is True
-    job_id, job_refusal = _job_of(answer)
-    if job_id is not None:
-        notices.append(f"not done after {timeout_s:g} s; it goes on as job {job_id}, see it with bash_job")
-    elif timed_out:
-        rest = (
-            "but some of what it had started could not be"
-            if survivors
-            else "with everything that it had started"
-        )
-        notices.append(f"timed out after {timeout_s:g} s; it was killed, {rest}{job_refusal}")
-    if answer.get("silent") is True:
-        notices.append(
-            "the workspace's storage did not answer at the time-out: the command may have waited for one of its files"
-        )
-    if background and not timed_out and log_path:
-        notices.append(f"a process that it started is running on; its later output goes to {log_path}")
-    if ended:
-        notices.append(
-            f"killed, since it held the output of this call itself, which could not have been answered: "
-            f"{', '.join(ended)}; what ~/.zshenv or $BASH_ENV starts needs a redirect of its own"
-        )
-    if editors:
-        notices.append(
-            f"{', '.join(editors)} was ended, since no key can be pressed here; change files with the file tool or a "
-            "script"
-        )
-    if answer.get("from_record") is True:
-        notices.append("this call was made before: this is its recorded result, and nothing was run again")
-    exit_code, codes = _number(answer, "exit_code"), answer.get("pipeline")
     where = _rest_location(log_path, size, log_bytes, answer)
+    job_id, job_refusal = _job_of(answer)
+    notices = _notices(answer, timeout_s=timeout_s, log_path=log_path, job_id=job_id, job_refusal=job_refusal)
+    codes = answer.get("pipeline")
     return CommandResult(
         exit_code=exit_code,
         output=_joined(head, tail, size, where) if truncated else _text(head),
-        timed_out=timed_out,
+        timed_out=answer.get("timed_out") is True,
         truncated=truncated,
         output_bytes=size,
         duration_s=_seconds(answer),
         log_path=log_path,
-        background=background,
+        background=answer.get("background") is True,
         pipeline=() if codes is None else relevant_exit_codes(codes, exit_code),
         job_id=job_id,
         from_record=answer.get("from_record") is True,
@@ -322,6 +291,40 @@ def _result(
         sandbox_id=sandbox_id,
         screen=None if pty is None else _screen(head, tail, size, where, pty=pty, limit_bytes=limit_bytes),
     )
+
+
+def _notices(
+    answer: Answer, *, timeout_s: float, log_path: str | None, job_id: str | None, job_refusal: str
+) -> Iterator[str]:
+    """Yield the facts of an answer that the model must know beside the output and the exit code."""
+    timed_out = answer.get("timed_out") is True
+    if job_id is not None:
+        yield f"not done after {timeout_s:g} s; it goes on as job {job_id}, see it with bash_job"
+    elif timed_out:
+        rest = (
+            "but some of what it had started could not be"
+            if answer.get("survivors") is True
+            else "with everything that it had started"
+        )
+        yield f"timed out after {timeout_s:g} s; it was killed, {rest}{job_refusal}"
+    if answer.get("silent") is True:
+        yield (
+            "the workspace's storage did not answer at the time-out: the command may have waited for one of its files"
+        )
+    if answer.get("background") is True and not timed_out and log_path:
+        yield f"a process that it started is running on; its later output goes to {log_path}"
+    if ended := process_names(answer.get("ended")):
+        yield (
+            "killed, since it held the output of this call itself, which could not have been answered: "
+            f"{', '.join(ended)}; what ~/.zshenv or $BASH_ENV starts needs a redirect of its own"
+        )
+    if editors := process_names(answer.get("editors")):
+        yield (
+            f"{', '.join(editors)} was ended, since no key can be pressed here; change files with the file tool or a "
+            "script"
+        )
+    if answer.get("from_record") is True:
+        yield "this call was made before: this is its recorded result, and nothing was run again"
 
 
 def _job_of(answer: Answer) -> tuple[str | None, str]:
