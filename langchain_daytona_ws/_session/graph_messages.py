@@ -71,8 +71,9 @@ def sandbox_of(messages: Sequence[object], tools: Collection[str]) -> str | None
 def first_turn(settings: Mapping[str, Any]) -> str | None:
     """Return the id of the last message if its tool calls are the first of the conversation; otherwise None.
 
-    They are the first if the graph's state contains no tool result. The result is also None if the last message has no
-    tool calls, and outside a graph or in a subgraph, where the state is unknown.
+    They are the first if the graph's state contains no tool result, and no summary by LangChain's middleware, which
+    replaces earlier messages by it. The result is also None if the last message has no tool calls, and outside a graph
+    or in a subgraph, where the state is unknown.
 
     Args:
         settings: The ``configurable`` of the task's config.
@@ -85,4 +86,9 @@ def first_turn(settings: Mapping[str, Any]) -> str | None:
     last = messages[-1]
     if not isinstance(last, AIMessage) or not last.tool_calls:
         return None
-    return None if any(isinstance(message, ToolMessage) for message in messages) else last.id
+    is_later = any(isinstance(message, ToolMessage) or _is_summary(message) for message in messages)
+    return None if is_later else last.id
+
+
+def _is_summary(message: object) -> bool:
+    return getattr(message, "additional_kwargs", {}).get("lc_source") == "summarization"

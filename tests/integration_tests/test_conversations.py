@@ -7,11 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from langchain.agents import create_agent
+from langchain.agents.middleware import SummarizationMiddleware
 from langchain_core.messages import AIMessage, ToolMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 
+from examples.scripted import ScriptedModel, turn
 from langchain_daytona_ws import PermissionDecision, PermissionRequest, WorkspaceSession, WorkspaceToolkit
 from langchain_daytona_ws._session import conversations
 from langchain_daytona_ws._session.state import LOST_NOTICES
@@ -137,6 +140,24 @@ def test_approvals_end_with_the_conversation(server: LocalDaytona, open_session:
         assert Chat(driven.session, InMemorySaver(), driven.runner).bash("1", "echo 1") == "1\n[exit code 0]"
         driven.close()
     assert asked.commands == ["echo 1"] * 2
+
+
+def test_approvals_outlive_a_summary_of_the_conversation(server: LocalDaytona, open_session: Any) -> None:
+    asked = Asked()
+    driven = open_session(server, permissionMode="ask", approver=asked)
+    summaries = SummarizationMiddleware(
+        ScriptedModel(script=[turn("They talked.")]), trigger=("messages", 5), keep=("messages", 1)
+    )
+    agent = create_agent(
+        ScriptedModel(script=[turn(bash={"command": "echo 1"}), turn("Done.")]),
+        [driven.bash],
+        middleware=[summaries],
+        checkpointer=InMemorySaver(),
+    )
+    for _ in range(2):
+        state = driven.invoke(agent, {"messages": [("user", "go")]}, {"configurable": {"thread_id": "1"}})
+    assert "They talked." in state["messages"][0].content
+    assert asked.commands == ["echo 1"]
 
 
 def test_approvals_end_with_the_workspace(server: LocalDaytona, chat_over: Open) -> None:

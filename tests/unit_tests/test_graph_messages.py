@@ -84,6 +84,7 @@ def test_the_first_turn() -> None:
         in_graph(HumanMessage("hi"), CALLING, RESULT),
         in_graph(HumanMessage("hi"), CALLING, RESULT, CALLING),
         in_graph(CALLING, step="task:1|tools:2"),
+        in_graph(HumanMessage("so far", additional_kwargs={"lc_source": "summarization"}), CALLING),
     ],
 )
 def test_no_first_turn(settings: dict[str, Any]) -> None:

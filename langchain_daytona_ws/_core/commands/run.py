@@ -296,7 +296,7 @@ def _result(
 def _notices(
     answer: Answer, *, timeout_s: float, log_path: str | None, job_id: str | None, job_refusal: str
 ) -> Iterator[str]:
-    """Yield the facts of an answer that the model must know beside the output and the exit code."""
+    """Yield the facts of an answer that the model must know in addition to the output and the exit code."""
     timed_out = answer.get("timed_out") is True
     if job_id is not None:
         yield f"not done after {timeout_s:g} s; it goes on as job {job_id}, see it with bash_job"
