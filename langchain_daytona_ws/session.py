@@ -227,9 +227,7 @@ class WorkspaceSession:
             CommandRefused: The command is empty, too large or not valid text, or another argument is invalid. Nothing
                 was sent.
             OutcomeUnknown: The command may or may not have run.
-            ProvisionError, CredentialsRefused, HookFailed: The command did not run.
-            SandboxError: The command did not run. Exception: with the ``code`` ``unreadable_answer``,
-                ``garbled_answer`` or ``guest_failed`` it may have run.
+            ProvisionError, SandboxError, CredentialsRefused, HookFailed: The command did not run.
             ConfigError: The API key is missing, or the Daytona client cannot be created.
             WorkspaceError: Another call with the same key cancelled this call (``code="cancelled"``).
             SessionClosed: The session is closed.

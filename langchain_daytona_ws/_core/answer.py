@@ -12,6 +12,7 @@ from langchain_daytona_ws.errors import SandboxError
 
 Answer = dict[str, object]
 
+UNREADABLE = "unreadable_answer"
 MAX_NUMBER = 1 << 62
 MAX_PATH = 8192  # characters; PATH_MAX is 4096 bytes
 MAX_ROWS = 10_000  # entries of a list
@@ -72,7 +73,7 @@ def unreadable(detail: str) -> SandboxError:
     """Return the error for an answer that is incomplete or not from a guest program."""
     return SandboxError(
         f"The sandbox's answer could not be read ({detail}).",
-        code="unreadable_answer",
+        code=UNREADABLE,
         op="execute",
         retryable=True,
         for_model="The machine's answer could not be read. The call may or may not have taken effect: check "
@@ -87,7 +88,7 @@ def decode_base64(value: object) -> bytes:
     except ValueError:
         raise SandboxError(
             "A field of the sandbox's answer is not what it should be.",
-            code="unreadable_answer",
+            code=UNREADABLE,
             op="execute",
         ) from None
 

@@ -122,6 +122,15 @@ class TestNothingRan:
         assert server.requests == []
 
 
+def test_an_unreadable_answer_is_an_unknown_outcome(server: LocalDaytona) -> None:
+    body = b'{"exitCode":0,"result":"Killed"}'
+    headers = {"content-type": "application/json"}
+    server.faults.add(Fault("status", action="execute", status=200, headers=headers, body=body, times=None))
+    result = run(server, "--", "true")
+    assert result.exit_code == 123
+    assert "outcome is unknown" in result.stderr
+
+
 def test_an_unknown_outcome(server: LocalDaytona) -> None:
     def lose() -> None:
         until_executed(server)

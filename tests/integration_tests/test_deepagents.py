@@ -31,7 +31,7 @@ from langchain_daytona_ws import (
 )
 from langchain_daytona_ws._core.run_sync import run_sync as drive_coroutine
 from langchain_daytona_ws.errors import ConfigError, WriteConflict
-from langchain_daytona_ws.local import LocalDaytona
+from langchain_daytona_ws.local import Fault, LocalDaytona
 from tests.integration_tests.conftest import Driven, config_for
 from tests.integration_tests.s3 import Bucket, bucket
 
@@ -821,6 +821,18 @@ def test_several_files_are_one_request_of_each_kind(
     assert downloaded[-1].error == "file_not_found"
     count = backend.execute(f"ls {top}/d | wc -l; ls -A /tmp/.langchain-daytona-ws-uploads").output
     assert count == "40\n"
+
+
+def test_a_command_with_an_unreadable_answer_has_no_exit_code(
+    server: LocalDaytona, open_session: OpenSession
+) -> None:
+    backend = WorkspaceBackend(open_session(server).session)
+    body = b'{"exitCode":0,"result":"Killed"}'
+    headers = {"content-type": "application/json"}
+    server.faults.add(Fault("status", action="execute", status=200, headers=headers, body=body, times=None))
+    result = backend.execute("true")
+    assert result.exit_code is None
+    assert "may have run" in result.output
 
 
 def test_impossible_calls_are_reported(server: LocalDaytona, open_session: OpenSession) -> None:

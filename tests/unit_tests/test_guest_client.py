@@ -236,9 +236,13 @@ def test_an_unreadable_answer_is_retried_a_few_times() -> None:
     port = ScriptedPort(execute=["noise", {"ok": True}])
     assert call(port) == {"ok": True}
     port = ScriptedPort(execute=["noise"])
-    with pytest.raises(SandboxError):
+    with pytest.raises(OutcomeUnknown) as caught:
         call(port)
+    assert (caught.value.code, caught.value.retryable) == ("unreadable_answer", False)
     assert port.asked == ["execute"] * 3
+    with pytest.raises(SandboxError) as caught_read:
+        call(ScriptedPort(execute=["noise"]), key=None)
+    assert not isinstance(caught_read.value, OutcomeUnknown)
 
 
 def test_a_missing_python_is_not_retried() -> None:
@@ -260,7 +264,7 @@ def test_a_missing_python_is_not_retried() -> None:
             "workspace_directory",
         ),
         ({"error": "setup", "code": "state", "detail": "x"}, SandboxError, "state_directory"),
-        ({"error": "guest", "code": "ValueError", "detail": "x:1"}, SandboxError, "guest_failed"),
+        ({"error": "guest", "code": "ValueError", "detail": "x:1"}, OutcomeUnknown, "guest_failed"),
     ],
 )
 def test_errors_of_the_guest(answer: dict[str, object], kind: type[WorkspaceError], code: str) -> None:

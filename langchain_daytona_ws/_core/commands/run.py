@@ -17,7 +17,7 @@ from langchain_daytona_ws._core.sync.push import finish_push
 from langchain_daytona_ws._core.sync.report import SyncReport, read_report
 from langchain_daytona_ws._guest.terminal import VALUES as TERMINAL_VARIABLES
 from langchain_daytona_ws._guest.text import visible
-from langchain_daytona_ws.errors import CommandRefused, SandboxError, WorkspaceError
+from langchain_daytona_ws.errors import CommandRefused, OutcomeUnknown, SandboxError, WorkspaceError
 from langchain_daytona_ws.permissions import legible
 
 COMMAND_LIMIT_BYTES = 1024 * 1024
@@ -182,7 +182,15 @@ async def run_command(
     report = None
     if answer.get("sync") is not None:
         report = await finish_push(client.only_for(sandbox_id), root, read_report(answer["sync"]))
-    return _result(answer, sandbox_id, report, timeout_s=timeout_s, limit_bytes=limit_bytes, pty=terminal)
+    try:
+        return _result(answer, sandbox_id, report, timeout_s=timeout_s, limit_bytes=limit_bytes, pty=terminal)
+    except SandboxError as error:
+        raise OutcomeUnknown(
+            error.message,
+            code=error.code,
+            op="execute",
+            for_model="The machine's answer could not be read. The command ran: check what it did.",
+        ) from error
 
 
 def check_command(command: str) -> None:
@@ -260,13 +268,19 @@ def _result(
     limit_bytes: int,
     pty: tuple[int, int] | None,
 ) -> CommandResult:
-    """Read the result from an answer, which may be forged: its fields may have any type."""
+    """Read the result from an answer, which may be forged: its fields may have any type.
+
+    Raises:
+        SandboxError: The answer is not that of a command that has ended.
+    """
+    reply = Reply("execute", answer)
     head, tail = decode_base64(answer.get("head")), decode_base64(answer.get("tail"))
     if len(head) + len(tail) > limit_bytes:
-        raise SandboxError(
-            "The sandbox's answer is larger than was asked for.", code="unreadable_answer", op="execute"
-        )
-    exit_code, size, log_bytes = (_number(answer, name) for name in ("exit_code", "size_bytes", "log_bytes"))
+        raise reply.malformed("output")
+    exit_code, size, log_bytes = map(reply.number, ("exit_code", "size_bytes", "log_bytes"))
+    duration_s = answer.get("duration_s")
+    if not isinstance(duration_s, float) or not 0 <= duration_s < math.inf:
+        raise reply.malformed("duration_s")
     log_path = answer.get("log_path")
     log_path = legible.one_line(log_path, LOG_PATH_CHARS) if isinstance(log_path, str) and log_path else None
     truncated = size > len(head) + len(tail)
@@ -280,7 +294,7 @@ def _result(
         timed_out=answer.get("timed_out") is True,
         truncated=truncated,
         output_bytes=size,
-        duration_s=_seconds(answer),
+        duration_s=duration_s,
         log_path=log_path,
         background=answer.get("background") is True,
         pipeline=() if codes is None else relevant_exit_codes(codes, exit_code),
@@ -339,29 +353,6 @@ def _job_of(answer: Answer) -> tuple[str | None, str]:
     if "error" in job:
         return None, ", since it could not be recorded as a job"
     return read_id(Reply("job", job)), ""
-
-
-def _number(answer: Answer, name: str) -> int:
-    value = answer.get(name)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise _unreadable(name)
-    return value
-
-
-def _seconds(answer: Answer) -> float:
-    value = answer.get("duration_s")
-    if not isinstance(value, float) or not 0 <= value < math.inf:
-        raise _unreadable("duration_s")
-    return value
-
-
-def _unreadable(name: str) -> SandboxError:
-    return SandboxError(
-        f"The field {name} of the sandbox's answer is not what it should be.",
-        code="unreadable_answer",
-        op="execute",
-        for_model="The machine's answer could not be read. The command ran: check what it did.",
-    )
 
 
 def _rest_location(log_path: str | None, size: int, log_bytes: int, answer: Answer) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from langchain_daytona_ws._core.answer import Answer, read_frame, unreadable
+from langchain_daytona_ws._core.answer import UNREADABLE, Answer, read_frame, unreadable
 from langchain_daytona_ws._core.guest_rpc.attachments import Attachment, GuestRequest, OnProgress, Send
 from langchain_daytona_ws._core.guest_rpc.errors import LOST_WHILE_RUNNING, setup_error, unknown
 from langchain_daytona_ws._core.guest_rpc.payload import GuestCall, KeptPrograms
@@ -366,7 +366,7 @@ class GuestClient:
         )
         if error == "setup":
             raise self._setup_error(code, detail)
-        raise SandboxError(
+        raise OutcomeUnknown(
             f"The program in the sandbox failed: {code} at {detail}. See whether its disk is full or its user's "
             "limits are reached; otherwise use a new sandbox.",
             code="guest_failed",
@@ -384,9 +384,9 @@ class GuestClient:
 
 
 def _raise_if_unknown(error: WorkspaceError) -> None:
-    """Raise OutcomeUnknown in place of an error that states "nothing ran", because an earlier attempt may have run.
-
-    The message of ``unreadable_answer`` already states that the call may have run.
-    """
-    if not isinstance(error, OutcomeUnknown) and error.code != "unreadable_answer":
-        raise unknown("Then the machine could not be reached again.", detail=error.message) from error
+    """Raise OutcomeUnknown in place of an error that states "nothing ran", because an earlier attempt may have run."""
+    if isinstance(error, OutcomeUnknown):
+        return
+    if error.code == UNREADABLE:
+        raise unknown("Its answer could not be read.", code=error.code, detail=error.message) from error
+    raise unknown("Then the machine could not be reached again.", detail=error.message) from error
