@@ -107,6 +107,14 @@ def test_a_line_without_an_end_comes_in_pieces() -> None:
     assert "".join(line.text for line in lines[:-1]) == long.decode()
 
 
+@pytest.mark.parametrize("first", [LINE_MAX_BYTES, LINE_MAX_BYTES + 1, 2 * LINE_MAX_BYTES])
+def test_a_long_line_is_split_wherever_a_piece_ends(first: int) -> None:
+    whole = b"a" * (2 * LINE_MAX_BYTES - 1) + b"\n" + b"b" * LINE_MAX_BYTES + b"\nc\n"
+    lines = followed(Ops((RUNNING, whole[:first], 0), (DONE, whole[first:], first)))
+    sizes = [len(line.text) for line in lines[:-1]]
+    assert sizes == [LINE_MAX_BYTES, LINE_MAX_BYTES, LINE_MAX_BYTES, 1, 2]
+
+
 @given(st.lists(st.binary(max_size=12), max_size=8))
 def test_the_lines_are_the_output_however_it_comes(pieces: list[bytes]) -> None:
     offsets = [sum(map(len, pieces[:number])) for number in range(len(pieces))]

@@ -72,12 +72,17 @@ class LogFollower:
         return found
 
     def _whole_lines(self) -> list[JobLine]:
-        *whole, self._rest = self._rest.split(b"\n")
-        found = [self._output(line + b"\n") for line in whole]
-        while len(self._rest) > LINE_MAX_BYTES:
-            part = whole_end(self._rest[:LINE_MAX_BYTES])
-            self._rest = self._rest[len(part) :]
-            found.append(self._output(part))
+        found: list[JobLine] = []
+        start, received = 0, self._rest
+        while True:
+            end = received.find(b"\n", start, start + LINE_MAX_BYTES) + 1
+            if not end:
+                if len(received) - start <= LINE_MAX_BYTES:
+                    break
+                end = start + len(whole_end(received[start : start + LINE_MAX_BYTES]))
+            found.append(self._output(received[start:end]))
+            start = end
+        self._rest = received[start:]
         return found
 
     def _flush(self) -> list[JobLine]:
