@@ -40,6 +40,7 @@ from langchain_daytona_ws._guest.walk import SAFE, RefusedError, answer, locate,
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from io import FileIO
     from typing import Any
 
 STANDARD_PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -328,21 +329,24 @@ class _Search:
         """Add excerpts of long lines for which the program did not print the position of the match."""
         self.rows.lost = False
         for path in self.rows.cut:
-            with open(path, "rb", buffering=0, opener=self._open) as file:
-                head = file.read(len(BOM))
-                if head.startswith(UTF16_BOMS):  # ripgrep's offsets are those of the text in UTF-8
-                    self.rows.lost = True
-                    continue
-                found: dict[int, int] = {}  # line → offset of its first match in the file
-                options = self._options(offsets_only=True)
-                self._spawn(options, [path], offsets(found.setdefault))
-                self.rows.lost = self.rows.lost or not found  # empty matches are not printed
-                rows_by_line = {
-                    row[1]: row for row in self.rows.items if row[0] == self.rows.shown_path(path)
-                }
-                bom_bytes = len(BOM) if head == BOM and self.engine == "ripgrep" else 0
-                for line, at in found.items():
-                    self._show(file.fileno(), path, line, at + bom_bytes, rows_by_line.get(line))
+            try:
+                with open(path, "rb", buffering=0, opener=self._open) as file:
+                    self._add_excerpts(path, file)
+            except OSError:  # the file was deleted or replaced after the first search
+                self.rows.lost = True
+
+    def _add_excerpts(self, path: bytes, file: FileIO) -> None:
+        head = file.read(len(BOM))
+        if head.startswith(UTF16_BOMS):  # ripgrep's offsets are those of the text in UTF-8
+            self.rows.lost = True
+            return
+        found: dict[int, int] = {}  # line → offset of its first match in the file
+        self._spawn(self._options(offsets_only=True), [path], offsets(found.setdefault))
+        self.rows.lost = self.rows.lost or not found  # empty matches are not printed
+        rows_by_line = {row[1]: row for row in self.rows.items if row[0] == self.rows.shown_path(path)}
+        bom_bytes = len(BOM) if head == BOM and self.engine == "ripgrep" else 0
+        for line, at in found.items():
+            self._show(file.fileno(), path, line, at + bom_bytes, rows_by_line.get(line))
 
     def _open(self, path: str | bytes, _flags: int) -> int:
         return os.open(path, os.O_RDONLY | SAFE, dir_fd=self._fd)

@@ -161,9 +161,9 @@ def _add(request: Request, name: str, joined: _Joined) -> list[Any]:
         if status.st_size > left:
             raise RefusedError("later")
         fd = location.open(os.O_RDONLY)
+    size = before = joined.size
     try:
         need_file(os.fstat(fd))
-        size = before = joined.size
         while True:
             chunk = os.read(fd, CHUNK)
             if not chunk:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from langchain_daytona_ws._guest import dirs, files, transfer
+from langchain_daytona_ws._guest import dirs, files, transfer, walk
 from tests.unit_tests.test_guest_files import Box
 
 
@@ -93,6 +93,24 @@ def test_a_pack(box: Box) -> None:
     assert ask(box, "pack", "d", names=["../../outside/secret", "/etc/passwd", "a\0b"])["files"] == [
         ["outside"], ["missing"], ["bad_path"]
     ]  # fmt: skip
+
+
+def test_a_file_that_becomes_a_directory_is_one_refused_row(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def replace_and_open(location: walk.Location, flags: int) -> int:
+        if location.name == "a":
+            (box.root / "a").unlink()
+            (box.root / "a").mkdir()
+        return opened(location, flags)
+
+    box.put("a", "12")
+    box.put("b", "3")
+    opened = walk.Location.open
+    monkeypatch.setattr(walk.Location, "open", replace_and_open)
+    found = ask(box, "pack", names=["a", "b"])
+    assert found["files"] == [["is_directory"], [1, False]]
+    assert binascii.a2b_base64(found["content"]) == b"3"
 
 
 def test_only_packs_are_dropped(box: Box) -> None:

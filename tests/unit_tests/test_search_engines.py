@@ -189,6 +189,21 @@ def test_near_its_ends_a_long_line_is_cut_on_one_side(box: Box) -> None:
     assert (tail.column, tail.text) == (2106, "..." + "y" * 150 + "last")
 
 
+@pytest.mark.parametrize("box", ["rg", "grep"], indirect=True)
+def test_a_file_deleted_before_its_long_line_is_read(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    def delete_and_find(self: Any) -> None:
+        (box.root / "a").unlink()
+        find(self)
+
+    box.put("a", b"x" * 3000 + b"needle" + b"y" * 3000)
+    box.put("b", b"needle\n")
+    find = search._Search._find_in_long_lines
+    monkeypatch.setattr(search._Search, "_find_in_long_lines", delete_and_find)
+    result = box.grep("needle", output_mode="content")
+    assert [row.path for row in result.rows if row.text == "needle"] == ["b"]
+    assert result.more == (box.kind == "grep")  # ripgrep prints the excerpt in the first search
+
+
 def test_a_match_of_no_length_in_a_long_line(box: Box) -> None:
     box.put("a", b"x" * 3000)
     row = box.grep("^", output_mode="content").rows[0]
