@@ -143,8 +143,8 @@ class PoolSessions(Generic[S]):
         if left_s <= 0:
             error = self._refusal(step.reason)
         elif wait is wait_blocking and self._needs_this_loop(step):
-            doing = "closing the session" if step.reason == "closing" else "using all sessions of the pool"
-            error = WouldDeadlock(doing, "lease")
+            doing = {"closing": "closing the session", "in_use": "using the session"}
+            error = WouldDeadlock(doing.get(step.reason, "using all sessions of the pool"), "lease")
         if error is not None:
             self._report("refuse", key, namespace, duration_s=time.monotonic() - began, error=error)
             raise error

@@ -333,9 +333,11 @@ def test_a_full_pool_does_not_block_a_loop(server: LocalDaytona) -> None:
 
     async def main() -> None:
         async with pool.session("a"):
-            with pytest.raises(SandboxUnavailable, match="a-form") as caught, pool.session("b"):
+            with pytest.raises(SandboxUnavailable, match=r"using all.*a-form") as caught, pool.session("b"):
                 pass
             assert caught.value.code == "would_deadlock"
+            with pytest.raises(SandboxUnavailable, match="using the session"):
+                pool.release("a")
             with pool.session("a") as session:
                 assert isinstance(session, WorkspaceSession)
 
