@@ -188,7 +188,7 @@ class WorkspaceSession:
 
     @property
     def sandbox_id(self) -> str | None:
-        """Id of the sandbox; None while there is no sandbox."""
+        """Id of the sandbox; None before this session has created or found it, and after it was lost or deleted."""
         return self._state.sandboxes.sandbox_id
 
     def run(
@@ -269,7 +269,7 @@ class WorkspaceSession:
 
         Raises:
             CommandRefused: An argument is invalid, or the session is ephemeral and has no sandbox.
-            SandboxError: Daytona refused, or the sandbox is gone.
+            SandboxError: Daytona refused or could not be reached, or the sandbox is gone or cannot be used.
             ProvisionError: A persistent sandbox could not be found, started or created.
             SessionClosed: The session is closed.
         """
@@ -337,10 +337,11 @@ class WorkspaceSession:
             self._state.close()
 
     def release(self, *, discard_unpushed: bool = False) -> None:
-        """Delete the workspace's sandbox, even if this session has not used it, and end the session.
+        """Delete the workspace's sandbox, and end the session.
 
-        The files on the sandbox's own disk are lost; the files of an S3 workspace stay. With ``s3Mode: sync``, files
-        that are not in S3 yet are saved first; a stopped sandbox is started for this.
+        A persistent sandbox is deleted even if this session has not used it. The files on the sandbox's own disk are
+        lost; the files of an S3 workspace stay. With ``s3Mode: sync``, files that are not in S3 yet are saved first; a
+        stopped sandbox is started for this.
 
         Args:
             discard_unpushed: True: delete the sandbox without saving these files. Default: False.

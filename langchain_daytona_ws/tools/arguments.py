@@ -142,7 +142,7 @@ class ToolInput(BaseModel):
 
 
 def explain(error: ValidationError) -> str:
-    """Return the text of the error for the model: all problems of its arguments, without the values."""
+    """Return the text of the error for the model: all problems of the arguments, without the values."""
     return f"[bad_arguments] Nothing was done. {problem_line(error)}"[:ERROR_LIMIT]
 
 

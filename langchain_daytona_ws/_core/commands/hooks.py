@@ -19,7 +19,7 @@ HOOK_TIMEOUT_S = 600.0
 SHOWN_BYTES = 16 * 1024  # of a failed command's output
 # Limits for one onCreate command in one sandbox.
 ATTEMPTS_MAX = 1000
-INTERRUPTIONS_MAX = 25  # attempts that were cancelled, or ended by a stop of the sandbox
+INTERRUPTIONS_MAX = 25  # attempts that were cancelled, or whose process died (stop of the sandbox, kill)
 
 
 class Hooks:
