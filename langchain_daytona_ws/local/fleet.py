@@ -21,6 +21,7 @@ from .record import SandboxRecord
 # Users in the sandboxes; they share one uid.
 USERS = ("daytona", "root")
 CHANGE_IN_PROGRESS = "Sandbox state change in progress"
+ARCHIVE_MAX_MINUTES = 30 * 24 * 60
 
 logger = logging.getLogger(__name__)
 
@@ -196,10 +197,7 @@ class Fleet:
                 and now >= record.stopped_at + record.auto_delete_interval * 60
             ):
                 await self.destroy(record)
-            elif (
-                record.auto_archive_interval > 0
-                and now >= record.stopped_at + record.auto_archive_interval * 60
-            ):
+            elif now >= record.stopped_at + (record.auto_archive_interval or ARCHIVE_MAX_MINUTES) * 60:
                 record.state = record.desired_state = "archived"
                 record.updated_at = now
 

@@ -119,6 +119,16 @@ def test_time_to_live_destroys_in_any_state(
     assert state(server) == ["started"]
 
 
+def test_an_archive_interval_of_zero_is_the_longest(
+    server: LocalDaytona, daytona: Daytona, clock: ManualClock
+) -> None:
+    daytona.create(params(auto_archive_interval=0)).stop()
+    clock.advance(29 * 24 * 60 * MINUTE)
+    assert state(server) == ["stopped"]
+    clock.advance(2 * 24 * 60 * MINUTE)
+    assert state(server) == ["archived"]
+
+
 def test_archived_sandboxes_start_again(server: LocalDaytona, daytona: Daytona, clock: ManualClock) -> None:
     sandbox = daytona.create(params(auto_archive_interval=30, auto_delete_interval=60))
     sandbox.process.exec("echo kept > f")
