@@ -60,7 +60,7 @@ class PermissionDecision:
             raise TypeError("the reason must be a string")
         if (self.kind == "allow_edited") != isinstance(self.arguments, Mapping):
             raise ValueError("arguments (a mapping) belong to allow_edited, and only to it")
-        if (self.kind == "allow_always") != (self.scope in {"command", "prefix", "tool"}):
+        if (self.kind == "allow_always") != (self.scope in ("command", "prefix", "tool")):
             raise ValueError(
                 'a scope ("command", "prefix" or "tool") belongs to allow_always, and only to it'
             )

@@ -240,6 +240,7 @@ def test_decisions() -> None:
         lambda: PermissionDecision("allow", scope="tool"),
         lambda: PermissionDecision.allow_edited(cast("Any", "ls")),
         lambda: PermissionDecision.allow_always(cast("Any", "session")),
+        lambda: PermissionDecision.allow_always(cast("Any", ["tool"])),
         lambda: PermissionDecision.allow_always("tool", "git"),
         lambda: PermissionDecision.allow_always("prefix", "git; rm"),
         lambda: PermissionDecision.allow_always("prefix", "git $x"),
