@@ -128,6 +128,12 @@ def test_an_inconclusive_answer_is_unknown(fault: StoreFault) -> None:
     assert not store.objects
 
 
+def test_an_object_of_the_first_attempt_is_deleted_after_the_last() -> None:
+    store = Store(DROPPED, answered(503, "SlowDown"))
+    assert run_sync(probe_renames(store, "n")).renames is Renames.UNKNOWN
+    assert not store.objects
+
+
 def test_a_lost_answer_is_requested_again() -> None:
     assert run_sync(probe_renames(Store(DROPPED, None), "n")).renames is Renames.ACCEPTED
     assert (

@@ -99,13 +99,13 @@ async def probe_renames(store: RenamePort, name: str) -> Probed:
     A safe store refuses: it does not implement the request (501), or does not find the object (404). An object that an
     unsafe store wrote is deleted. ``name`` is the random part of the two keys.
     """
-    target = f"{SCRATCH}{name}"
+    target, maybe_written = f"{SCRATCH}{name}", False
     for pause_s in (*PAUSES_S, None):
         try:
             await store.rename(f"{target}-source", target)
         except StoreFault as fault:
             probed = Probed(_judged(fault), fault.message)
-            maybe_written = fault.kind is StoreFaultKind.UNKNOWN
+            maybe_written |= fault.kind is StoreFaultKind.UNKNOWN
         else:
             probed, maybe_written = Probed(Renames.ACCEPTED), True
         if probed.renames is not Renames.UNKNOWN or pause_s is None:
