@@ -128,6 +128,16 @@ def test_a_recovery_that_is_refused_ends_in_a_replacement() -> None:
     assert port.asked.count("recover") == 1
 
 
+@pytest.mark.parametrize("kind", [FaultKind.THROTTLED, FaultKind.DROPPED, FaultKind.BUSY])
+def test_a_recovery_after_a_temporary_fault_is_tried_again(kind: FaultKind) -> None:
+    had, port = claimed(
+        get=[found("error", recoverable=True), found("error", recoverable=True), found("started")],
+        recover=[PortFault(kind, "later"), None],
+    )
+    assert port.asked == ["get", "recover", "get", "recover", "get"]
+    assert "recovered" in (had.notice or "")
+
+
 def test_failing_new_sandboxes_are_deleted_and_retried_a_few_times() -> None:
     port = ScriptedPort(get=[None, found("build_failed")], create=[found("build_failed")], delete=[None])
     with pytest.raises(ProvisionError) as caught:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -208,7 +208,8 @@ class _Search:
     async def start(self, found: SandboxInfo) -> None:
         if self._again(f"start {found.id}"):
             await self.pause(found)
-        if await self._changed(found, lambda: self._port.start(found.id, timeout_s=lifecycle.START_WITHIN_S)):
+        start = self._port.start(found.id, timeout_s=lifecycle.START_WITHIN_S)
+        if await self._fault_of(start, found) is None:
             self.notice = self.notice or RESTARTED_NOTICE
 
     async def repair(self, found: SandboxInfo) -> None:
@@ -218,11 +219,15 @@ class _Search:
             ProvisionError: Daytona refused the change for good, or the time limit of the search is reached. Or this
                 search created the failed sandbox: another new sandbox would probably fail too.
         """
-        if found.recoverable and not self._again(f"recover {found.id}"):
-            if await self._changed(
-                found, lambda: self._port.recover(found.id, timeout_s=lifecycle.START_WITHIN_S)
-            ):
+        recovery = f"recover {found.id}"
+        if found.recoverable and not self._again(recovery):
+            fault = await self._fault_of(
+                self._port.recover(found.id, timeout_s=lifecycle.START_WITHIN_S), found
+            )
+            if fault is None:
                 self.notice = RECOVERED_NOTICE
+            elif fault.passing:
+                self._tried.discard(recovery)  # it may still succeed: the sandbox must not be deleted
             return
         if found.id == self.created_id:
             await lifecycle.discard_quietly(self._port, found.id)
@@ -232,7 +237,7 @@ class _Search:
         logger.warning(
             "sandbox %s is in state %s permanently: it is deleted and replaced", found.id, found.state
         )
-        if await self._changed(found, lambda: self._port.delete(found.id)):
+        if await self._fault_of(self._port.delete(found.id), found) is None:
             self.notice = REPLACED_NOTICE
 
     def _again(self, change: str) -> bool:
@@ -241,18 +246,18 @@ class _Search:
         self._tried.add(change)
         return again
 
-    async def _changed(self, found: SandboxInfo, change: Callable[[], Awaitable[None]]) -> bool:
-        """Request a state change. Return False, after a pause, if it is refused for now or the answer is lost."""
+    async def _fault_of(self, change: Awaitable[None], found: SandboxInfo) -> PortFault | None:
+        """Request a state change. Return the fault, after a pause, if it is refused for now or the answer is lost."""
         try:
-            await change()
+            await change
         except PortFault as fault:
             error = self._start_error(found, fault)
             may_pass = fault.kind in (FaultKind.NOT_FOUND, FaultKind.REFUSED) and error.code not in _PERMANENT
             if not fault.passing and not may_pass:
                 raise error from None
             await self.pause(found, fault)
-            return False
-        return True
+            return fault
+        return None
 
     async def pause(self, found: SandboxInfo | None, fault: PortFault | None = None) -> None:
         """Wait before the next request, each time longer.
