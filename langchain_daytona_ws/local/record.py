@@ -21,9 +21,9 @@ def timestamp(seconds: float) -> str:
 class SandboxRecord:
     """The record of a sandbox. Intervals are in minutes, times in seconds since the epoch.
 
-    The value 0 disables auto_stop_interval and ttl_minutes; -1 disables auto_delete_interval. An auto_archive_interval of
-    0 means the longest interval (Daytona SDK), which is 30 days (assumed). If auto_delete_interval is 0, a stop destroys
-    the sandbox.
+    The value 0 disables auto_stop_interval and ttl_minutes; -1 disables auto_delete_interval.
+    If auto_delete_interval is 0, a stop destroys the sandbox. If auto_archive_interval is 0, the longest interval holds
+    (Daytona SDK): 30 days (assumed).
     """
 
     id: str

@@ -539,8 +539,8 @@ class TestStorage:
         self, bucket: Bucket, open_session: OpenSession
     ) -> None:
         workspace = bucket.session(open_session, role=True)
-        assert "begins to fail" not in jobs(workspace, "start", "true", max_duration_s=60).text
-        assert "begins to fail" in jobs(workspace, "start", "true", max_duration_s=7200).text
+        assert "begin to fail" not in jobs(workspace, "start", "true", max_duration_s=60).text
+        assert "begin to fail" in jobs(workspace, "start", "true", max_duration_s=7200).text
 
 
 def test_a_question_about_one_job_does_not_hide_the_end_of_another(workspace: Driven) -> None:

@@ -181,5 +181,5 @@ def test_elsewhere_the_model_is_not_bothered(server: LocalDaytona, open_session:
 def test_a_job_is_told_until_when_it_can_write(bucket: Bucket, open_session: OpenSession) -> None:
     workspace = bucket.session(open_session, role=True)
     [_, notice] = workspace.run("sleep 60 &").notices
-    assert "begins to fail at" in notice
+    assert "begin to fail at" in notice
     assert "UTC" in notice

@@ -399,7 +399,7 @@ def test_another_writer_wins_over_an_upload_in_parts(
             case.upload(local, "a", on_progress=lambda progress: bucket.put("a", b"theirs"))
         assert bucket.get("a") == b"theirs"
         bucket.client.delete_object(Bucket=bucket.name, Key=bucket.key("a"))
-    uploads = bucket.client.list_multipart_uploads(Bucket=bucket.name)
+    uploads = bucket.client.list_multipart_uploads(Bucket=bucket.name, Prefix=bucket.key(""))
     assert not uploads.get("Uploads"), "a refused upload is aborted"
 
 

@@ -40,8 +40,9 @@ TAIL_LINES = 100
 LOG_PIECE_MIN_BYTES = 64  # longer than any character
 JOBS_MAX = 1000  # in one answer
 CALL_S = 30.0
-# Longer than it takes to kill all processes of a job, to push their files, and to kill a supervisor that hangs.
-STOP_S = 60.0
+# With `MARGIN_S`, longer than it takes to kill all processes of a job, to push their files, and to kill a supervisor
+# that hangs.
+STOP_S = 40.0
 READ_ON_PAUSE_S = 1.0  # minimum time for a request that waits for output and returns none
 WAIT_CALL_S = 20.0  # maximum time for which one request waits for a job's end
 COMMAND_SHOWN = 2000
