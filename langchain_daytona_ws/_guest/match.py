@@ -192,6 +192,7 @@ def _accepts(token: tuple[str, object], char: str) -> bool:
 def _tokens(text: str) -> list[tuple[str, object]]:
     tokens: list[tuple[str, object]] = []
     at = 0
+    may_have_class = True
     while at < len(text):
         char = text[at]
         at += 1
@@ -200,9 +201,11 @@ def _tokens(text: str) -> list[tuple[str, object]]:
                 tokens.append(("*", ""))
         elif char == "?":
             tokens.append(("?", ""))
-        elif char == "[":
+        elif char == "[" and may_have_class:
             members, after = _class(text, at)
             tokens.append(("c", "[") if members is None else ("[", members))
+            # Without a closing bracket for this class, a later class has none either: do not search for it again.
+            may_have_class = members is not None
             at = after
         elif char == "\\" and at < len(text):
             tokens.append(("c", text[at]))

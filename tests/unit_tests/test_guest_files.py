@@ -769,6 +769,19 @@ class TestList:
         assert box.ask("list", "none")["error"] == "missing"
 
 
+def test_a_class_that_is_not_closed_is_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def count_and_find(text: str, at: int) -> Any:
+        searched.append(at)
+        return find(text, at)
+
+    searched: list[int] = []
+    find = match._class
+    monkeypatch.setattr(match, "_class", count_and_find)
+    assert match.Glob("[" * 1000).matches("[" * 1000)
+    assert searched == [1]
+    assert match.Glob("[a][]b[").matches("a[]b[")
+
+
 class TestGlob:
     @pytest.fixture
     def project(self, box: Box) -> Box:
