@@ -83,10 +83,12 @@ def _storage(request: Request) -> Any:
 
 
 def _answer(entry: str, request: Request) -> Answer:
+    # Before the call, because a command may make the directory unusable: then the call must not fail as if nothing ran.
+    is_raised = posix.access(dirs.state_directory() + "/jobs/keep_alive", posix.F_OK)
     answer = _execute(entry, request, _storage(request) or dirs)
     if "keep_alive" in request:
         answer["keep_alive"] = sys.modules[PACKAGE + "jobs"].keep_alive(request["keep_alive"])
-    elif posix.access(dirs.state_directory() + "/jobs/keep_alive", posix.F_OK):
+    elif is_raised:
         # An earlier session raised the auto-stop interval, and may have ended: this session must restore the interval.
         answer["keep_alive"] = {}
     return answer

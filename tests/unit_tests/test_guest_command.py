@@ -328,6 +328,13 @@ class TestOnceOnly:
         assert (bash.root / "log").read_text() == "x\n"
 
 
+def test_a_command_that_destroys_the_state_directory_has_run(bash: Workspace) -> None:
+    destroyed = bash.run('d=/tmp/.langchain-daytona-ws-$(id -u); rm -rf "$d"; touch "$d"; echo done')
+    assert (destroyed.exit_code, destroyed.output) == (0, "done\n")
+    with pytest.raises(SandboxError, match="not this user's own directory"):
+        bash.run("true")
+
+
 @pytest.mark.parametrize("mode", [0o500, 0o777])
 def test_the_mode_of_the_state_directory_is_restored(bash: Workspace, mode: int) -> None:
     bash.run(f"chmod {mode:o} /tmp/.langchain-daytona-ws-*")
