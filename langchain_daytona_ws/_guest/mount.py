@@ -213,7 +213,10 @@ class Mounter:
                 break
             output += piece
         else:
-            os.kill(self._pid, 9)
+            try:
+                os.kill(self._pid, 9)
+            except PermissionError:
+                pass  # sudo runs as root
             raise SetupError("mount_not_ready", "no end within %.0f s" % LIMIT_S)
         try:
             answer = json.loads(output)
