@@ -6,6 +6,7 @@ import os
 import stat
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -188,6 +189,36 @@ def test_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FileError) as caught:
         scan(str(tmp_path / "d"))
     assert caught.value.code == "too_many_files"
+
+
+def test_a_directory_that_vanishes_during_the_scan_is_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def remove_and_scan(path: str) -> Any:
+        if path.endswith("/a"):
+            (tmp_path / "d" / "a").rmdir()
+        return scandir(path)
+
+    (tmp_path / "d" / "a").mkdir(parents=True)
+    (tmp_path / "d" / "b").write_text("1")
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", remove_and_scan)
+    tree = scan(str(tmp_path / "d"))
+    assert [name for name, _ in tree.files] == ["b"]
+    assert [(entry.path, entry.reason) for entry in tree.skipped] == [("a", "gone")]
+
+
+def test_a_path_that_the_system_cannot_open_is_a_file_error(tmp_path: Path) -> None:
+    names = ["x" * 200] * 25
+    at = os.open(tmp_path, os.O_RDONLY)
+    for name in names:  # step by step, because the whole path is too long
+        os.mkdir(name, dir_fd=at)
+        below = os.open(name, os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = below
+    os.close(at)
+    with pytest.raises(FileError, match="too long"):
+        scan(str(tmp_path))
 
 
 def test_progress_names_the_file_that_is_transferred() -> None:

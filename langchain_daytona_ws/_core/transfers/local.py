@@ -147,21 +147,19 @@ class _Scan:
         pending = [""]  # not recursive: the tree may be deeper than Python's stack allows
         while pending:
             below = pending.pop()
-            directories = self._add_directory(below)
-            if directories is None:
-                self._skip(below, "unreadable")
-                continue
-            pending += directories
+            path = os.path.join(self._root, *below.split("/"))
+            with _local_errors(path):
+                pending += self._add_directory(below, path)
         self._files.sort()
         skipped = tuple(sorted(self._skipped, key=lambda entry: entry.path))
         return LocalTree(name, True, tuple(self._files), tuple(sorted(self._empty)), skipped)
 
-    def _add_directory(self, below: str) -> list[str] | None:
-        """Collect the files of a directory. Return the directories in it; None if the directory is unreadable."""
+    def _add_directory(self, below: str, path: str) -> list[str]:
+        """Collect the files of a directory. Return the directories in it."""
         directories: list[str] = []
         count = 0
         try:
-            with os.scandir(os.path.join(self._root, *below.split("/"))) as entries:
+            with os.scandir(path) as entries:
                 for entry in entries:
                     count += 1
                     name = f"{below}/{entry.name}" if below else entry.name
@@ -169,8 +167,11 @@ class _Scan:
                         directories.append(name)
                     else:
                         self._add_entry(name, entry)
-        except PermissionError:
-            return None
+        except (PermissionError, FileNotFoundError) as error:
+            if not below and isinstance(error, FileNotFoundError):
+                raise
+            self._skip(below, _reason_of(error))
+            return []
         if not count and below:
             self._empty.append(below)
         if len(self._files) + len(self._empty) + len(directories) > MAX_FILES:
@@ -183,8 +184,8 @@ class _Scan:
             path = os.path.realpath(entry.path) if is_link else entry.path
             status = os.lstat(path)
             is_inside = os.path.commonpath([path, self._root]) == self._root
-        except (OSError, ValueError):  # removed meanwhile; a loop of links; another drive
-            self._skip(name, "link" if is_link else "gone")
+        except (OSError, ValueError) as error:  # removed meanwhile; a loop of links; another drive
+            self._skip(name, "link" if is_link else _reason_of(error))
             return
         if is_link and not (is_inside and stat.S_ISREG(status.st_mode)):
             self._skip(name, "link")
@@ -195,6 +196,10 @@ class _Scan:
 
     def _skip(self, name: str, reason: SkipReason) -> None:
         self._skipped.append(SkippedEntry(name, reason))
+
+
+def _reason_of(error: Exception) -> SkipReason:
+    return "unreadable" if isinstance(error, PermissionError) else "gone"
 
 
 def _source(path: str, status: os.stat_result) -> LocalSource:
