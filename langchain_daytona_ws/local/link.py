@@ -71,7 +71,7 @@ class Link:
             except OSError as error:
                 raise DaemonGone from error
             if "code" in answer:
-                raise DaemonError(int(answer["status"]), str(answer["message"]), str(answer["code"]))
+                raise _reported(answer)
             yield answer, connection
 
     async def _pass_to_daemon(self, daemon_end: socket.socket) -> None:
@@ -108,11 +108,19 @@ async def _receive_header(connection: socket.socket) -> dict[str, Any]:
         raise DaemonGone
     try:
         answer = json.loads(await _receive_exactly(connection, length))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DaemonGone from error
     if not isinstance(answer, dict):
         raise DaemonGone
     return answer
+
+
+def _reported(answer: dict[str, Any]) -> Exception:
+    """Return the error that a daemon reports. The daemon may be a program of the agent: a malformed error ends it."""
+    status, message, code = answer.get("status"), answer.get("message"), answer.get("code")
+    if type(status) is int and 400 <= status < 600 and isinstance(message, str) and isinstance(code, str):
+        return DaemonError(status, message, code)
+    return DaemonGone()
 
 
 async def _receive_exactly(connection: socket.socket, size: int) -> bytes:

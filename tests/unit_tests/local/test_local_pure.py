@@ -23,6 +23,7 @@ from starlette.types import Message
 
 from langchain_daytona_ws import local
 from langchain_daytona_ws.local import Fault, LocalDaytona, ManualClock, proxy, rootfs, scratch
+from langchain_daytona_ws.local.errors import DaemonGone
 from langchain_daytona_ws.local.faults import Faults
 from langchain_daytona_ws.local.isolation import _unprivileged_uid
 from langchain_daytona_ws.local.journal import MAX_ENTRIES, Journal
@@ -252,6 +253,36 @@ def test_much_output_is_converted_beside_the_event_loop(monkeypatch: pytest.Monk
     assert threads.pop() == threading.get_ident()
     assert asyncio.run(execute(1_000_000)) == 3_000_000
     assert threads.pop() != threading.get_ident()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b'{"code": "x"}',
+        b'{"code": "", "status": "x", "message": ""}',
+        b'{"code": "", "status": 1000, "message": ""}',
+        b'{"code": "", "status": 200, "message": ""}',
+        b"[" * 200_000,
+        b"[]",
+        b"",
+    ],
+    ids=lambda header: header[:20].decode(),
+)
+def test_a_malformed_header_of_a_daemon_is_no_answer(header: bytes) -> None:
+    ours, daemons = socket.socketpair()
+
+    def answer() -> None:
+        _, (fd,), *_ = socket.recv_fds(daemons, 1, 1)
+        with socket.socket(fileno=fd) as connection:
+            while connection.recv(1 << 16):
+                continue
+            connection.sendall(wire.HEADER_LENGTH.pack(len(header)) + header)
+
+    daemon = threading.Thread(target=answer)
+    daemon.start()
+    with ours, daemons, pytest.raises(DaemonGone):
+        asyncio.run(Link(ours).call({"op": "x"}))
+    daemon.join()
 
 
 @pytest.mark.parametrize("value", [1, False, ["a"]])
