@@ -22,7 +22,8 @@ class RunOnce(AgentMiddleware[Any, Any, Any]):
     """Middleware that passes the id of the running tool call to a `WorkspaceBackend`.
 
     Deep Agents itself does not pass the id. With the id, approvers can match a request to the model's call. A command
-    or change that a graph repeats after a crash of its process does not run again: its recorded result is returned.
+    or change that a graph repeats after a crash of its process does not run again, if its sandbox still exists: its
+    recorded result is returned.
     """
 
     def wrap_tool_call(
@@ -80,7 +81,7 @@ def idempotency_key(
     namespace: str,
     session_id: str,
 ) -> str | None:
-    """Return a key from the model's id of the call, with which the operation runs at most once.
+    """Return a key made from the model's id of the call. An operation that is sent with this key runs at most once.
 
     Return None without `RunOnce`. Also return None if the model's call did not request the operation: another tool
     requested it, or Deep Agents stores a long result. These may repeat an operation on purpose, so it must run again.

@@ -235,7 +235,8 @@ def file_glob(pattern: str) -> str:
 def split_absolute(pattern: str) -> tuple[str, str]:
     """Split an absolute pattern into a literal directory and the rest.
 
-    Return ``("", pattern)`` for a relative pattern, and for a pattern with a wildcard directly below ``/``.
+    For a relative pattern, and for a pattern whose first part has a wildcard or is the only part, return
+    ``("", pattern)``.
     """
     literal = re.split(r"[*?\[{\\]", pattern, maxsplit=1)[0]
     directory = literal.rpartition("/")[0]

@@ -74,8 +74,8 @@ class CredentialStore:
                 try:
                     self._write(self._file, json.dumps(credentials), 0o600)
                 except OSError:
-                    # If the disk is full, continue with the old credentials while they are valid: the command may
-                    # free space.
+                    # If the disk is full, continue with the old credentials until five minutes before they expire:
+                    # the command may free space.
                     if self.is_current and self._expires and old - 300 > time.time():
                         return False
                     raise

@@ -36,7 +36,7 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
             log = _open(base + ".log")
         size = os.fstat(log).st_size if log >= 0 else 0
         # Read the state after the size: if the command still runs then, all these bytes were printed before its end.
-        # Background processes may print more after it.
+        # After its end, background processes may print more.
         state = _state(base + ".call")
         now = time.monotonic()
         if size > offset and not output_at:

@@ -14,8 +14,8 @@ MARKER = b"LANGCHAIN_DAYTONA_WS_CALL"
 def tree(leader: int, key: str) -> dict[int, str]:
     """Find ``leader``, its descendants, and the processes with this call's marker in their environment.
 
-    This process is left out. A process whose parent has ended is found only by the marker: not if it has cleared its
-    environment, or if this user may not read its environment.
+    This process is left out. If a process between ``leader`` and a descendant has ended, the descendant can be found
+    only by the marker. It is not found if it has cleared its environment, or if this user may not read its environment.
 
     Returns:
         pid → start time in clock ticks. Another start time shows that the pid was reused.

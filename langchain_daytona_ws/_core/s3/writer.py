@@ -32,7 +32,8 @@ WITHIN_S = 45.0  # seconds after which no further attempt is made
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 5.0
 
-# An earlier attempt without an answer may have caused CHANGED or MISSING. The next read of the object shows that.
+# An earlier attempt without an answer may have caused CHANGED or MISSING. The next read of the object shows whether it
+# did.
 _RETRIED = (StoreFaultKind.PASSING, StoreFaultKind.UNKNOWN, StoreFaultKind.CHANGED, StoreFaultKind.MISSING)
 
 

@@ -28,8 +28,8 @@ LONGEST_PAUSE_S = 5.0
 _DELETING = {"destroyed", "destroying"}
 _SLEEPING = {"stopped", "paused", "archived"}
 _FAILED = {"error", "build_failed"}
-# A refused change is tried again later, because it is usually in progress already. For these causes, waiting does not
-# help.
+# A refused start or deletion is tried again later, because it is usually in progress already. For these causes, waiting
+# does not help.
 _PERMANENT = {"quota", "organization_suspended", "api_key_expired"}
 
 RESTARTED_NOTICE = (
@@ -213,7 +213,8 @@ class _Search:
             self.notice = self.notice or RESTARTED_NOTICE
 
     async def repair(self, found: SandboxInfo) -> None:
-        """Recover a failed sandbox once if Daytona can; otherwise delete it, so that a new sandbox replaces it.
+        """Recover a failed sandbox once if Daytona can. Otherwise, or if the recovery is refused or the sandbox fails
+        again, delete it, so that a new sandbox replaces it.
 
         Raises:
             ProvisionError: Daytona refused the change for good, or the time limit of the search is reached. Or this

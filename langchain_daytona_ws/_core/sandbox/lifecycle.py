@@ -234,7 +234,10 @@ async def revive(port: SandboxPort, info: SandboxInfo, *, starts: bool = True) -
 
 
 async def restart(port: SandboxPort, info: SandboxInfo) -> Revival:
-    """Stop a sandbox that is started but does not answer, then call `revive` to start it. Its disk is kept."""
+    """Stop a persistent sandbox that is started but does not answer, then call `revive` to start it. Its disk is kept.
+
+    An ephemeral sandbox must not be stopped: Daytona deletes it when it stops.
+    """
     try:
         await port.stop(info.id, timeout_s=STOP_WITHIN_S)
     except PortFault as fault:

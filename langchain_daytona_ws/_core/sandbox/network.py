@@ -59,7 +59,10 @@ def warn_of_network(config: SandboxConfig, workspace: S3Workspace | None) -> Non
 
 
 def caution_of(config: SandboxConfig, workspace: S3Workspace) -> str:
-    """Return a warning that the network setting may block S3 in the sandbox; ``""`` if all access is allowed."""
+    """Return a warning that the network setting may block S3 in the sandbox.
+
+    Return ``""`` if the setting allows all access, or if there is no setting.
+    """
     if config.network is None or config.network.mode == "allow-all":
         return ""
     bucket, region = workspace.workspace.bucket, workspace.region

@@ -43,7 +43,7 @@ def config_hash(config: SandboxConfig, *location: str) -> str:
     """Return a hash of the settings that cannot change in an existing sandbox. The hash depends on no secret.
 
     Args:
-        config: The configuration. envVars, labels, hooks and the account are not part of the hash.
+        config: The configuration. envVars, labels, hooks, lifecycle and the account are not part of the hash.
         location: The location of the workspace's files, and how commands access them.
     """
     options = config.options

@@ -31,7 +31,7 @@ logger = logging.getLogger("langchain_daytona_ws")
 
 # Seconds for starting the resident, and for waiting for a pull and a push (`WAIT_S` each).
 MARGIN_S = 60.0
-JOBS = "jobs"  # the only entry module whose calls do not access the workspace
+JOBS = "jobs"  # entry module; its calls do not access the workspace
 # File operations that follow another operation, which has just pulled. They pull only if they start a resident.
 FOLLOW_UP_OPS = ("similar", "pack", "drop")
 PULL_LIMIT_S = 3600.0
