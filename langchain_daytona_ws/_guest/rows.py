@@ -95,8 +95,8 @@ class Selection:
 class Rows:
     """The rows found so far. ``full``: a row was left out, because a limit would be exceeded.
 
-    ``base`` is the prefix of each path. ``is_shown`` is called once with the path of each matching file; if it returns
-    False, the file's rows are left out.
+    ``base`` is the prefix of each path. ``is_shown`` is called with the path of each matching file; if it returns
+    False, the rows of the file are left out.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Rows:
     ) -> None:
         self.items: list[list[Any]] = []
         self.full = False
-        self.lost = False  # a match was left out: its line is too long to be read
+        self.lost = False  # matches may be left out, for example because a line is too long to be read
         self.cut: dict[bytes, None] = {}  # files in which the position of a match in a long line is unknown
         self._base = base
         self._limit = limit

@@ -3,7 +3,7 @@
 An upload is a file on the sandbox's own disk, to which the host has sent the content. If possible, the upload is moved
 to the path of the file. If not, and for content in the request, the file is overwritten in place: an S3 mount supports
 no rename, append or chmod. Overwriting may fail after the old content is gone. So the old content is kept in memory, up
-to a limit, and written back. The answer reports the state of the file.
+to a limit, and written back after a failure. The answer then reports the state of the file.
 """
 
 from __future__ import annotations

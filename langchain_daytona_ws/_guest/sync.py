@@ -1,9 +1,9 @@
 """Synchronise the workspace for one call: ask the resident to pull before the command, and to push after it.
 
 The resident is a process that stays in the sandbox between calls, see ``sync_resident``. ``begin`` runs early, so that
-the resident pulls while the other modules are compiled or loaded. If the first pull of a workspace fails, the call
-fails. After a complete pull, a failure of S3 or of the disk is only reported, and the call uses the files that are
-there.
+the resident pulls while the other modules are compiled or loaded. The call fails if the first pull of a workspace
+fails, or if the objects to download are too large. After a complete pull, a failure of S3 or of the disk is only
+reported, and the call uses the files that are there.
 """
 
 from __future__ import annotations
@@ -183,7 +183,8 @@ def leave(request: Request, timed_out: bool) -> Request:
 
 
 def push(request: Request, wait_s: float) -> bool:
-    """Push the changes of a job. Return whether it is certain that all files are in S3; the next call gets the report.
+    """Push the changes of a job. Return True if it is certain that all files are in S3, except skipped files. The next
+    call gets the report.
 
     Args:
         request: The call that started the job.

@@ -374,7 +374,9 @@ class WorkingCopy:
         content: str,
         expected: os.stat_result | None,
     ) -> None:
-        """Move a downloaded file to its path, with its mode and time, or create its link; record it in the index."""
+        """Move a downloaded file to its path, with its mode and time, or create its link or directory. Record it in the
+        index.
+        """
         mode = found.mode
         if not mode:  # written by a program that does not save modes: keep the mode that the file has here
             mode = expected.st_mode if expected is not None and stat.S_ISREG(expected.st_mode) else PLAIN_MODE

@@ -41,7 +41,7 @@ BLOCK_BYTES = 256 * 1024
 ONE_SEND_BYTES = 16 * 1024
 ERROR_BYTES = 64 * 1024
 EXPIRED = ("ExpiredToken", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId")
-# After one of these errors the synchronisation sends no further request, because every request would fail.
+# After one of these errors the synchronisation sends no further request, because the others would probably fail too.
 GENERAL = (
     "denied",
     "expired",

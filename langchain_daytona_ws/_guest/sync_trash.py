@@ -1,6 +1,7 @@
-"""The trash of a working copy: it keeps files that a pull has removed or replaced, until `Trash.empty` deletes them.
+"""The trash of a working copy: it keeps files and links that a pull has removed, and files that it has replaced.
 
-So no data is lost if a listing of S3 was wrong, or if a program still writes to a removed file.
+They are needed if a listing of S3 was wrong, or if a program still writes to such a file. `Trash.empty` limits their
+age, number and size.
 """
 
 from __future__ import annotations

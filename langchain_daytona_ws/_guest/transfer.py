@@ -9,7 +9,7 @@ survey  inline_bytes, inline_rows, within_s             path, kind: ``file`` or 
                                                         executable, content (base64) up to ``inline_bytes``;
                                                         for a directory: found, or found_from, at and bytes
 pack    names: [path], relative to ``path``;            files: one row for each name, [bytes, executable],
-        inline_bytes, max_bytes, within_s; drop (none): or [code] if the file is refused; content (base64),
+        inline_bytes, max_bytes, within_s; drop (none): or [code] if the file is left out; content (base64),
         names to remove first, as by the op ``drop``    or content_from and at; bytes
 drop    names: [name] of ``found_from`` and
         ``content_from``
@@ -17,10 +17,11 @@ make                                                    path
 ======  ==============================================  ===================================================
 
 ``found`` is ``{"files": [[path, bytes, executable]], "empty": [directory], "skipped": [[path, reason]], "cut": flag}``
-with paths relative to the directory. ``content`` of ``pack`` is the content of all files, joined. A long ``found`` or
-``content`` is written to a file in the state directory: the answer names the file (``found_from``, ``content_from``)
-and the directory (``at``). The host downloads the file and removes it with ``drop``; otherwise it is removed when it is
-old. The code ``later`` means that a limit of bytes or seconds was reached: request the file again.
+with paths relative to the directory; ``cut`` is true if the listing is incomplete. ``content`` of ``pack`` is the
+content of all files, joined. A long ``found`` or ``content`` is written to a file in the state directory: the answer
+names the file (``found_from``, ``content_from``) and the directory (``at``). The host downloads the file and removes it
+with ``drop``; otherwise it is removed when it is old. The code ``later`` means that a limit of bytes or seconds was
+reached: request the file again.
 """
 
 from __future__ import annotations
