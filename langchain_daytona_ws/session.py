@@ -205,8 +205,8 @@ class WorkspaceSession:
         Args:
             command: Passed to bash unchanged; standard input is empty.
             timeout_s: Seconds, above 0 and at most 600, until the command and all its processes are killed. With
-                ``onTimeout: "background"`` the command becomes a background job instead. Default: the configuration's
-                ``timeout``.
+                ``onTimeout: "background"`` the command becomes a background job instead, unless 10 jobs are running.
+                Default: the configuration's ``timeout``.
             idempotency_key: 1 to 64 letters and digits. For a day, a call with the same key in the same sandbox returns
                 the recorded result and runs nothing. Default: none.
             on_output: Called with the pieces of the output: by another thread while the command runs, by this thread at
@@ -229,7 +229,8 @@ class WorkspaceSession:
             OutcomeUnknown: The command may or may not have run.
             ProvisionError, SandboxError, CredentialsRefused, HookFailed: The command did not run.
             ConfigError: The API key is missing, or the Daytona client cannot be created.
-            WorkspaceError: Another call with the same key cancelled this call (``code="cancelled"``).
+            WorkspaceError: Another call with the same key was cancelled, now or before (``code="cancelled"``): its
+                command was killed, or never started.
             SessionClosed: The session is closed.
             TypeError: ``on_output`` is a coroutine function.
         """

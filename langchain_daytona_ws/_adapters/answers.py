@@ -16,7 +16,7 @@ import urllib3
 
 from langchain_daytona_ws._adapters.sdk import CONNECT_TIMEOUT_S, TRANSFER_TIMEOUT_S
 
-# The largest answers are several files of 4 MiB together, a command's output of 1 MiB, and a listing of 5,000 names.
+# The largest answers are a batch of files (4 MiB in all), a command's output of 1 MiB, and a listing of 5,000 names.
 # The guest's JSON is a string in Daytona's JSON, so its text is escaped twice.
 LONGEST_ANSWER_BYTES = 32 << 20
 PIECE_BYTES = 1 << 20

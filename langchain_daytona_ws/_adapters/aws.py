@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("langchain_daytona_ws")
 
-# AWS allows no longer life if this machine's own credentials are those of another role. Every role allows this life
-# (IAM API: MaxSessionDuration is at least 3,600).
+# Every role allows this life (IAM API: MaxSessionDuration is at least 3,600). It is also the maximum that AWS allows if
+# this machine's own credentials are those of another role.
 LIFE_S = 3600
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 10

@@ -168,7 +168,7 @@ class SyncDaytonaPort:
         return ThreadTask(work)
 
     async def finish(self, work: Coroutine[Any, Any, object], *, within_s: float) -> bool:
-        # No time limit is needed: each request has its own time-out. Only a second Ctrl-C can interrupt the work.
+        # No time limit is needed: each request has its own time-out. Only Ctrl-C can interrupt the work.
         await work
         return True
 

@@ -63,10 +63,12 @@ class S3Probe:
         reads.head_object(Bucket=location.bucket, Key=location.prefix + key)
 
     def reaches(self, credentials: Credentials, prefix: str) -> str | None:
-        """Test whether S3 refuses to list and to read under a prefix outside of the workspace's prefix.
+        """Test whether S3 refuses to list a prefix outside of the workspace, and to read a missing object there.
 
         Returns:
-            ``"listed"`` or ``"read"`` for the first request that was allowed, None if both were refused.
+            ``"listed"`` or ``"read"`` for the first request that was allowed, None if both were refused. None does not
+            prove that existing objects are unreadable: without s3:ListBucket, S3 refuses each request for a missing
+            object.
 
         Raises:
             StoreFault: S3 neither allowed nor refused a request.

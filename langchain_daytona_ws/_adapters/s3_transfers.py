@@ -22,7 +22,7 @@ from langchain_daytona_ws._core.ports import OnBytes, UploadSource
 from langchain_daytona_ws._core.s3.store import ObjectSink, StoredObject, StoreFault, StoreFaultKind
 from langchain_daytona_ws._core.transfers.models import content_of, read_exactly
 
-# A download fails after this number of lost connections, if no byte arrives between them.
+# A download fails after this number of interruptions (`_Interrupted`), if no byte arrives between them.
 ATTEMPTS = 3
 PAUSE_S = 0.2
 PIECE_BYTES = 1 << 20

@@ -116,7 +116,7 @@ class Reply:
 
     @property
     def is_from_record(self) -> bool:
-        """True if this is the recorded answer of an earlier attempt, so that nothing ran now."""
+        """True if this is the recorded answer of an earlier call or attempt with the same key: nothing ran again."""
         return self._answer.get("from_record") is True
 
     def part(self, name: str) -> object:

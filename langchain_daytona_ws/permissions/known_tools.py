@@ -122,7 +122,7 @@ RUNNERS = _combinations(
     (("bundle",), ("exec",)),
     (("python", "pypy"), ("-m",)),
 )  # fmt: skip
-# The second word of these programs is a target or a file; an option before it is harmless.
+# The second word of these programs is a target, a file or an option, not a subcommand that an option could hide.
 _NO_VERBS = frozenset(
     {"gmake", "gradle", "gradlew", "just", "make", "mvn", "mvnw", "nox", "rake", "task", "tox"}
 )

@@ -49,7 +49,7 @@ def one_line(text: str, limit: int, *, double_backslash: bool = True) -> str:
 
     Args:
         text: Any text, lone surrogates included.
-        limit: Maximum length of the result in characters, 60 or more. A longer text keeps both ends, because either may
+        limit: Maximum length of the result in characters, 55 or more. A longer text keeps both ends, because either may
             matter, with the number of omitted characters between them.
         double_backslash: If true, write ``\`` as ``\\``, so that the text can't imitate an escape.
     """
@@ -64,7 +64,7 @@ def name(path: str, limit: int) -> str:
 
     Args:
         path: Any text.
-        limit: Maximum length of the result in characters, 62 or more; see `one_line`.
+        limit: Maximum length of the result in characters, 57 or more; see `one_line`.
     """
     if path and len(path) <= limit and all(c in _BARE or (c.isascii() and c.isalnum()) for c in path):
         return path

@@ -29,7 +29,7 @@ RunManager: TypeAlias = CallbackManagerForToolRun | AsyncCallbackManagerForToolR
 Content: TypeAlias = str | list[dict[str, Any]]
 """A text, or LangChain's standard content blocks."""
 
-# Default names of the tools. Earlier results of most of these tools contain the id of the thread's sandbox.
+# Default names of the tools. Results of some of these tools contain the sandbox's id, which `recall_sandbox` reads.
 _TOOLS = frozenset({"bash", "workspace_file", "bash_job", "preview_url"})
 
 # The model's id of the call. It is not an argument, because a tool with LangChain's injected argument for this id would

@@ -49,7 +49,8 @@ class CommandResult:
             ``pipefail`` makes it the exit code of the command.
         job_id: The background job that the command became at its time-out (``onTimeout``). Then ``exit_code`` is 124,
             and ``output`` was printed before the time-out.
-        from_record: True if this is the recorded result of an earlier call with the same key: nothing ran now.
+        from_record: True if this is a recorded result, and the command was not run again: the result of an earlier call
+            with the same key, or of an earlier attempt of this call whose answer was lost.
         notices: Further facts for the model.
         hint: A working alternative, if the failure is typical of a mounted S3 workspace; otherwise None.
         screen: The output as a terminal shows it, without control codes; None if the command had no pseudo-terminal

@@ -14,8 +14,8 @@ from collections.abc import Callable
 
 COLUMNS, ROWS = 80, 24
 COLUMNS_RANGE, ROWS_RANGE = range(20, 501), range(5, 201)
-# Limit of the work for sequences such as "erase the screen", in cells or lines that they change. After that, all
-# control codes in the rest of the output are dropped, except for line breaks and tabs.
+# Limit of the work for sequences such as "erase the screen", in cells or lines that they change. In the output after
+# this limit, all control codes are dropped, except for line breaks and tabs.
 _BUDGET = 1_000_000
 _NUMBER_MAX = 9999
 

@@ -41,7 +41,10 @@ LOST_NOTE = "\n[a part of the output could not be streamed]\n"
 def sync_callback(on_output: OnOutput) -> OnOutput:
     """Wrap a callback for the sync runtime, which cannot await.
 
-    A coroutine function raises a `TypeError` now, an awaitable result raises it later.
+    The wrapper raises a `TypeError` if the callback returns an awaitable.
+
+    Raises:
+        TypeError: The callback is a coroutine function.
     """
     if iscoroutinefunction(on_output):
         raise TypeError(

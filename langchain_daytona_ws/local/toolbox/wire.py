@@ -1,4 +1,4 @@
-"""The protocol of server and daemon. A connection has one request and one answer: a JSON header, then raw bytes."""
+"""The protocol of server and daemon. A connection has one request and one answer: each is a JSON header and bytes."""
 
 from __future__ import annotations
 
