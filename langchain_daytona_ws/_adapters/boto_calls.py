@@ -60,7 +60,7 @@ _logger_count = 0  # the number of loggers when filters were last added
 def boto_call(*, changes: bool = False) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Return a decorator for functions that call boto3 and read the response.
 
-    A decorated function raises StoreFault for every failure of boto3 and every malformed response. While it runs,
+    A decorated function raises StoreFault for every failure of botocore and every malformed response. While it runs,
     botocore writes no debug records.
 
     Args:

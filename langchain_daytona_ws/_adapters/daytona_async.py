@@ -233,7 +233,8 @@ class AsyncDaytonaPort:
         current = self._loops.get(loop)
         if current is None:
             return
-        if self._unfinished():  # the caller of `finish` was cancelled, and must not wait here
+        # `finish` may have left tasks behind, because it was cancelled or its time was over: do not wait for them here.
+        if self._unfinished():
             self._leaving[loop] = asyncio.ensure_future(self._leave_when_finished(current))
             self._leaving[loop].add_done_callback(lambda _: self._leaving.pop(loop))
         else:

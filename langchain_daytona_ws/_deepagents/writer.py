@@ -215,7 +215,7 @@ class Writer:
         location, ops = self._session.location_and_operations(path)
         if not location.is_artifact and self._session.asks_about(_tool_for(location), "write"):
             arguments = {"path": location.name, "overwrite": True, **upload_arguments(data)}
-            # No tool of Deep Agents uploads. Without `validate` the approver can't edit the bytes.
+            # No tool of Deep Agents uploads. With None, edited arguments are refused: an approver can't edit bytes.
             request = replace(self._request("write", arguments, location), called=None)
             await self._session.ask(request, None)
         return location, ops

@@ -75,7 +75,8 @@ def apply_edit(
 
     Raises:
         EditError: The edit is impossible. Its code is ``empty``, ``identical``, ``not_found``, ``not_unique``,
-            ``too_many`` or ``too_large`` (the result would exceed ``max_bytes``).
+            ``too_many`` or ``too_large`` (the result would exceed ``max_bytes``; its size is estimated before line
+            ends are adapted).
     """
     if not old:
         raise EditError("empty")
@@ -292,7 +293,7 @@ def _verbatim(insert: bytes) -> Replacement:
 def _in_style(data: bytes, old: bytes, new: bytes) -> Replacement:
     """Return a function that returns the new text with the line ends of the text that it replaces.
 
-    In a file with mixed line ends, lines at the beginning and end that do not change keep their line ends.
+    If the file has mixed line ends, the unchanged lines at the start and the end of the replaced text keep their own.
     """
     old_lines, new_lines = old.split(b"\n"), new.split(b"\n")
     limit = min(len(old_lines), len(new_lines)) - 1

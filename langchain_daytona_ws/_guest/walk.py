@@ -22,14 +22,14 @@ MAX_LINKS = 40  # maximum number of symlinks in one path, as in Linux
 LOG_OPS = ("read", "view", "fetch", "grep")  # operations that may read a command's log
 MAX_STEPS = 20_000  # symlinks with `..` in their targets may restart the walk many times
 
-# O_PATH, which only Linux has, needs no read permission.
+# O_PATH, which macOS lacks, needs no read permission.
 _STEP = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
 # O_NONBLOCK: a FIFO that replaced a file must not block the call.
 SAFE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class RefusedError(Exception):
-    """An expected failure, with its code and facts; ``files`` documents them."""
+    """An expected failure, with its code and facts. The docstring of the module ``files`` describes them."""
 
     def __init__(self, error: str, **facts: object) -> None:
         super().__init__(error)

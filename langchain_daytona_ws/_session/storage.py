@@ -132,7 +132,7 @@ class Storage:
 
 
 class _NotRefused(Exception):
-    """Raised with any result other than a refusal: `SingleFlight` keeps only returned results."""
+    """Carries a result that must not be kept: `SingleFlight` keeps a returned result, but no exception."""
 
     def __init__(self, probed: Probed) -> None:
         super().__init__(probed.renames.value)
@@ -140,7 +140,7 @@ class _NotRefused(Exception):
 
 
 class RenameProbe:
-    """Probe for all threads and loops whether a store refuses renames. Only a refusal is kept and reused."""
+    """Finds out whether a store refuses renames, once for all threads and loops. Only a refusal is kept and reused."""
 
     def __init__(self, ids: Ids) -> None:
         self._ids = ids

@@ -39,9 +39,11 @@ class PermissionDecision:
         prefix: See `allow_always`.
         message: The answer in place of the tool's result.
 
+    An approver that raises one of these errors denies the call.
+
     Raises:
         ValueError: A field is invalid, or the fields contradict each other.
-        TypeError: The reason or the message is not a string. Either error denies the call if the approver raises it.
+        TypeError: The reason or the message is not a string.
     """
 
     kind: Kind

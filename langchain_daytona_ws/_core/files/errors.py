@@ -1,4 +1,4 @@
-"""Build the error for a refused file operation: facts as data, and a message that names the next step. Pure."""
+"""Build the error for a refused file operation: facts as data, and a message for the model. Pure."""
 
 from __future__ import annotations
 

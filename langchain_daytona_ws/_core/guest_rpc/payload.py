@@ -49,7 +49,8 @@ _FUTURE = "from __future__ import annotations\n"
 
 ENV_PREFIX = "LANGCHAIN_DAYTONA_WS_"
 Program = tuple[str, ...]  # names of guest modules; the modules that they import, and ``boot``, are sent too
-# Field of a request → the guest module that is added for it. Modules whose work begins early come first.
+# Field of a request → the guest module that is added for it. The guest loads the modules in this order. The first ones
+# start their work while the others are loaded.
 _FIELD_MODULES = {
     "mount": "mount",
     "sync": "sync",
@@ -115,7 +116,10 @@ class KeptPrograms:
         return guest_call(entry, request, nonce, digest=digest, secret=secret)
 
     def lacks(self, sandbox_id: str, call: GuestCall, answer: dict[str, object]) -> bool:
-        """Move the digest in an answer to this record. Return True if the sandbox lacks the program: nothing ran."""
+        """Return True if the sandbox lacks the program, so that nothing ran. Otherwise record the digest of the answer.
+
+        The digest is removed from the answer.
+        """
         if answer.get("error") == MISSING:
             self._missing[sandbox_id] = self._missing.get(sandbox_id, 0) + 1
             self.forget(sandbox_id, call.program)

@@ -43,8 +43,8 @@ class Recipe:
         user: The account that runs commands in the sandbox. If the base image lacks the account, it is created. The
             account can mount workspaces and skills with root's rights, and has no other rights of root. If ``user`` is
             ``root``, commands can read the credentials.
-        workspace_root: The directory below which the account may mount workspaces. Not used for ``root``.
-        skills_mount_path: The directory where the account may mount skills. Not used for ``root``.
+        workspace_root: The directory below which the account may mount workspaces. Only checked for ``root``.
+        skills_mount_path: The directory where the account may mount skills. Only checked for ``root``.
 
     Raises:
         ConfigError: A value is invalid, or the two directories overlap.

@@ -1,4 +1,4 @@
-"""Remember listed pages during one operation, to request each page only once."""
+"""Remember listed pages during one operation, so that most pages are requested only once."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ class Listings:
         page, requested = self._pages.get(request, (None, 0))
         if page is None or requested < max_keys:
             return None
-        # With ``max_keys=1`` the caller asks whether any key exists, ignored or not. A filtered page cannot answer
-        # that.
+        # With ``max_keys=1`` the caller asks whether any key exists. A page whose ignored keys were removed
+        # (`is_filtered`) cannot answer that.
         return None if page.is_filtered and max_keys == 1 else page
 
     def _keep(self, request: PageRequest, page: KeyPage, max_keys: int) -> None:
