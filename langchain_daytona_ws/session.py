@@ -48,7 +48,7 @@ class WorkspaceSession:
     to the session any more, or when the interpreter exits. SIGTERM ends a process without deleting the sandbox, see
     `close_on_sigterm`. With ``persistent: true``, a workspace has one sandbox, which sessions on any host find. This
     sandbox is deleted by `release`, or by Daytona when it has been stopped for ``lifecycle.maxLifetimeSeconds``. If you
-    set this value, Daytona also deletes the sandbox at this age.
+    set this key, Daytona also deletes the sandbox, even a running one, at this time after its creation.
 
     Args:
         config: A `SandboxConfig`, or its JSON as a dict.

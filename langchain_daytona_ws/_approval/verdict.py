@@ -68,7 +68,7 @@ def apply_outcome(
         request: The request that the approver got.
         outcome: Result of the call of the approver.
         validate: Converts edited arguments to the tool's arguments, or raises an error. The text of an `AnswerUnusable`
-            is logged; of another error, only the type. None: an edit denies the call.
+            is logged; of another error, only the type. None: an edit that changes the arguments denies the call.
         remembered: Stores ``allow_always`` answers.
         timeout_s: The time limit of the answer in seconds, for the error message; None for no limit.
 

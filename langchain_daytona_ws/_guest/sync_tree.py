@@ -358,7 +358,8 @@ class Scan:
         self.changed: dict[str, os.stat_result] = {}
         self.missing: list[str] = []
         self.skipped: list[tuple[str, str]] = []
-        self.unreadable: tuple[str, ...] = ()  # paths that were not read: files below them are not missing
+        # Paths that were not read. No path that begins with one of them counts as missing.
+        self.unreadable: tuple[str, ...] = ()
 
     def skip_unread(self, path: str, error: OSError) -> None:
         self.skipped.append((path, error.strerror or str(error)))

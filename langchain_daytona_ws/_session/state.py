@@ -54,7 +54,7 @@ class SessionState:
     Args:
         ids: Returns a new unique id, for a call, an upload or a sandbox.
         on_job_end: Called once with each job that has ended, and with True if the result of the present call shows the
-            end. Then the job's thread needs no notice.
+            end or the loss of the sandbox. Then the thread of the present call needs no notice.
 
     Attributes:
         root: The workspace directory.
@@ -218,10 +218,11 @@ class Notices:
         present sandbox.
         """
         with conversation.lock:
-            # The thread must get the notice of a loss once. So the id is read before the notices: that notice is added
-            # before the next sandbox has an id. The lock excludes a parallel call of this thread. Without it, the
-            # parallel call could return the notice, and then this call could record the id of the lost sandbox; the
-            # thread's next call would find another id, and return the notice again.
+            # The thread must get the notice of a loss once. The notice is added before the next sandbox has an id. So
+            # the id is read first: if it is the next sandbox's, the notice is among the notices that are read then. The
+            # lock excludes a parallel call of this thread. Without it, the parallel call could return the notice, and
+            # then this call could record the id of the lost sandbox; the thread's next call would find another id, and
+            # return the notice again.
             sandbox_id = sandbox()
             with self._lock:
                 unseen = self._added_count - self._seen_counts.get(conversation, self._added_count)

@@ -21,13 +21,13 @@ _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 MAX_DIFF_LINES = 200
 MAX_DIFF_LINE_CHARS = 300
-# Above this number of lines, computing a minimal diff is too slow.
+# Above this number of lines, comparing the lines is too slow.
 _MAX_LINES_COMPARED = 1000
 _FROM_ARGUMENTS = "(from the call's arguments, not the file)"
 
 
-# A path of these characters, ASCII letters and digits is displayed without quotes. In summaries and diffs, the text
-# after a path begins with another character.
+# A path of these characters, ASCII letters and digits is displayed without quotes. The text that follows a path in
+# summaries and diffs begins with none of them, so the end of the path can be seen.
 _BARE = frozenset("_-./+=@%")
 
 
@@ -79,11 +79,8 @@ def _one_line(text: str, limit: int, *, escaped: str) -> str:
     room = max(limit - 50, 2)
     head, head_count = _take(text, room * 2 // 3, escaped=escaped)
     tail, tail_count = _take(reversed(text), room - room * 2 // 3, escaped=escaped)
-    # Head and tail may overlap if most characters need no escape: show no character twice.
-    tail_count = min(tail_count, len(text) - head_count)
     omitted = len(text) - head_count - tail_count
-    end = "".join(reversed(tail[:tail_count]))
-    return f"{''.join(head)} [… {omitted:,} characters left out …] {end}"
+    return f"{''.join(head)} [… {omitted:,} characters left out …] {''.join(reversed(tail))}"
 
 
 def _take(characters: Iterable[str], room: int, *, escaped: str) -> tuple[list[str], int]:
@@ -137,7 +134,7 @@ def safe_diff(diff: str) -> str:
 def _bounded(lines: Sequence[str], max_lines: int) -> Sequence[str]:
     if len(lines) > max_lines:
         head, tail = max_lines * 2 // 3, max_lines // 3
-        # No line of a diff starts with "[", so the content can't imitate this notice.
+        # No line of a diff starts with "[", so the compared contents can't imitate this notice.
         notice = f"[… {len(lines) - head - tail:,} lines of the diff left out …]"
         lines = [*lines[:head], notice, *lines[-tail:]]
     # Terminal escapes in a file are as dangerous as in a command. Backslashes stay single: they are common in code.

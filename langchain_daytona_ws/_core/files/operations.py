@@ -231,7 +231,9 @@ class FileOperations:
         query = models.EditQuery(old_string, new_string, replace_all, exact, MAX_BYTES)
         async with self._suggesting_similar(location):
             result = await self._files.edit(location, query, key=key or self._new_key())
-        if result.lines:  # the result of an earlier attempt may have no lines
+        if (
+            result.lines
+        ):  # without lines, the result is of an earlier attempt, and has no hash of the old content
             self._remember_edit(location, result.path, result.before_sha256, result.sha256)
         return replace(result, path=location)
 

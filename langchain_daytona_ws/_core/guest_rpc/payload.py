@@ -49,8 +49,8 @@ _FUTURE = "from __future__ import annotations\n"
 
 ENV_PREFIX = "LANGCHAIN_DAYTONA_WS_"
 Program = tuple[str, ...]  # names of guest modules; the modules that they import, and ``boot``, are sent too
-# Field of a request → the guest module that is added for it. The guest loads the modules in this order. The first ones
-# start their work while the others are loaded.
+# Field of a request → the guest module that is added for it. The guest loads the modules in this order. The first
+# modules start their work while the later modules are loaded.
 _FIELD_MODULES = {
     "mount": "mount",
     "sync": "sync",
