@@ -23,8 +23,8 @@ from langchain_daytona_ws._guest.omitted import NAMED, REASONS
 from langchain_daytona_ws.errors import FileUnsuitable, WorkspaceError, WriteConflict
 
 CALL_TIMEOUT_S = 30.0
-# Maximum size of all content that is written by one request, and of the content of one file inside an answer. For
-# `view` the caller sets the limit.
+# Maximum size of all content of writes inside one request; further content is uploaded. Also the maximum size of one
+# file's content inside an answer: a larger file is downloaded. For `view` the caller sets the limit.
 INLINE_BYTES = 256 << 10
 FETCH_TRIES = 3
 BATCH_FILES = 64  # maximum number of files in one request

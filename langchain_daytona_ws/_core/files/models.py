@@ -123,7 +123,9 @@ class Entry:
     kind: str  # file, dir, link, other
     size_bytes: int
     mtime_ns: int
-    target: str | None = None  # the target of a link; "" for an absolute path outside the workspace
+    # The target of a link as it is written; None if it was not read. An absolute target is converted: "/" and its path in
+    # the workspace, or "" if it is outside the workspace.
+    target: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,7 +340,7 @@ class FileBackend(Protocol):
 
 
 class BatchBackend(Protocol):
-    """Operations on several files in one request; each file has its own result or error."""
+    """Operations on many files in few requests. Each file has its own result or error; a failed request is raised."""
 
     async def fetch_many(
         self, paths: Sequence[str], *, max_bytes: int

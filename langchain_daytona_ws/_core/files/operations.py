@@ -144,7 +144,10 @@ class FileOperations:
         return result.data
 
     async def fetch_many(self, paths: Sequence[str]) -> list[bytes | WorkspaceError]:
-        """Read whole files; return each file's content or error. Files in the sandbox are read in batches."""
+        """Read whole files; return each file's content or error. Files in the sandbox are read in batches.
+
+        If the request for a batch fails, its error is raised.
+        """
         if self._batches is None or len(paths) < 2:
             return [await as_result(self.fetch(path)) for path in paths]
         found: list[bytes | WorkspaceError | None] = [None] * len(paths)
@@ -167,7 +170,8 @@ class FileOperations:
     async def overwrite_many(self, files: Sequence[tuple[str, bytes]]) -> list[WorkspaceError | None]:
         """Write whole files, also over existing ones; return the error of each, or None.
 
-        Files in the sandbox are written in batches.
+        Files in the sandbox are written in batches. If the request for a batch fails, its error is raised, although
+        the files of earlier batches were written.
         """
         results: list[WorkspaceError | None] = [None] * len(files)
         if self._batches is None or len(files) < 2:

@@ -133,9 +133,9 @@ class GuestClient:
             on_progress: Receives lines about long preparations in the sandbox.
 
         Raises:
-            OutcomeUnknown: The call may or may not have run.
+            OutcomeUnknown: The call may have run, wholly or in part.
             SandboxUnavailable: The sandbox could not be reached; a call with a ``key`` did not run.
-            SandboxError: The sandbox refused the call, or its answer was unreadable.
+            SandboxError: The sandbox refused the call, or the answer to a call without a ``key`` was unreadable.
             ProvisionError: There was no sandbox, and none could be created.
             CredentialsRefused: No credentials for the S3 workspace could be obtained; a call with a ``key`` did not
                 run.

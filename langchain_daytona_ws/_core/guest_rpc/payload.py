@@ -25,7 +25,9 @@ from langchain_daytona_ws._guest.starter import PACKAGE
 
 # Linux refuses a variable of 128 KiB (MAX_ARG_STRLEN), and variables of 2 MiB in total.
 VARIABLE_BYTES = 96 * 1024
-TEXT_BYTES = 1024  # longer requests are compressed; decompressing takes 0.5 ms in the guest
+# With a digest, a request of ASCII text up to this size is sent as it is. All other requests are compressed;
+# decompressing takes 0.5 ms in the guest.
+TEXT_BYTES = 1024
 
 _IMPORT = rf"(?m)^from {re.escape(PACKAGE)}(?:\.(\w+))? import (?:\(([\w,\s]+)\)|([\w, ]+))"
 

@@ -19,8 +19,8 @@ LONGEST_PAUSE_S = 5.0
 UNREADABLE_MAX = 2
 SANDBOXES_LOST_MAX = 2
 LONG_REQUEST_S = 10.0
-# If all answers are 502 for this time, also the answer to a ping, the sandbox's daemon is assumed to be dead. If the
-# sandbox itself had ended, the control plane would report it within about 10 seconds (Daytona API).
+# If a call gets only 502 as answers for this time, and a ping then gets 502 too, the sandbox's daemon is assumed to be
+# dead. If the sandbox itself had ended, the control plane would report it within about 10 seconds (Daytona API).
 DEAD_AFTER_S = 10.0
 
 MAYBE_RAN = {FaultKind.DROPPED, FaultKind.UNREADABLE}
@@ -79,8 +79,8 @@ class Attempts:
 
         Raises:
             SandboxError: Daytona refuses the request.
-            SandboxUnavailable: The time is used up, too many sandboxes were lost, or the control plane did not return
-                the sandbox's state.
+            SandboxUnavailable: The time is used up, too many sandboxes were lost, the server's certificate was not
+                accepted, or the control plane did not return the sandbox's state.
             OutcomeUnknown: The call cannot be sent again, may have run, and is not repeatable.
         """
         self._record(fault)

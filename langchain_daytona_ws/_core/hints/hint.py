@@ -23,7 +23,7 @@ def hint(command: str, output: str, exit_code: int, *, root: str = "") -> str | 
         root: The workspace directory.
 
     Returns:
-        One line of up to 200 characters, without brackets; None if no known failure is found.
+        One line of up to 200 characters, without square brackets; None if no known failure is found.
     """
     ran: list[SimpleCommand] | None = None
     for error in error_lines(output):

@@ -10,7 +10,7 @@ from langchain_daytona_ws._core.jobs.operations import JobOps, left_out
 from langchain_daytona_ws.errors import JobError
 
 WAIT_S = 20.0  # maximum time for which one request waits for output
-LINE_MAX_BYTES = 65_536  # a longer line is split while its end has not arrived
+LINE_MAX_BYTES = 65_536  # a longer line, with its line break, is split
 RESTARTED = "the machine was stopped and has been started again"
 GONE = "the machine is gone"
 _UNKNOWN = Job("", "running")  # stands for the job until the first answer
