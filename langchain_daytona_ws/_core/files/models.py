@@ -123,8 +123,8 @@ class Entry:
     kind: str  # file, dir, link, other
     size_bytes: int
     mtime_ns: int
-    # The target of a link as it is written; None if it was not read. An absolute target is converted: "/" and its path in
-    # the workspace, or "" if it is outside the workspace.
+    # The target of a link as it is written; None if it was not read. An absolute target is converted: to "/" and its
+    # path in the workspace, or to "" if it is outside the workspace.
     target: str | None = None
 
 
