@@ -264,7 +264,7 @@ class WorkspaceBackend(SandboxBackendProtocol):
             return await Reader(session).grep(pattern, path, glob, max_count)
 
     def glob(self, pattern: str, path: str | None = None) -> GlobResult:
-        """Find files by name, newest first. The class describes the format of the paths.
+        """Find files by name, newest first. The class describes the paths; outside of a graph, directories come last.
 
         Args:
             pattern: A glob. Without ``/`` it matches names at any depth; with ``/`` it matches paths relative to the

@@ -180,7 +180,10 @@ class FileUnsuitable(FileError):
 
 
 class EditRefused(FileError, ValueError):
-    """``old_string`` is empty, equal to ``new_string``, not in the file, or in it too often; or both are too long."""
+    """``old_string`` is empty, equal to ``new_string``, not in the file, or in it too often.
+
+    Also raised if both texts together are too long.
+    """
 
     default_code = "edit_refused"
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def require_extra(extra: str, *modules: str) -> Iterator[None]:
-    """End the program with a message that names the extra, if one of its top-level ``modules`` is not installed."""
+    """If one of ``modules``, the extra's top-level modules, is not installed, print which extra to install and exit."""
     try:
         yield
     except ModuleNotFoundError as error:

@@ -68,7 +68,9 @@ def serve(
     ] = False,
     shell: Annotated[
         Shell | None,
-        typer.Option(help="Shell that runs scripts. Default: the first installed one of zsh, bash and sh."),
+        typer.Option(
+            help="Shell that runs scripts. Default: zsh or bash if /etc/shells lists it, else $SHELL or sh."
+        ),
     ] = None,
     daemon: Annotated[
         DaemonKind,

@@ -17,7 +17,7 @@ _DOMAIN = rf"(\*\.)?({_LABEL}\.)*{_LABEL}"
 
 
 def url(value: str, *, sends: str | None, example: str) -> str:
-    """Accept an http(s) URL without credentials, query and fragment; return it without a final slash.
+    """Accept an http(s) URL without credentials, query and fragment; return it without final slashes.
 
     Args:
         value: The URL. No error quotes it, because it may contain a password.

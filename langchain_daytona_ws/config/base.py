@@ -183,9 +183,9 @@ class _Document:
         return result
 
     def located(self, problem: Problem) -> Problem:
-        """Return a pydantic problem with its location in the document, and with its remedy.
+        """Return a pydantic problem with its location in the document.
 
-        For a value that came from an environment variable, the remedy names the variable.
+        If the setting has an environment variable, add a remedy that names the variable.
         """
         is_in_envelope = problem.at[:1] and problem.at[0] in self.root._envelope_keys
         at = problem.at if is_in_envelope else (*self.outer, *problem.at)

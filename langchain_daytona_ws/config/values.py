@@ -165,7 +165,7 @@ def directory(value: str) -> str:
 
 
 def bucket(value: str) -> str:
-    """Accept the name of an S3 bucket (Amazon S3's naming rules)."""
+    """Accept a bucket name of the length and characters that Amazon S3 allows; not all of its rules are checked."""
     if not re.fullmatch(_BUCKET, value) or ".." in value:
         raise refusal(
             "is not a bucket name; use the name only (without s3://, ARN or path): 3 to 63 of a-z, 0-9, '.' and '-'"

@@ -216,7 +216,7 @@ async def _sleep(scope: Scope, seconds: float) -> None:
 
 
 async def _close_connection(scope: Scope, receive: Receive) -> None:
-    """Close the connection, and wait until the HTTP server has noticed: then the server logs no missing answer."""
+    """Close the connection, and wait until the HTTP server has noticed; else it would log a missing answer."""
     transport = scope["state"]["transports"].get(scope["client"])
     if transport is not None:  # None if the client has closed the connection already
         transport.close()

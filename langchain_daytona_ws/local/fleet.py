@@ -245,7 +245,8 @@ class Fleet:
             record.state, record.error_reason = "error", str(error)
         else:
             if record.state != interim:
-                # The state was changed meanwhile, for example by `destroy`: end the processes that have just started.
+                # The state was changed meanwhile, for example by `destroy`: end the processes that have just started,
+                # and remove the disk.
                 await asyncio.to_thread(_discard, record, processes)
                 return
             record.processes = processes

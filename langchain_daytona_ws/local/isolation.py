@@ -36,8 +36,8 @@ DAEMON_FOLDER = "/run/daytona"
 # The process name of Daytona's daemon. `pkill python` in the sandbox must not kill the local daemon.
 DAEMON_NAME = "daytona"
 # With these rights, root in the sandbox can change all files of its disk, and signal all its processes. It cannot
-# configure the network or trace the daemon, and it can mount only if `mounts` is set. The rights apply only in the
-# sandbox's user namespace.
+# configure the network or trace the daemon, and it can mount only with `Bubblewrap(mounts=True)`. The rights apply
+# only in the sandbox's user namespace.
 CAPABILITIES = (
     "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_NET_BIND_SERVICE",
     "CAP_SETGID", "CAP_SETUID", "CAP_SYS_CHROOT",

@@ -117,7 +117,7 @@ def without_body(handler: Handler) -> Handler:
 
 
 def newer_only(handler: Handler) -> Handler:
-    """Wrap `handler` for an endpoint that daemon 0.190 does not have: there it answers 404."""
+    """Wrap `handler` for an endpoint that daemon 0.190 does not have: with daemon 0.190, answer 404."""
 
     async def answer(link: Link, request: Request) -> Response:
         return await (handler if request.scope["is_newer"] else unknown)(link, request)

@@ -56,9 +56,9 @@ class LocalDaytona:
         disk_bytes: the size of /tmp and the size of /mnt in each sandbox, in bytes. With a size, both folders are in
             memory, and empty after a stop. None sets no limit. Not for isolation="none".
         daemon: the version of Daytona's daemon to imitate in the sandboxes. "0.190" is the last public version, as
-            measured. "0.226" is a newer version, as the models of SDK 0.226 describe it. There errors of file
-            operations have a body too, and most error bodies have a `source`. Files have a `path`, listings accept
-            a `depth`, and the environment can be changed.
+            measured. "0.226" is a newer version, as the models of SDK 0.226 describe it: errors of file operations
+            have a body too, most error bodies have a `source`, files have a `path`, listings accept a `depth`, and
+            the environment can be changed.
         s3: also serve S3 and STS (see the property `s3`), and install mount-s3 in the sandboxes. Not for
             isolation="none".
         mount_s3: with `s3`, the path of the original mount-s3 to install instead of the local program.
@@ -273,7 +273,9 @@ class LocalDaytona:
         self._active.run(self._active.fleet.hold(self._active.fleet.get(sandbox_id), state))
 
     def reset(self) -> None:
-        """Destroy sandboxes, delete snapshots and faults, end open requests, and clear the recorded requests.
+        """Destroy the sandboxes, end open requests, and delete faults, recorded requests and snapshots.
+
+        The general snapshots stay.
 
         For tests that share a server. `s3` is reset too; its buckets, objects and credentials stay.
 

@@ -151,9 +151,9 @@ def _check_device() -> None:
 
 
 def _log(options: argparse.Namespace) -> None:
-    """Log to a file in `log_directory`; without one, log nothing.
+    """Log to a file in `log_directory`; without `log_directory`, or with `no_log`, log nothing.
 
-    Without one, the original logs to syslog, which sandboxes do not have.
+    Without `log_directory`, the original logs to syslog, which sandboxes do not have.
     """
     if options.no_log or options.log_directory is None:
         logging.disable(logging.CRITICAL)

@@ -32,7 +32,10 @@ def status(error: Exception) -> int:
 
 
 class Bucket:
-    """The keys of a bucket below a prefix. Failures are OSErrors with EIO, even for a 403, except where documented."""
+    """The keys of a bucket below a prefix.
+
+    Failures are OSErrors with EIO, even for a 403. Exceptions: `head` returns None for a 404; see `read` and `rename`.
+    """
 
     def __init__(self, client: Any, name: str, prefix: str) -> None:
         self._client = client

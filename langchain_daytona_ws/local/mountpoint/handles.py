@@ -123,8 +123,9 @@ class Writer:
         """Complete the upload on close(), if data was written and `pid` belongs to the process that opened the file.
 
         Other closes are frequent: many programs duplicate a descriptor and close the first one before they write, and
-        each child closes its inherited descriptors. From a close to the next write the file is idle. Opening an idle
-        file completes the upload, and later writes through the old descriptors are refused.
+        each child closes its inherited descriptors. They complete no upload. From any close to the next write, the
+        file is idle. Opening an idle file completes its upload, and then writes through the old descriptors are
+        refused.
         """
         with self._lock:
             if self._completed:

@@ -45,8 +45,8 @@ def check_name(path: str) -> None:
 class Tree:
     """Finds entries by their path below the mount point, without a leading slash; the root is "".
 
-    `lifetime` is how long metadata is cached, in seconds. With None, only folders are cached, for `FOLDER_CACHE_S`; for
-    missing files, see `FILE_CACHE_S`.
+    `lifetime` is how long metadata is cached, in seconds. With None or 0, only folders are cached, for
+    `FOLDER_CACHE_S`; for missing files, see `FILE_CACHE_S`.
     """
 
     def __init__(self, bucket: Bucket, lifetime: float | None = None) -> None:

@@ -43,7 +43,7 @@ class S3Request:
 class LocalS3:
     """S3 and STS, served by moto or a store on a loopback port.
 
-    With moto, each LocalS3 has its own buckets. Its clock is always the machine's clock.
+    With moto, each LocalS3 has its own buckets. The time is always that of the machine's clock, not of a `ManualClock`.
 
     Any access keys are accepted without a check. Exception: for keys that this server's AssumeRole has issued, their
     expiry and session policy apply.
@@ -124,7 +124,9 @@ class LocalS3:
         return f"http://{HOST}:{self._port}"
 
     def make_bucket(self, name: str, region: str = DEFAULT_REGION) -> str:
-        """Create a bucket and return its name. Requests signed for another region are refused.
+        """Create a bucket and return its name; with a store, the bucket may exist already.
+
+        Requests signed for another region are refused.
 
         Raises:
             RuntimeError: this S3 is not running.

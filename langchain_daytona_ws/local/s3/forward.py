@@ -1,8 +1,8 @@
 """Forwards requests to a store that replaces moto: an S3-compatible store with STS, such as MinIO.
 
 Clients of the local S3 may use any keys, so requests with an Authorization header are signed again, with the store's
-keys. Requests with credentials from the store's AssumeRole, and presigned and unsigned requests, keep their signature
-or lack of one: the store checks signature, expiry and session policy.
+keys. Three kinds of request are not signed again: those with credentials from the store's AssumeRole, presigned and
+unsigned requests. Their signature, expiry and session policy are checked by the store.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The program that serves S3 and STS. It ends with the process that started it.
 
-Requests pass through `gate`, and then to moto or, if one is given, to an external S3 store.
+Requests pass through `gate`, and then to an external S3 store if the environment names one, else to moto.
 
 It is a separate process for three reasons: moto keeps its buckets in module-level state, so two servers would share
 them; moto patches botocore on import; and it would compete with the server for Python's global lock.

@@ -100,7 +100,7 @@ def _exit() -> NoReturn:
 
 
 def _adopt_orphans() -> None:
-    """Make orphaned descendants children of this process, as they are of process 1."""
+    """Make this process adopt orphaned descendants, as process 1 does."""
     set_child_subreaper = 36
     ctypes.CDLL(None).prctl(set_child_subreaper, 1, 0, 0, 0)
 

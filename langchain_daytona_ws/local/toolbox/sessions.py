@@ -61,7 +61,7 @@ class Session:
         }
 
     def submit(self, text: str) -> Command:
-        """Write the command to the shell, and return without waiting for it."""
+        """Write the command to the shell's pipe, and return without waiting for its end. If the pipe is full, wait."""
         command = Command(text, self.folder)
         os.makedirs(command.folder)
         self.commands[command.id] = command
