@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 BINARY: Final = "binary"  # a binary file that was not searched
 BINARY_MATCH: Final = "binary_match"  # a binary file that matches; its lines are not shown
 UTF16: Final = "utf16"  # a file in UTF-16 that was not searched
-UNREADABLE: Final = "unreadable"  # could not be read, also a directory: no permission, or a failing disk
+UNREADABLE: Final = "unreadable"  # a file or directory without permission, or on a failing disk
 REASONS: Final = (BINARY_MATCH, BINARY, UTF16, UNREADABLE)
 
 NAMED = 20  # maximum number of paths that are named for each reason

@@ -50,7 +50,7 @@ class Acquired(NamedTuple):
     """A started sandbox."""
 
     info: SandboxInfo
-    created: bool = False  # True if this call created the sandbox
+    created: bool = False  # True if this call created the sandbox, and got the answer of the create
     notice: str | None = None  # text for the next result, such as "the machine was restarted"
 
 
@@ -142,7 +142,7 @@ class _Search:
 
     def __init__(self, port: SandboxPort, spec: SandboxSpec, *, reached: bool = True) -> None:
         self.notice: str | None = None
-        self.created_id = ""  # "" if this search created no sandbox
+        self.created_id = ""  # "" if this search created no sandbox, or the answer of its create was lost
         self._tried: set[str] = set()  # requested changes: wait before one is repeated
         self._port = port
         self._spec = spec
