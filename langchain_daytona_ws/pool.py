@@ -201,7 +201,7 @@ class WorkspacePool:
             SandboxUnavailable: After ``wait_s``, the session is still in use (``pool_in_use``) or being closed
                 (``pool_closing``). Or a sync call would wait for work of the event loop that it blocks
                 (``would_deadlock``). Or the sandbox could not be deleted.
-            ProvisionError, UnpushedFiles: As `WorkspaceSession.release` raises.
+            ProvisionError, UnpushedFiles, ConfigError: As `WorkspaceSession.release` raises.
             SessionClosed: The pool is closed.
         """
         self._sessions.release(key, discard_unpushed=discard_unpushed)

@@ -272,6 +272,7 @@ class WorkspaceSession:
             CommandRefused: An argument is invalid, or the session is ephemeral and has no sandbox.
             SandboxError: Daytona refused or could not be reached, or the sandbox is gone or cannot be used.
             ProvisionError: A persistent sandbox could not be found, started or created.
+            ConfigError: The API key is missing, or the Daytona client cannot be created.
             SessionClosed: The session is closed.
         """
         return run_sync(self._sync.preview_url(port, expires_s=expires_s))
@@ -352,6 +353,7 @@ class WorkspaceSession:
                 to return it or could not be reached.
             UnpushedFiles: Some files could not be saved in S3, see `close`; the sandbox was not deleted.
             SandboxUnavailable: The sandbox could not be deleted.
+            ConfigError: The API key is missing, or the Daytona client cannot be created.
         """
         forget_conversations(self._state.identity)
         try:

@@ -93,6 +93,7 @@ class PermissionRequest:
         summary: One line of at most 400 characters; a longer text is cut in the middle.
         namespace: Name of the workspace.
         diff: Unified diff of a write or an edit. If it has more than about 200 lines, a notice replaces its middle.
+            Lines of more than 300 characters are cut in the middle too.
         diff_is_from_arguments: Whether the diff is built from the arguments only. The file is not read, because a
             request for approval creates no sandbox. The write itself checks the content of the file.
         tool_call_id: The model's id of the call, if there is one.
