@@ -65,8 +65,11 @@ class Attempts:
         self._failing_s += duration_s if duration_s < LONG_REQUEST_S else 0.0
 
     def may_resend_after(self, error: SandboxError) -> bool:
-        """Record an unreadable answer; return whether to send the call again."""
-        if not error.retryable:  # the sandbox has no Python: nothing ran
+        """Record an unreadable answer; return whether to send the call again.
+
+        An error that would occur again, such as a missing Python, is not recorded.
+        """
+        if not error.retryable:
             return False
         self._unreadable += 1
         self.maybe_ran = True

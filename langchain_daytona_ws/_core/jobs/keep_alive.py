@@ -56,8 +56,8 @@ class JobTracker:
         self._raised: dict[str, int] = {}
         # Sandboxes with a restored interval; the disk still has the record of the raised interval.
         self._restored: set[str] = set()
-        # Sandboxes whose interval was raised because of the recorded answer of a repeated call. Its job may have ended,
-        # and the record on the disk may be gone.
+        # Sandboxes whose interval was raised because of the recorded answer of a repeated call. The job in this answer
+        # may have ended, and the record of the raised interval may be gone from the disk.
         self._doubted: set[str] = set()
         self._raises = 0  # number of raises so far, in all sandboxes
         self._ended: set[str] = set()  # ids of the jobs whose end was reported
