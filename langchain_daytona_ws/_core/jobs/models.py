@@ -94,8 +94,8 @@ class JobLog:
         job: The job's state just before the log was read.
         output: The text; bytes that are not UTF-8 are replaced.
         offset: Start of the piece, in bytes from the start of the output. It is later than requested if the requested
-            bytes are not kept: the middle of a long log is left out. It is the end of the output if the requested offset
-            is past the end.
+            bytes are not kept: the middle of a long log is left out. If the requested offset is past the end of the
+            output, it is this end.
         next_offset: Start of the next piece.
         size_bytes: Size of the whole output so far.
         notices: Further facts for the model.
