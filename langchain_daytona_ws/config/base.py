@@ -169,7 +169,7 @@ class _Document:
             return data
         result = self._with_known_keys(model, data, at)
         for key, field in keys.fields(model):
-            # For an optional key, null means "not given".
+            # If null is the default, it means "not given".
             if key in result and result[key] is None and field.default is None:
                 del result[key]
             self._fill_from_environment(result, key, field, (*at, key))

@@ -95,9 +95,9 @@ class SandboxConfig(ConfigModel):
     """The configuration of a `WorkspaceSession`, from JSON, keyword arguments or the environment.
 
     A JSON document is an object of settings, or an envelope ``{"name": …, "config": …}`` around this object. Keys are
-    in camelCase or snake_case. For an optional setting, null means "not given". A setting that is not given is read
-    from its environment variable (``x-env`` in the schema) when the configuration is validated. An empty variable
-    counts as unset.
+    in camelCase or snake_case. For a setting whose default is null, null means "not given". A setting that is not given
+    is read from its environment variable (``x-env`` in the schema) when the configuration is validated. An empty
+    variable counts as unset.
 
     A pickle contains no secret. At unpickling, the API key is read from ``DAYTONA_API_KEY``. A configuration with
     envVars can't be pickled, because the sandbox would be different without them.

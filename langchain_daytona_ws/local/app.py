@@ -33,7 +33,8 @@ logger = logging.getLogger(__name__)
 class Middleware:
     """Records a request, injects faults, checks the API key, and converts errors to answers.
 
-    It is applied to every request, except if a path below /api does not accept the method: Starlette answers 405.
+    It is applied to every request, except a request below /api whose path does not accept its method: Starlette
+    answers this request with 405.
     """
 
     def __init__(self, *, api_key: str, journal: Journal, faults: Faults, fleet: Fleet, clock: Clock) -> None:

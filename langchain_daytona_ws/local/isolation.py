@@ -97,7 +97,10 @@ class ProcessTree:
         self._process.wait(END_S)
 
     def end(self) -> None:
-        """End all processes, and return when the last has ended. Blocks."""
+        """End all processes, and return when the last has ended. Blocks.
+
+        Without isolation, processes survive if a command has killed the daemon.
+        """
         self.link.close()  # ends the daemon; the kernel then kills the rest of its pid namespace
         if self._isolated:
             self._kill()
@@ -446,7 +449,7 @@ def _require_reachable(root: Path) -> None:
 
 
 def _unprivileged_uid() -> int:
-    """Return a random host uid from the upper quarter of the available uids, where accounts are unusual."""
+    """Return a random host uid from the upper quarter of the first range of uids, where accounts are unusual."""
     with open("/proc/self/uid_map") as file:
         first, _, count = (int(field) for field in file.readline().split())
     highest = min(first + count, 2**31) - 1

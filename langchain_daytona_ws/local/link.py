@@ -35,7 +35,7 @@ class Link:
 
         Raises:
             DaemonError: the daemon answered with an error.
-            DaemonGone: the daemon did not answer, or its answer is malformed.
+            DaemonGone: the daemon did not answer, or sent no complete JSON object as the header.
         """
         async with self._exchange(header, body) as (answer, connection):
             content = bytearray()

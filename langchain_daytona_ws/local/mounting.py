@@ -17,7 +17,7 @@ HOME = "/opt/aws/mountpoint-s3"
 DEVICE = "/dev/fuse"
 _FUSE_DEVICE_NUMBER = os.makedev(10, 229)
 # The package's mounter searches both folders for mount-s3; `rootfs.SYSTEM_PATH` has only the first. The program's
-# folder is bound over the first that is empty: no file can be added to the folders, because /usr is bound read-only.
+# folder is bound over the first of them that is empty, because no file can be added below /usr, which is read-only.
 _PATH_FOLDERS = ("/usr/local/sbin", "/usr/local/games")
 # All pure Python, so that any interpreter in the sandbox can import them.
 _LIBRARIES = ("botocore", "dateutil", "jmespath", "mfusepy", "six", "urllib3")

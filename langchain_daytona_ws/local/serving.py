@@ -22,7 +22,8 @@ SWEEP_S = 0.2
 START_S = 30.0
 STOP_S = 60.0
 RESET_S = 50.0
-# Longer than clients keep idle connections: a request on a connection that is being closed would be sent twice.
+# Longer than clients keep idle connections: if the server closed a connection just when a client uses it, the client
+# would send its request twice.
 KEEP_ALIVE_S = 600
 
 T = TypeVar("T")

@@ -18,7 +18,7 @@ from .tree import Folder, Tree, os_error
 
 ATOMIC_O_TRUNC = 1 << 3  # the kernel opens and truncates in one request
 BLOCK_BYTES = 4096
-# Each file open for writing needs a buffer. With its minimum of 512 MiB of memory, the original allows this many.
+# Each file open for writing needs a buffer. The original's minimum memory, 512 MiB, suffices for this many files.
 MAX_WRITERS = 47
 ATTRIBUTES_S = 200.0 * 365 * 24 * 3600
 

@@ -98,7 +98,7 @@ def move(source: str, destination: str) -> None:
 def find(path: str, pattern: str) -> list[dict[str, Any]]:
     """Return the lines of regular files below `path` that contain the text `pattern`.
 
-    Unreadable files and binary files are skipped. In other files, lines from the first one over 64 KiB on are skipped.
+    Unreadable files and binary files are skipped. Other files are searched up to their first line over 64 KiB.
     """
     needle = pattern.encode("utf-8", "surrogateescape")
     matches: list[dict[str, Any]] = []
