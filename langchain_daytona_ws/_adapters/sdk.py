@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from daytona_toolbox_api_client import FileInfo
     from daytona_toolbox_api_client_async import FileInfo as AsyncFileInfo
 
-# The SDK has no time-out of its own for control-plane requests.
+# Time-out of control-plane requests: the SDK has none of its own. In the sync client it applies to each of up to four
+# attempts of a GET, PUT or DELETE, see `daytona_sync._RETRIES`.
 REQUEST_TIMEOUT_S = 30.0
 TRANSFER_TIMEOUT_S = 600
 # Limit for connecting. Without it, an unreachable address would use up the request's whole time-out.

@@ -145,8 +145,8 @@ class BashTool(WorkspaceTool, defer_build=False):
         session: The session that runs the commands and asks for approval. Omit it with a pool.
         pool: The `WorkspacePool` that has the session of each run. Omit it with a session.
         on_output: Called with each piece of a command's output, like the callback of `WorkspaceSession.run`, but with a
-            dict: ``type`` (``"bash_output"``), ``tool_call_id``, ``sandbox_id``, ``offset`` (number of characters that
-            this call has printed before) and ``text``. LangGraph's custom stream gets the same dicts if it has a
+            dict: ``type`` (``"bash_output"``), ``tool_call_id``, ``sandbox_id``, ``offset`` (number of characters in
+            the earlier pieces of this call) and ``text``. LangGraph's custom stream gets the same dicts if it has a
             listener.
         raw_output: If true, the artifact of a command with ``pty`` also has ``raw_output``, the output with all control
             codes. The artifact's ``output`` is always the text that the terminal shows. Default: False.
