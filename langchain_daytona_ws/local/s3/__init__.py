@@ -46,7 +46,7 @@ class LocalS3:
     With moto, each LocalS3 has its own buckets. The time is always that of the machine's clock, not of a `ManualClock`.
 
     Any access keys are accepted without a check. Exception: for keys that this server's AssumeRole has issued, their
-    expiry and session policy apply.
+    expiry and session policy apply. With moto, the source of a copy is not checked, and DeleteObjects needs ``s3:*``.
 
     Args:
         head_403: See the property `head_403`.
