@@ -83,8 +83,8 @@ class S3Files:
     """The `FileBackend` of a workspace on S3.
 
     Repeated calls with the same key apply a change once. ``answers`` has the latest results of this process. The
-    metadata of an object records the calls that wrote or edited it, also for other processes. A deletion leaves no
-    record in S3.
+    metadata of an object records the latest 16 calls that wrote or edited it, also for other processes. A deletion
+    leaves no record in S3.
 
     Args:
         port: The bucket, below the workspace's prefix.
