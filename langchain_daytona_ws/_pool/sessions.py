@@ -282,7 +282,7 @@ class PoolSessions(Generic[S]):
             self._unclosed.append(slot)
             logger.warning("could not close the session of workspace %s: %s", slot.namespace, error.message)
             raise
-        except BaseException:  # the event loop ended, or Ctrl-C
+        except BaseException:  # for example, the event loop ended, or Ctrl-C
             self._unclosed.append(slot)
             raise
         finally:
