@@ -78,9 +78,9 @@ class _Reader:
 
     def __init__(self) -> None:
         self._closing: list[str] = []  # the words that close the open compound commands
-        self._may_start = True
+        self._may_start = True  # whether the next word starts a command, so that it may be a keyword
         self._needs_command = True  # at the start of a list, and after an operator
-        self._follows_and_or = False
+        self._follows_and_or = False  # whether no word has followed the latest && or || yet
         # Here-documents that start on the next line: the delimiter, and whether tabs before it are ignored (<<-).
         self._here: list[tuple[str, bool]] = []
         self._pipes = 0  # number of | in the current list of commands
