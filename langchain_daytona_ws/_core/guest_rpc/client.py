@@ -212,7 +212,7 @@ class GuestClient:
         """Download a file from the sandbox. After a fault, download it again from its start.
 
         Returns:
-            True if the file did not change during the download.
+            True if the file's size and time of modification did not change during the download.
         """
 
         async def download(sandbox_id: str) -> bool:
