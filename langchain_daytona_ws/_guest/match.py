@@ -260,26 +260,30 @@ def _expanded(pattern: str) -> list[str]:
 
 
 def _brace(text: str, start: int) -> tuple[int, int, list[str]] | None:
-    """Return start, end and choices of the first complete brace group at or after ``start``."""
-    opening = start
-    while True:
-        opening = _next_brace(text, opening)
-        if opening < 0:
-            return None
-        closing, choices = _choices(text, opening + 1)
-        if closing >= 0 and len(choices) > 1:
-            return opening, closing, choices
-        opening += 1
+    """Return start, end and choices of the first complete brace group at or after ``start``.
 
-
-def _next_brace(text: str, at: int) -> int:
+    The text is read once for all groups: a hostile pattern may have thousands of opening braces.
+    """
+    first = len(text)
+    opened: list[tuple[int, bool]] = []  # the open groups: offset, and whether the group has a comma
+    at = start
     while at < len(text):
-        if text[at] == "\\":
+        char = text[at]
+        if char == "\\":
             at += 1
-        elif text[at] == "{":
-            return at
+        elif char == "{":
+            opened.append((at, False))
+        elif char == "," and opened:
+            opened[-1] = (opened[-1][0], True)
+        elif char == "}" and opened:
+            opening, has_comma = opened.pop()
+            if has_comma:
+                first = min(first, opening)
         at += 1
-    return -1
+    if first == len(text):
+        return None
+    closing, choices = _choices(text, first + 1)
+    return first, closing, choices
 
 
 def _choices(text: str, at: int) -> tuple[int, list[str]]:

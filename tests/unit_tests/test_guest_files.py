@@ -782,6 +782,21 @@ def test_a_class_that_is_not_closed_is_searched_once(monkeypatch: pytest.MonkeyP
     assert match.Glob("[a][]b[").matches("a[]b[")
 
 
+def test_braces_that_are_not_closed_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def split(text: str, at: int) -> Any:
+        read.append(at)
+        return choices(text, at)
+
+    read: list[int] = []
+    choices = match._choices
+    monkeypatch.setattr(match, "_choices", split)
+    assert match.Glob("{" * 1000).matches("{" * 1000)
+    assert read == []
+    assert match.Glob("{a,{b,c}{").matches("{a,c{")
+    assert match.Glob("{x{a,b}").matches("{xb")
+    assert match.Glob(r"{\{,a}{b,\}}").matches("{}")
+
+
 class TestGlob:
     @pytest.fixture
     def project(self, box: Box) -> Box:
