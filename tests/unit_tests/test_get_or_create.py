@@ -128,11 +128,19 @@ def test_a_recovery_that_is_refused_ends_in_a_replacement() -> None:
     assert port.asked.count("recover") == 1
 
 
-@pytest.mark.parametrize("kind", [FaultKind.THROTTLED, FaultKind.DROPPED, FaultKind.BUSY])
-def test_a_recovery_after_a_temporary_fault_is_tried_again(kind: FaultKind) -> None:
+@pytest.mark.parametrize(
+    "fault",
+    [
+        PortFault(FaultKind.THROTTLED, "later"),
+        PortFault(FaultKind.DROPPED, "later"),
+        PortFault(FaultKind.REFUSED, "No available runners", status=400),
+    ],
+    ids=lambda fault: fault.kind.name,
+)
+def test_a_recovery_after_a_temporary_fault_is_tried_again(fault: PortFault) -> None:
     had, port = claimed(
         get=[found("error", recoverable=True), found("error", recoverable=True), found("started")],
-        recover=[PortFault(kind, "later"), None],
+        recover=[fault, None],
     )
     assert port.asked == ["get", "recover", "get", "recover", "get"]
     assert "recovered" in (had.notice or "")

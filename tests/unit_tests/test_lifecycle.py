@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
+from typing import Any
+
 import pytest
 
 from langchain_daytona_ws._core.ports import FaultKind, PortFault, SandboxInfo, SandboxSpec
@@ -137,6 +140,27 @@ class TestProvision:
         with pytest.raises(ProvisionError, match="organizationId"):
             run_sync(lifecycle.provision(port, self.SPEC, organization_id="other", on_left=left.append))
         assert left == [self.SPEC.name]
+
+    def test_a_deletion_that_does_not_end_in_time_is_reported(self) -> None:
+        class Slow(ScriptedPort):
+            async def finish(self, work: Coroutine[Any, Any, None], *, within_s: float) -> bool:
+                work.close()
+                return False
+
+        left: list[str] = []
+        port = Slow(create=[info("error")], get=[info("error")])
+        with pytest.raises(ProvisionError):
+            run_sync(lifecycle.provision(port, self.SPEC, organization_id=None, on_left=left.append))
+        assert left == [self.SPEC.name]
+
+    def test_a_sandbox_without_a_runner_may_exist(self) -> None:
+        port = ScriptedPort(
+            create=[PortFault(FaultKind.REFUSED, "No available runners")], get=[info("error")], delete=[None]
+        )
+        with pytest.raises(ProvisionError) as caught:
+            self.provision(port)
+        assert caught.value.code == "no_runner"
+        assert port.asked[-3:] == ["finish", "get", "delete"]
 
     def test_a_sandbox_of_another_organization_is_deleted(self) -> None:
         port = ScriptedPort(create=[info("started")], get=[info("started")], delete=[None])

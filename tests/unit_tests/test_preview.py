@@ -55,6 +55,16 @@ def test_a_lost_sandbox_is_recorded() -> None:
     assert (caught.value.code, record.lost_ones) == ("sandbox_gone", [INFO])
 
 
+@pytest.mark.parametrize("state", ["error", "archived"])
+def test_a_failed_sandbox_is_recorded_as_existing(state: str) -> None:
+    port, record = ScriptedPort(get=[info(state)]), Record()
+    with pytest.raises(SandboxUnavailable) as caught:
+        run_sync(
+            preview_url(port, record, record.acquire, 3000, expires_s=60, may_exist=True, now=lambda: 0.0)
+        )
+    assert (caught.value.code, record.lost_ones, record.failed_ones) == ("sandbox_failed", [], [INFO])
+
+
 def test_passing_faults_are_repeated_and_others_are_not() -> None:
     link, port, _ = made(BUSY, BUSY, LINK)
     assert (link.url, port.asked.count("preview_url"), port.slept_s) == (LINK, 3, 4.0)

@@ -227,7 +227,7 @@ class _Search:
             )
             if fault is None:
                 self.notice = RECOVERED_NOTICE
-            elif fault.passing:
+            elif fault.passing or re.search(NO_RUNNER, fault.message):
                 self._tried.discard(recovery)  # it may still succeed: the sandbox must not be deleted
             return
         if found.id == self.created_id:

@@ -72,8 +72,11 @@ async def provision(
     except GeneratorExit:
         raise
     except BaseException as error:
-        if not (isinstance(error, ProvisionError) and error.context.get("nothing_created")):
-            await port.finish(sweep(port, spec.name, on_left), within_s=DELETE_WITHIN_S)
+        nothing_created = isinstance(error, ProvisionError) and error.context.get("nothing_created")
+        if not (
+            nothing_created or await port.finish(sweep(port, spec.name, on_left), within_s=DELETE_WITHIN_S)
+        ):
+            on_left(spec.name)  # the time was over
         raise
     return info
 
@@ -99,14 +102,14 @@ async def _create(port: SandboxPort, spec: SandboxSpec, *, reached: bool) -> San
             return await port.create(spec, timeout_s=CREATE_CALL_S)
         except PortFault as fault:
             last = fault
+        # Without an HTTP status, the SDK gave up itself, for example because the new sandbox is in an error state.
+        maybe_created |= last.status is None and last.kind is FaultKind.REFUSED
         if last.kind in (FaultKind.NAME_TAKEN, FaultKind.DROPPED, FaultKind.UNREADABLE):
             maybe_created = True
             found = await _find(port, spec.name)
             if found is not None:
                 return found
         elif not last.passing and not re.search(NO_RUNNER, last.message):
-            # Without an HTTP status, the SDK gave up itself, for example because the new sandbox is in an error state.
-            maybe_created |= last.status is None and last.kind is FaultKind.REFUSED
             raise create_error(last, nothing_created=not maybe_created)
         reached |= last.kind is not FaultKind.NOT_SENT
         pause_s = max(pause_s, last.retry_after_s or 0.0)

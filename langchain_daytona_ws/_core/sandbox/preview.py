@@ -96,9 +96,18 @@ async def preview_url(
     revival = await lifecycle.revive(api, info)
     if revival is lifecycle.Revival.RESTARTED:
         sandbox.record_restart(starts)
-    elif revival is not lifecycle.Revival.READY:
+    elif revival is lifecycle.Revival.GONE:
         sandbox.record_loss(info)
         raise _gone(info)
+    elif revival is lifecycle.Revival.UNUSABLE:
+        sandbox.record_failure(info)
+        raise SandboxUnavailable(
+            f"The sandbox {info.id} has failed, so no server runs in it. Start the server again.",
+            code="sandbox_failed",
+            op="preview",
+            context={"sandbox_id": info.id},
+            for_model="The machine has failed, and the server with it. Start the server again with bash.",
+        )
     pause_s = FIRST_PAUSE_S
     for tries_left in reversed(range(TRIES)):
         began = now()
