@@ -168,7 +168,7 @@ class _Scan:
                     else:
                         self._add_entry(name, entry)
         except (PermissionError, FileNotFoundError) as error:
-            if not below and isinstance(error, FileNotFoundError):
+            if not below:
                 raise
             self._skip(below, _reason_of(error))
             return []

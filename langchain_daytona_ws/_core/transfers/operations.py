@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 from langchain_daytona_ws._core.files.errors import file_error
+from langchain_daytona_ws._core.files.received import TooLongError
 from langchain_daytona_ws._core.paths import shown, workspace_path
 from langchain_daytona_ws._core.transfers.local import LocalSink, LocalTarget, NameRefused, scan
 from langchain_daytona_ws._core.transfers.models import (
@@ -159,6 +160,13 @@ class _Incoming:
             await self._offload(lambda: sink.commit(is_executable=bool(is_executable)))
         except NameRefused as refused:
             self.skip(file.name, refused.reason)
+        except TooLongError:
+            raise FileError(
+                f"{shown(self._path_of(file.name))} grew during the download, over the limit. Raise max_bytes.",
+                code="too_large",
+                op="download",
+                context={"max_bytes": max_bytes},
+            ) from None
         else:
             self.stored.append(self._described(file.name, sink))
             if self._left_bytes is not None:
@@ -170,8 +178,10 @@ class _Incoming:
         self.skipped.append(SkippedEntry(name, reason))
 
     def _described(self, name: str, sink: LocalSink) -> TransferredFile:
-        parts = [part for part in (self._location, name) if part not in ("", ".")]
-        return TransferredFile("/".join(parts), sink.size_bytes, sink.sha256)
+        return TransferredFile(self._path_of(name), sink.size_bytes, sink.sha256)
+
+    def _path_of(self, name: str) -> str:
+        return "/".join(part for part in (self._location, name) if part not in ("", "."))
 
 
 def _local_text(local: str | os.PathLike[str]) -> str:
