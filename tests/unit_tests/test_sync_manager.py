@@ -128,6 +128,7 @@ def test_a_sandbox_that_pulls_for_ever_is_given_up() -> None:
     assert PULL_LIMIT_S < session.port.time < PULL_LIMIT_S + 2 * MARGIN_S
     assert requests == len(notes) + 1 < 10_000
     assert notes[0] == "[copying the workspace into the sandbox: 1 of 2 files]\n"
+    assert session.manager.ends_at is not None
     error = session.manager.error("sync_pulling", "[1, 2]")
     assert error
     assert error.retryable

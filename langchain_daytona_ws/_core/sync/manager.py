@@ -118,7 +118,7 @@ class SyncManager:
             answer = await send(self._with_resident(request, credentials, is_new=is_new))
             code = str(answer.get("code")) if answer.get("error") == "setup" else ""
             if code == "sync_pulling":
-                state.started.add(sandbox_id)
+                self._record_resident(sandbox_id, credentials, is_new=is_new)
                 if request.port.now() > since + PULL_LIMIT_S + MARGIN_S:
                     return answer
                 await self._report_pull(request, str(answer.get("detail")))
@@ -195,11 +195,7 @@ class SyncManager:
     ) -> None:
         """Record the report of a call. If a new resident may avoid its failure, the next call sends a resident."""
         state = self._state
-        state.started.add(sandbox_id)
-        if is_new:
-            state.refused.discard(sandbox_id)
-            self.expires_at = credentials.expires_at
-            self.ends_at = expiry_text(credentials)
+        self._record_resident(sandbox_id, credentials, is_new=is_new)
         state.reports[sandbox_id] = report or state.reports.get(sandbox_id, SyncReport())
         if report is None:
             return
@@ -208,6 +204,13 @@ class SyncManager:
             state.refused.add(sandbox_id)
         if report.failure in (*_CREDENTIAL_FAILURES, "absent", "unreadable"):
             state.started.discard(sandbox_id)
+
+    def _record_resident(self, sandbox_id: str, credentials: Credentials, *, is_new: bool) -> None:
+        self._state.started.add(sandbox_id)
+        if is_new:
+            self._state.refused.discard(sandbox_id)
+            self.expires_at = credentials.expires_at
+            self.ends_at = expiry_text(credentials)
 
     async def _report_pull(self, request: GuestRequest, progress: str) -> None:
         """Report the progress of a long pull, and wait before the next request."""
