@@ -65,7 +65,9 @@ def _cancel(call: record.Record, key: str) -> Answer:
     until = time.monotonic() + TERM_GRACE_S + KILL_WITHIN_S
     if not call.lock(0):
         try:
-            posix.kill(int(call.read()[1]), CANCEL)
+            pid = int(call.read()[1])
+            if pid > 1:  # any process of this user can write to the record
+                posix.kill(pid, CANCEL)
         except (OSError, ValueError):
             pass  # the command has not started yet, or is ending
         if not call.lock(until):
@@ -255,7 +257,7 @@ class Run:
             # Name the file by a path: all processes of the command would inherit a descriptor that bash inherits.
             path = b"/proc/%d/fd/%d" % (posix.getpid(), self._pipeline_file)
             posix.write(self._pipeline_file, EXIT_TRAP % path)
-        except OSError:
+        except (OSError, AttributeError):  # a Python that was built for an old C library has no memfd_create
             return
         env[b"BASH_ENV"] = path
 

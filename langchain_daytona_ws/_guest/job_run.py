@@ -264,7 +264,9 @@ def _copy(run: command.Run, log: job_log.JobLog) -> None:
     head, tail = output.head_and_tail()
     if output.log_bytes > len(head):
         try:
-            with open(output.log_path, "rb") as file:
+            with open(
+                output.log_path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)
+            ) as file:
                 while True:
                     chunk = file.read(1024 * 1024)
                     if not chunk:

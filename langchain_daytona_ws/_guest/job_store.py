@@ -108,7 +108,7 @@ def load(job: int, name: str) -> Row:
         if not stat.S_ISREG(status.st_mode) or status.st_size > RECORD_MAX_BYTES:
             return {}
         found = json.loads(os.pread(fd, RECORD_MAX_BYTES, 0))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     finally:
         os.close(fd)

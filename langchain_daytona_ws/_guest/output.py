@@ -51,9 +51,9 @@ class Output:
     def open_log(self) -> None:
         """Start the log with the output so far. If the log cannot be opened, set ``log_error``."""
         try:
-            self._log = posix.open(
-                self.log_path, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_NOFOLLOW, 0o600
-            )
+            # O_NONBLOCK: a FIFO of this name must not block the call.
+            flags = posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_NOFOLLOW | posix.O_NONBLOCK
+            self._log = posix.open(self.log_path, flags, 0o600)
         except OSError as error:
             self.log_error = error.strerror or "cannot be written"
             return

@@ -172,10 +172,10 @@ def leave(request: Request, timed_out: bool) -> Request:
     if "op" in request and "key" not in request:  # a file operation that changes nothing
         return {}
     options = request["sync"]
-    path = socket_path(options)
     try:
+        path = socket_path(options)
         code, report = patient_answer(Question(path, "push %s" % options["id"]), path, options["wait_s"])
-    except OSError:
+    except (OSError, SetupError):  # SetupError: the command made the state directory unusable
         code, report = "absent", ""
     if code is None:
         return {"sync": '{"failure": "pending"}'}
@@ -194,7 +194,7 @@ def push(request: Request, wait_s: float) -> bool:
     try:
         question = Question(socket_path(options), "flush %s" % options["id"])
         answer = question.answer(wait_s) if wait_s else None
-    except OSError:
+    except (OSError, SetupError):
         return False  # the next call starts a new resident, which pushes the changes
     return answer is not None and answer[0] == "ok"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posix
 import subprocess
 import tempfile
 import threading
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langchain_daytona_ws._core.guest_rpc import payload as script
-from langchain_daytona_ws._guest import processes
+from langchain_daytona_ws._guest import command, processes, record
 from langchain_daytona_ws.errors import CommandRefused, OutcomeUnknown, SandboxError
 from tests.unit_tests.daemon import SANDBOX_PATH, Workspace, guest_client
 
@@ -326,6 +327,30 @@ class TestOnceOnly:
         with pytest.raises(OutcomeUnknown):
             bash.run("echo x >> log", key="d1")
         assert (bash.root / "log").read_text() == "x\n"
+
+
+def test_a_fifo_in_place_of_the_log_does_not_block_the_time_out(bash: Workspace) -> None:
+    fifo = 'mkfifo "/tmp/.langchain-daytona-ws-$(id -u)/$LANGCHAIN_DAYTONA_WS_CALL.log"'
+    result = bash.run(f"{fifo}; head -c 200000 /dev/zero; sleep 600", timeout_s=1)
+    assert (result.timed_out, result.log_path) == (True, None)
+
+
+def test_without_memory_files_a_pipeline_runs_unwatched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(posix, "memfd_create")
+    run, env = object.__new__(command.Run), {b"A": b"1"}
+    run._watch_pipeline(env)
+    assert env == {b"A": b"1"}
+
+
+def test_a_forged_record_kills_no_other_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed: list[int] = []
+    monkeypatch.setattr(posix, "kill", lambda pid, signal: killed.append(pid))
+    running = record.Record(str(tmp_path), "k")
+    assert running.lock(0)
+    running.write(record.STARTED, b"-1")
+    threading.Timer(0.2, running.forget).start()
+    command._cancel(record.Record(str(tmp_path), "k"), "k")
+    assert killed == []
 
 
 def test_a_command_that_destroys_the_state_directory_has_run(bash: Workspace) -> None:

@@ -360,6 +360,15 @@ class TestStop:
         assert bash.jobs.status(kept.id).state == "running"
 
 
+def test_a_record_that_is_nested_too_deeply_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / "keep_alive").write_text("[" * 60_000)
+    at = os.open(tmp_path, os.O_RDONLY)
+    try:
+        assert job_store.load(at, "keep_alive") == {}
+    finally:
+        os.close(at)
+
+
 class TestTen:
     def test_ten_of_eleven_concurrent_starts_succeed(self, bash: Jobs) -> None:
         begun: list[Job] = []
