@@ -98,9 +98,13 @@ def test_uploads_in_parts(endpoint: str) -> None:
             for number, piece in enumerate(pieces, 1)
         ]
         parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)]
-        return s3.complete_multipart_upload(
-            **key, UploadId=started, MultipartUpload={"Parts": parts}, **condition
-        )
+        try:
+            return s3.complete_multipart_upload(
+                **key, UploadId=started, MultipartUpload={"Parts": parts}, **condition
+            )
+        except ClientError:
+            s3.abort_multipart_upload(**key, UploadId=started)  # other tests use the same server
+            raise
 
     assert upload(IfNoneMatch="*")["ETag"] == s3.head_object(**key)["ETag"]
     assert s3.head_object(**key)["ETag"].endswith('-2"')
