@@ -196,7 +196,8 @@ def _reason(error: Exception, session: Session, failures: tuple[type[Exception],
 
     If these secrets cannot be read, the message cannot be checked: then also return ``""``.
     """
-    text = str(getattr(error, "response", {}).get("Error", {}).get("Message", ""))
+    response = getattr(error, "response", None) or {}  # None without an answer
+    text = str(response.get("Error", {}).get("Message", ""))
     try:
         host = session.get_credentials()
         keys = host.get_frozen_credentials() if host else None

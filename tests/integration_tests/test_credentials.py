@@ -266,6 +266,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
         self.server.asked.append({name: values[0] for name, values in form.items()})
+        if not self.server.status:
+            return  # the connection is closed without an answer
         body = self.server.answer.encode()
         self.send_response(self.server.status)
         self.send_header("Content-Length", str(len(body)))
@@ -449,6 +451,13 @@ def test_no_connection(sts: Sts, fetch: Fetch) -> None:
     assert refused.retryable
     assert endpoint in str(refused)
     assert "options.stsRegion (SANDBOX_MOUNT_STS_REGION)" in str(refused)
+
+
+def test_a_connection_closed_without_an_answer(sts: Sts, fetch: Fetch) -> None:
+    sts.status = 0
+    refused = refusal(fetch, workspace(sts.endpoint))
+    assert (refused.code, refused.retryable) == ("sts_unreachable", True)
+    assert "ConnectionClosedError" in str(refused)
 
 
 def test_a_machine_without_credentials(
