@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from langchain_core.messages import ToolMessage
 
-from langchain_daytona_ws import WorkspaceError, WorkspaceToolkit
+from langchain_daytona_ws import OutcomeUnknown, WorkspaceError, WorkspaceToolkit
 from langchain_daytona_ws.local import LocalDaytona
 from tests.hostile.forged import ForgingSandbox, answer_of, examples, forgeries
 from tests.sample import sample
@@ -125,6 +125,16 @@ def test_two_answers_are_none(world: World) -> None:
     assert world.call("run").status == "error"
     world.sandbox.answer_with(real)
     assert world.call("run").status == "success"
+
+
+@pytest.mark.parametrize("on_output", [None, print], ids=["plain", "streamed"])
+@pytest.mark.parametrize("part", ["head", "tail"])
+def test_an_invalid_output_is_an_unknown_outcome(
+    world: World, part: str, on_output: Callable[[str], object] | None
+) -> None:
+    world.sandbox.answer_with({**world.real_answers["run"], part: "!!!"})
+    with pytest.raises(OutcomeUnknown, match="not what it should be"):
+        world.session.run("true", on_output=on_output)
 
 
 @pytest.mark.parametrize(

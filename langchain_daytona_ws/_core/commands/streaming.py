@@ -157,7 +157,10 @@ class LiveOutput:
         """
         if "head" not in answer:
             return  # the call was cancelled, or its key belongs to a call that started a job
-        head, tail = decode_base64(answer.get("head")), decode_base64(answer.get("tail"))
+        try:
+            head, tail = decode_base64(answer.get("head")), decode_base64(answer.get("tail"))
+        except SandboxError:
+            return  # `run_command` reads the answer too, and raises the error
         size = answer.get("size_bytes")
         tail_at = max(len(head), (size if isinstance(size, int) else 0) - len(tail))
         await self._feed(head[self._chunks.size_bytes :])
