@@ -141,12 +141,18 @@ def pack(request: Request) -> Answer:
             if files and time.monotonic() > until:
                 files.append(["later"])
                 continue
+            before = joined.size
             try:
                 files.append(_add(request, name, joined))
+                continue
             except RefusedError as refusal:
-                files.append([refusal.error])
+                reason = refusal.error
             except OSError as error:
-                files.append(["unreadable" if isinstance(error, PermissionError) else "gone"])
+                if joined.has_failed:  # the pack cannot be written: its disk may be full
+                    raise
+                reason = _reason(error)
+            joined.cut(before)
+            files.append([reason])
         if joined.size <= request["inline_bytes"]:
             content = binascii.b2a_base64(joined.data(), newline=False).decode("ascii")
             return {"files": files, "content": content, "bytes": joined.size}
@@ -154,7 +160,7 @@ def pack(request: Request) -> Answer:
 
 
 def _add(request: Request, name: str, joined: _Joined) -> list[Any]:
-    """Append a file; return its size and whether it is executable. If reading fails, remove the appended part."""
+    """Append a file; return its size and whether it is executable. If this fails, a part may have been appended."""
     path = name if request["path"] == "." else request["path"] + "/" + name
     with locate(request["root"], path) as location:
         status = need_file(location.status())
@@ -173,9 +179,6 @@ def _add(request: Request, name: str, joined: _Joined) -> list[Any]:
             if size - before > left:
                 raise RefusedError("later")
             joined.add(chunk)
-    except (RefusedError, OSError):
-        joined.cut(before)
-        raise
     finally:
         os.close(fd)
 
@@ -202,6 +205,7 @@ class _Joined:
     def __init__(self) -> None:
         self.directory = dirs.state_directory()
         self.size = 0
+        self.has_failed = False  # writing failed
         self._name = binascii.hexlify(os.urandom(16)).decode("ascii") + ENDING
         self._path = self.directory + "/" + self._name
         self._fd = os.open(
@@ -219,8 +223,10 @@ class _Joined:
 
     def add(self, data: bytes) -> None:
         view = memoryview(data)
+        self.has_failed = True
         while view:
             view = view[os.write(self._fd, view) :]
+        self.has_failed = False
         self.size += len(data)
 
     def cut(self, size: int) -> None:
@@ -246,6 +252,10 @@ def _read(fd: int, size: int) -> bytes:
         parts.append(chunk)
         size -= len(chunk)
     return b"".join(parts)
+
+
+def _reason(error: OSError) -> str:
+    return "unreadable" if isinstance(error, PermissionError) else "gone"
 
 
 def _is_executable(status: os.stat_result) -> bool:

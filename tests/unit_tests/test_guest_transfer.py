@@ -5,6 +5,7 @@ from __future__ import annotations
 import binascii
 import json
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,19 @@ def test_a_file_that_becomes_a_directory_is_one_refused_row(
     found = ask(box, "pack", names=["a", "b"])
     assert found["files"] == [["is_directory"], [1, False]]
     assert binascii.a2b_base64(found["content"]) == b"3"
+
+
+def test_a_full_disk_is_not_a_file_that_is_gone(box: Box) -> None:
+    box.put("a", "12")
+    box.put("b", "x" * 5000)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        answer = ask(box, "pack", names=["a", "b"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (answer["ok"], answer.get("errno")) == (False, "EFBIG")
+    assert packs() == []
 
 
 def test_only_packs_are_dropped(box: Box) -> None:
