@@ -67,9 +67,10 @@ def survey(request: Request) -> Answer:
             try:
                 need_file(os.fstat(fd))
                 if size <= request["inline_bytes"]:
-                    data = _read(fd, request["inline_bytes"])
+                    data = _read(fd, request["inline_bytes"] + 1)  # the file may have grown
                     found["bytes"] = len(data)
-                    found["content"] = binascii.b2a_base64(data, newline=False).decode("ascii")
+                    if len(data) <= request["inline_bytes"]:
+                        found["content"] = binascii.b2a_base64(data, newline=False).decode("ascii")
             finally:
                 os.close(fd)
             return found

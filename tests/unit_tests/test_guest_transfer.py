@@ -72,6 +72,21 @@ def test_a_survey(box: Box) -> None:
         assert ask(box, "survey", path)["error"] == error
 
 
+def test_a_file_that_grows_during_the_survey(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    def open_and_append(location: walk.Location, flags: int) -> int:
+        with open(box.root / "a", "a") as file:
+            file.write("x" * 100)
+        return opened(location, flags)
+
+    box.put("a", "12")
+    opened = walk.Location.open
+    monkeypatch.setattr(walk.Location, "open", open_and_append)
+    grown = ask(box, "survey", "a", inline_bytes=102)
+    assert (grown["bytes"], len(binascii.a2b_base64(grown["content"]))) == (102, 102)
+    grown = ask(box, "survey", "a", inline_bytes=201)
+    assert (grown["kind"], "content" in grown) == ("file", False)
+
+
 def test_a_pack(box: Box) -> None:
     box.put("d/a", "12").chmod(0o755)
     box.put("d/large", "x" * 200)
