@@ -116,8 +116,8 @@ class _Tree:
         self.empty.discard(above)
         try:
             status = os.stat(name, dir_fd=fd, follow_symlinks=False)
-        except OSError:
-            self.skipped.append([path, "gone"])
+        except OSError as error:
+            self.skipped.append([path, _reason(error)])
             return
         is_link = kind_of(status) == "link"
         if is_link:

@@ -6,6 +6,7 @@ import binascii
 import json
 import os
 import resource
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 
 from langchain_daytona_ws._guest import dirs, files, transfer, walk
 from tests.unit_tests.test_guest_files import Box
+from tests.unit_tests.test_search_engines import as_nobody
 
 
 @pytest.fixture
@@ -70,6 +72,18 @@ def test_a_survey(box: Box) -> None:
         ("../x", "outside"),
     ):
         assert ask(box, "survey", path)["error"] == error
+
+
+def test_a_directory_whose_entries_cannot_be_read() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:
+        Path(directory).chmod(0o755)
+        box = Box(Path(directory))
+        box.put("d/a", "12")
+        (box.root / "d").chmod(0o444)
+        request = {"op": "survey", "inline_bytes": 100, "inline_rows": 100, "within_s": 60}
+        found = as_nobody("transfer", request, box.root)["found"]
+        (box.root / "d").chmod(0o755)
+    assert (found["files"], found["skipped"]) == ([], [["d/a", "unreadable"]])
 
 
 def test_a_file_that_grows_during_the_survey(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
