@@ -218,21 +218,36 @@ class WorkingCopy:
     def move_to_trash(self, path: str, status: os.stat_result) -> None:
         os.rename(self.tree.path(path), self.trash.new_path(path, status))
 
+    def make_directories(self, path: str) -> None:
+        """Create the directories above a path, or a directory's path itself. Links are not followed.
+
+        Raises:
+            FileChanged: A file or link, which is named, is at the path of one of these directories.
+        """
+        for directory in parents(path + "/"):
+            try:
+                os.mkdir(self.tree.path(directory))
+            except FileExistsError:
+                if not stat.S_ISDIR(os.lstat(self.tree.path(directory)).st_mode):
+                    raise FileChanged(directory) from None
+
     def restore_written(self) -> None:
         """Restore each file that a program has written since a pull removed or replaced the file.
 
-        If its path has another file now, the written file becomes a conflict copy.
+        If its path, or that of a directory above it, has another file now, the written file becomes a conflict copy.
         """
         for kept, path in self.trash.written():
             try:
                 if self.tree.status(path) is None:
-                    os.makedirs(os.path.dirname(self.tree.path(path)), exist_ok=True)
+                    self.make_directories(path)
                     os.rename(kept, self.tree.path(path))
                     self.report.restored.append(
                         [path, "a program here still writes it; it was deleted in S3"]
                     )
                 else:
                     self.report.conflicts.append([path, self.rename_to_copy(path, kept)])
+            except FileChanged as error:
+                self.report.conflicts.append([path, self.rename_to_copy(error.args[0], kept)])
             except FileNotFoundError:
                 pass  # the trash was emptied
             except OSError as error:
@@ -264,7 +279,8 @@ class WorkingCopy:
                 file is renamed to a conflict copy.
 
         Raises:
-            FileChanged: The file has changed, or there is a file although ``expected`` is None.
+            FileChanged: The file has changed, or there is a file although ``expected`` is None, or a directory above it
+                is a file or link now.
             S3Error, LocalError, OSError: The download failed. The file is unchanged, or is a conflict copy now.
         """
         new = "%s/%d" % (self._temporary, next(self._numbers))
@@ -382,7 +398,7 @@ class WorkingCopy:
             mode = expected.st_mode if expected is not None and stat.S_ISREG(expected.st_mode) else PLAIN_MODE
         at = self.tree.path(path.rstrip("/"))
         if path.endswith("/"):
-            os.makedirs(at, exist_ok=True)
+            self.make_directories(path)
             if stat.S_ISDIR(found.mode):
                 os.chmod(at, found.mode & 0o777 | 0o700)
             made = Entry(found.etag, os.lstat(at), digest=content, put_at=unix_time(found.modified))
@@ -402,6 +418,7 @@ class WorkingCopy:
                 mtime_ns = int(unix_time(found.modified) * 1e9) or time.time_ns()
             os.utime(fd, ns=(mtime_ns, mtime_ns))
         if expected is None:
+            self.make_directories(path)
             _move_new(new, at)
         else:
             now = self.tree.status(path)

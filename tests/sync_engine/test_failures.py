@@ -868,6 +868,62 @@ def test_a_directory_behind_a_link_is_not_the_old_one(s3: MemoryS3, make: Make, 
     assert contents() == {"e/a": b"1", "d": b"e"}
 
 
+def test_a_file_is_not_restored_behind_a_link(
+    s3: MemoryS3, make: Make, contents: Contents, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir(mode=0o755)
+    copy = make()
+    copy.pull()
+    copy.write("d/f", "1")
+    (copy.root / "e").mkdir()
+    copy.push()
+    shutil.rmtree(copy.root / "d")
+    (copy.root / "e").rmdir()
+    for name in "de":
+        (copy.root / name).symlink_to(outside)
+    s3.put(PREFIX + "d/f", b"theirs")
+    s3.put(PREFIX + "e/", b"theirs", {"file-permissions": "0040711"})
+    for _ in range(2):
+        assert copy.push()["failure"] == ""
+        assert contents()["d/f"] == b"theirs"
+    assert list(outside.iterdir()) == []
+    assert stat.S_IMODE(outside.stat().st_mode) == 0o755
+    copy.pull()
+    assert copy.files() == {"d/f": b"theirs"}
+
+
+def test_output_of_a_job_does_not_overwrite_a_file_behind_a_link(
+    s3: MemoryS3, make: Make, contents: Contents, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "log").write_text("outside")
+    copy = make()
+    copy.pull()
+    copy.write("d/log", "1")
+    copy.push()
+    with (copy.root / "d" / "log").open("ab", buffering=0) as log:
+        s3.remove(PREFIX + "d/log")
+        copy.pull()
+        log.write(b"2")
+        (copy.root / "d").symlink_to(outside)
+        assert copy.push()["conflicts"] == [["d/log", "d.conflict-A"]]
+    assert (outside / "log").read_text() == "outside"
+    assert contents() == {"d": os.fsencode(outside), "d.conflict-A": b"12"}
+
+
+def test_a_file_below_a_deleted_directory_is_restored_and_reported(s3: MemoryS3, make: Make) -> None:
+    copy = make()
+    copy.pull()
+    copy.write("d/e/f", "1")
+    copy.push()
+    shutil.rmtree(copy.root / "d")
+    s3.put(PREFIX + "d/e/f", b"theirs")
+    assert copy.push()["restored"] == [["d/e/f", "it was deleted here and changed in S3"]]
+    assert copy.files() == {"d/e/f": b"theirs"}
+
+
 def test_objects_of_a_file_and_below_it_are_kept(s3: MemoryS3, make: Make, contents: Contents) -> None:
     copy = make()
     copy.pull()
