@@ -151,6 +151,8 @@ class SandboxManager:
                 reached_before=self._reached,
             )
             self._reached = True
+            if not self._closed:
+                await self._end_creation(port, info, port.now() - began)
             if self._closed:
                 deletion = lifecycle.discard_quietly(port, info.id, self._delete_later)
                 await port.finish(deletion, within_s=CLOSE_WAITS_S)
@@ -161,13 +163,19 @@ class SandboxManager:
             raise
         finally:
             self._creating = ""
-        self._warn_of_another()
-        self._report_created(info, port.now() - began)
+        return info
+
+    async def _end_creation(self, port: SandboxPort, info: SandboxInfo, duration_s: float) -> None:
+        """Report a new sandbox, and delete recorded sandboxes. `_creating` is still set: no caller has the sandbox."""
         try:
+            self._warn_of_another()
+            self._report_created(info, duration_s)
             await self._delete_recorded(port)
         except SandboxUnavailable as error:
             logger.warning("%s", error)
-        return info
+        except BaseException:  # for example, the call was cancelled: the next call creates another sandbox
+            self._delete_later(info.id)
+            raise
 
     def _warn_of_another(self) -> None:
         """Warn if another session of this process has a sandbox for the same workspace, and the two share no files."""

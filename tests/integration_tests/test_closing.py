@@ -265,6 +265,62 @@ def test_it_can_be_tried_again_while_that_goes_on(server: LocalDaytona, persiste
     asyncio.run(work())
 
 
+# --- sandboxes that could not be deleted before ---
+
+
+class _HeldDeletion:
+    """A deletion that waits in the server until `goes_on` is set."""
+
+    def __init__(self, server: LocalDaytona) -> None:
+        self.came, self.goes_on = threading.Event(), threading.Event()
+        server.faults.add(Fault(kind="act_before", action="delete", act=self._wait, times=1))
+
+    def _wait(self) -> None:
+        self.came.set()
+        assert self.goes_on.wait(60)
+
+
+def test_a_call_that_is_cancelled_in_such_a_deletion_leaves_no_sandbox(server: LocalDaytona) -> None:
+    async def work() -> None:
+        session = WorkspaceSession(config_for(server), namespace="demo")
+        await session.arun("true")
+        sandboxes = session._state.sandboxes
+        assert sandboxes.info is not None
+        sandboxes.record_failure(sandboxes.info)
+        held = _HeldDeletion(server)
+        running = asyncio.create_task(session.arun("true"))
+        assert await asyncio.to_thread(held.came.wait, 60)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        held.goes_on.set()
+        await session.aclose()
+
+    asyncio.run(work())
+    assert server.sandboxes == []
+
+
+def test_the_process_s_end_during_such_a_deletion_leaves_no_sandbox(
+    server: LocalDaytona, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox_manager, "END_CREATION_S", 0.0)
+    session = WorkspaceSession(config_for(server), namespace="demo")
+    session.run("true")
+    sandboxes = session._state.sandboxes
+    assert sandboxes.info is not None
+    sandboxes.record_failure(sandboxes.info)
+    held = _HeldDeletion(server)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(session.run, "true")
+        assert held.came.wait(60)
+        asyncio.run(sandboxes.close_within(60))
+        left = list(server.sandboxes)
+        held.goes_on.set()
+        with pytest.raises(SessionClosed):
+            running.result()
+    assert left == []
+
+
 class _KeepingConnections(BaseHTTPRequestHandler):
     """An S3 that keeps connections open, as Amazon's does and moto does not; an object contains its own name."""
 
