@@ -22,7 +22,7 @@ from langchain_daytona_ws._core.ports import OnBytes, UploadSource
 from langchain_daytona_ws._core.s3.store import ObjectSink, StoredObject, StoreFault, StoreFaultKind
 from langchain_daytona_ws._core.transfers.models import content_of, read_exactly
 
-# A download fails after this number of interruptions (`_Interrupted`), if no byte arrives between them.
+# A download fails after this number of interruptions (`_Interrupted`), if no further byte arrives between them.
 ATTEMPTS = 3
 PAUSE_S = 0.2
 PIECE_BYTES = 1 << 20
@@ -43,7 +43,8 @@ class _Interrupted(Exception):
 class ObjectTransfer:
     """The transfer of one object. The methods block. They raise StoreFault, and errors of source, sink and callbacks.
 
-    ``on_bytes`` is called with the size of each piece. Before an error, it is called with minus the sum of these sizes.
+    ``on_bytes`` is called with the size of each piece. Before an error, and before a download starts again, it is
+    called with minus the sum of these sizes.
 
     Args:
         target: Bucket and key, as fields of each request.
@@ -64,10 +65,9 @@ class ObjectTransfer:
         """Download the object, see `ObjectStorePort.receive`."""
         sink.restart()
         found: StoredObject | None = None
-        count = failures = 0
+        count = reached = failures = 0
         try:
             while True:
-                before = count
                 try:
                     described, body, left = self._open(found, count)
                     with contextlib.closing(body):
@@ -79,9 +79,14 @@ class ObjectTransfer:
                             count += len(piece)
                             on_bytes(len(piece))
                 except _Interrupted as interrupted:
-                    failures = failures + 1 if count == before else 1
+                    failures = failures + 1 if count <= reached else 1
                     if failures >= ATTEMPTS:
                         raise interrupted.fault from None
+                    reached = max(reached, count)
+                    if found is not None and count == found.info.size_bytes:  # for example a wrong checksum
+                        sink.restart()
+                        on_bytes(-count)
+                        count = 0
                     self._sleep(PAUSE_S * 2**failures)
                 else:
                     return found

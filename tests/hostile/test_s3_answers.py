@@ -8,7 +8,7 @@ import gc
 import sys
 import zlib
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,8 +19,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import ToolMessage
 
-from langchain_daytona_ws import BashTool, FileError, WorkspaceError, WorkspaceFileTool, WorkspaceSession
-from langchain_daytona_ws._adapters import s3_bucket
+from langchain_daytona_ws import (
+    BashTool,
+    FileError,
+    TransferProgress,
+    WorkspaceError,
+    WorkspaceFileTool,
+    WorkspaceSession,
+)
+from langchain_daytona_ws._adapters import s3_bucket, s3_transfers
 from langchain_daytona_ws.local import LocalDaytona, LocalS3
 from langchain_daytona_ws.tools.base import ERROR_LIMIT
 from tests.hostile.forged import InstantClock, answer_of, examples
@@ -246,14 +253,20 @@ def always(*changes: Change, only: str = "GET PUT DELETE", passed_on: bool = Tru
     return Forgery(None, changes, only=only, passed_on=passed_on)
 
 
-def test_a_checksum_that_does_not_fit_is_noticed(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Botocore verifies the checksum at the end of the body, which was not read."""
+@pytest.fixture
+def _verifying(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Botocore verifies checksums, as for AWS."""
 
     def as_for_aws(*given: Any) -> dict[str, Any]:
         return {**settings(*given), "response_checksum_validation": "when_supported"}
 
     settings = s3_bucket._settings
     monkeypatch.setattr(s3_bucket, "_settings", as_for_aws)
+
+
+@pytest.mark.usefixtures("_verifying")
+def test_a_checksum_that_does_not_fit_is_noticed(stage: Stage) -> None:
+    """Botocore verifies the checksum at the end of the body, which was not read."""
     with stage.session() as session:
         right = base64.b64encode(zlib.crc32(FILES["src/a.py"]).to_bytes(4, "big"))
         with forging(stage, "read", [always(Replace(header=("x-amz-checksum-crc32", right)))]):
@@ -261,6 +274,22 @@ def test_a_checksum_that_does_not_fit_is_noticed(stage: Stage, monkeypatch: pyte
         with forging(stage, "read", [always(Replace(header=("x-amz-checksum-crc32", b"AAAAAA==")))]):
             with pytest.raises(FileError, match="FlexibleChecksumError"):
                 session.files.download("src/a.py")
+
+
+@pytest.mark.usefixtures("_verifying")
+@pytest.mark.parametrize("times", [s3_transfers.ATTEMPTS - 1, s3_transfers.ATTEMPTS])
+def test_a_download_whose_checksum_does_not_fit_starts_again(
+    stage: Stage, tmp_path: Path, times: int
+) -> None:
+    wrong = Replace(header=("x-amz-checksum-crc32", b"AAAAAA=="))
+    forged = replace(always(wrong), at=frozenset(range(2, 2 + times)))  # after two listings
+    fails = times == s3_transfers.ATTEMPTS
+    outcome = pytest.raises(FileError, match="Checksum") if fails else nullcontext()
+    reports: list[TransferProgress] = []
+    with forging(stage, "read", [forged]), stage.session() as session, outcome:
+        session.files.download("src/a.py", tmp_path / "a.py", on_progress=reports.append)
+    assert [report.done_bytes for report in reports] == [6, 0, 6, 0, 6, 0][: None if fails else -1]
+    assert (tmp_path / "a.py").exists() is not fails
 
 
 @pytest.mark.parametrize("secret", [SECRET_KEY, TOKEN])

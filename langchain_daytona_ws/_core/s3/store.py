@@ -214,11 +214,12 @@ class ObjectStorePort(Protocol):
     ) -> StoredObject:
         """Pass an object's content to ``sink`` in pieces; return its description.
 
-        After a lost connection, the download continues where it ended, if the object is still the same.
+        After a lost connection, the download continues where it ended, if the object is still the same. If the whole
+        content has arrived with a wrong checksum, the download starts again.
 
         ``check`` is called with the description before any content is received. Errors of ``check`` and ``sink`` end
         the request. ``on_bytes`` is called with the size of each received piece, in the caller's thread or event loop.
-        Before an error is raised, it is called with minus the total of these sizes.
+        Before an error is raised or the download starts again, it is called with minus the total of these sizes.
         """
         ...
 
