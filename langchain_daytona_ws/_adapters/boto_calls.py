@@ -104,8 +104,8 @@ def _guarded(work: Callable[[], T], *, changes: bool) -> T:
         raise StoreFault(StoreFaultKind.PASSING, _clean(str(error))) from None
     except SSLError as error:
         # If the certificate was refused, nothing was sent, and another attempt would fail too.
-        kind = StoreFaultKind.REFUSED if "CERTIFICATE" in str(error) else lost
-        raise StoreFault(kind, _clean(str(error)), code="Certificate") from None
+        kind, code = (StoreFaultKind.REFUSED, "Certificate") if "CERTIFICATE" in str(error) else (lost, "")
+        raise StoreFault(kind, _clean(str(error)), code=code) from None
     except (HTTPClientError, HTTPError, OSError) as error:
         raise StoreFault(lost, f"the connection failed ({type(error).__name__})") from None
     except (BotoCoreError, ResponseParserError) as error:
