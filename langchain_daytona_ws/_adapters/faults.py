@@ -7,6 +7,7 @@ import functools
 import ssl
 from collections.abc import Callable, Coroutine, Iterator
 from email.utils import parsedate_to_datetime
+from math import isnan
 from time import time
 from typing import Any, ParamSpec, TypeVar
 
@@ -179,9 +180,9 @@ def _retry_after(error: DaytonaError) -> float | None:
     except ValueError:
         try:
             seconds = parsedate_to_datetime(value).timestamp() - time()
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
-    return min(max(seconds, 0.0), 3600.0)
+    return None if isnan(seconds) else min(max(seconds, 0.0), 3600.0)
 
 
 def _clean(text: str) -> str:

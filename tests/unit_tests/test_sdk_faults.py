@@ -101,7 +101,8 @@ def test_control_flow_exceptions_pass(error: BaseException) -> None:
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [("7", 7.0), ("0", 0.0), ("-3", 0.0), ("1e9", 3600.0), ("soon", None), ("", None),
-     ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0)],
+     ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0), ("nan", None), ("inf", 3600.0),
+     ("Fri, 31 Dec 99999999999999999999 23:59:59 GMT", None), ("Fri, 31 Dec 99999 23:59:59 GMT", None)],
 )  # fmt: skip
 def test_retry_after(value: str, seconds: float | None) -> None:
     error = DaytonaError("x", status_code=429, headers={"Retry-After": value})
