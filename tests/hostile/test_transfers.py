@@ -128,7 +128,6 @@ def test_a_forged_listing(found: dict[str, Any], tmp_path: Path) -> None:
         {"files": [[1, False]], "content": base64(b"xy"), "bytes": 1},
         {"files": [[1, False]], "content": base64(b"x"), "bytes": 2},
         {"files": [], "content": "", "bytes": 0},
-        {"files": [["later"]], "content": "", "bytes": 0},
         {"files": [[1, 1]], "content": base64(b"x"), "bytes": 1},
         {"files": [[4, False]], "content_from": "x", "at": "/tmp", "bytes": 4},
         {"files": [[1 << 50, False]], "content_from": "x", "at": "/tmp", "bytes": 1 << 50},
@@ -150,6 +149,22 @@ def test_a_size_that_lies(tmp_path: Path) -> None:
         download(packing(listing(["a", 300_000, False])), tmp_path / "t", b"x" * (20 << 20))
     assert caught.value.code == "busy"
     assert everything_below(tmp_path / "t") == set()
+
+
+def test_a_file_that_has_grown_over_the_limit_of_a_pack(tmp_path: Path) -> None:
+    def answer(request: dict[str, Any]) -> Any:
+        if request["op"] != "pack":
+            return listing(["a", 1, False], ["b", 1, True], ["c", 1, False])
+        first = {"a": [1, False]}.get(request["names"][0], ["later"])
+        files = [first, *[["later"]] * (len(request["names"]) - 1)]
+        return {"ok": True, "files": files, "content": base64(b"1" * len(first[1:])), "bytes": len(first[1:])}
+
+    large = b"x" * (9 << 20)
+    result = download(answer, tmp_path / "t", large)
+    assert [(file.path, file.size_bytes) for file in result.files] == [
+        ("d/a", 1), ("d/b", len(large)), ("d/c", len(large))
+    ]  # fmt: skip
+    assert (tmp_path / "t" / "b").read_bytes() == large
 
 
 def test_too_many_files(tmp_path: Path) -> None:

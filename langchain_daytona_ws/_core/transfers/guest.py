@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from langchain_daytona_ws._core.answer import MAX_PATH, Answer, Reply
@@ -183,8 +184,6 @@ class GuestTransfers:
             if sum(size for size, _ in packed if isinstance(size, int)) != reply.number("bytes"):
                 raise reply.malformed("bytes")
             later = [file for file, (size, _) in zip(group, packed, strict=True) if size == "later"]
-            if len(later) == len(group):
-                raise reply.malformed("files")
             meter = progress.meter([(found.path_of(file), file.size_bytes) for file in group])
             if "content" in reply:
                 kept, data = [], reply.content("content", INLINE_BYTES)
@@ -196,6 +195,9 @@ class GuestTransfers:
                 kept = [name]
             await self._split(memoryview(data), group, packed, into)
             waiting = [*later, *waiting[len(group) :]]
+            if len(later) == len(group):  # the first file has grown over the limit
+                grown = replace(waiting.pop(0), size_bytes=max_bytes)
+                await self._receive_large(found, grown, into, progress)
         if kept:
             await self._drop(*kept)
 
