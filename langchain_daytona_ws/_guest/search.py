@@ -83,7 +83,7 @@ def grep(request: dict[str, Any]) -> dict[str, Any]:
     return {
         "engine": search.engine,
         "rows": rows.sorted(),
-        "more": rows.full or rows.lost or scan.cut or scan.left_out or timed_out,
+        "more": rows.full or rows.lost or search.was_killed or scan.cut or scan.left_out or timed_out,
         "timed_out": timed_out,
         "skipped": [base + name for name in selection.skipped],
         "omitted": omitted(left_out),
@@ -248,6 +248,7 @@ class _Search:
         self.engine = engine.name
         self.rows = rows
         self.timed_out = False
+        self.was_killed = False
         self.failed_to_read = False
         self._engine = engine
         self._fd = fd
@@ -274,7 +275,7 @@ class _Search:
         if code == 2 and self.engine == "grep" and not self._posix and _no_perl(self._stderr):
             self._posix = True
             code = self._spawn(self._options(), files)
-        if code in (0, 1) or self.timed_out or self.rows.full:
+        if code <= 1 or self.timed_out or self.rows.full:
             return
         if self.engine == "grep" and b" option" in self._stderr:  # busybox lacks the GNU options
             raise RefusedError("no_tool")
@@ -288,7 +289,11 @@ class _Search:
         return self._engine.options(self.request, posix=self._posix, offsets_only=offsets_only)
 
     def _spawn(self, options: list[str], files: list[bytes], reader: Any = None) -> int:
-        """Run the program, and parse its output until the rows are full or the time is up. Return its exit code."""
+        """Run the program, and parse its output until the rows are full or the time is up.
+
+        Returns:
+            The exit code; negative if a signal ended the program.
+        """
         if reader is None:
             tool = "rg" if self.engine == "ripgrep" else "grep"
             reader = READERS[(tool, self.request["mode"])](self.rows)
@@ -323,6 +328,7 @@ class _Search:
             os.close(out)
             os.close(err)
             status = os.waitpid(pid, 0)[1]
+        self.was_killed = self.was_killed or os.WIFSIGNALED(status)
         return os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
 
     def _find_in_long_lines(self) -> None:

@@ -204,6 +204,17 @@ def test_a_file_deleted_before_its_long_line_is_read(box: Box, monkeypatch: pyte
     assert result.more == (box.kind == "grep")  # ripgrep prints the excerpt in the first search
 
 
+@pytest.mark.parametrize("box", ["rg", "grep"], indirect=True)
+def test_a_program_that_is_killed_leaves_the_search_incomplete(box: Box) -> None:
+    program = box.root.parent / "bin" / box.kind
+    program.unlink()
+    program.write_text("#!/bin/sh\nkill -9 $$\n")
+    program.chmod(0o755)
+    box.put("a", b"needle\n")
+    result = box.grep("needle")
+    assert (result.more, result.timed_out) == (True, False)
+
+
 def test_a_match_of_no_length_in_a_long_line(box: Box) -> None:
     box.put("a", b"x" * 3000)
     row = box.grep("^", output_mode="content").rows[0]
