@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Self
 
@@ -62,7 +64,11 @@ class ToolInput(BaseModel):
         kept = {name: value for name, value in given.items() if not cls._is_left_out(name, value)}
         unknown = [name for name in kept if name not in cls.model_fields]
         intended = {name: cls._intended_by(name) for name in unknown[:UNKNOWN_SHOWN]}
-        values: Mapping[str, Any] = {name: value for name, value in kept.items() if name in cls.model_fields}
+        values: Mapping[str, Any] = {
+            name: cls._in_range_of_float(name, value)
+            for name, value in kept.items()
+            if name in cls.model_fields
+        }
         operation = cls._operation(values)
         found: list[Problem] = [(_shown(name), _unknown(remark)) for name, remark in intended.items()]
         # pydantic would read true as 1, such as a timeout of one second.
@@ -92,6 +98,13 @@ class ToolInput(BaseModel):
     @classmethod
     def _is_number(cls, name: str) -> bool:
         return cls.model_fields[name].annotation in (int, float, int | None, float | None)
+
+    @classmethod
+    def _in_range_of_float(cls, name: str, value: object) -> object:
+        """Replace an integer that is too large for a float by infinity: `problems` computes with the values."""
+        is_float = cls.model_fields[name].annotation in (float, float | None)
+        is_too_large = isinstance(value, int) and abs(value) > sys.float_info.max
+        return math.inf if is_float and is_too_large else value
 
     @classmethod
     def _is_left_out(cls, name: object, value: object) -> bool:
