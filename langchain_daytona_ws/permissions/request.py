@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -140,7 +141,9 @@ class PermissionRequest:
         """
         call = {**(arguments or {}), "command": command}
         hours = call.get("hours")
-        duration = f", for {hours:g} hours" if isinstance(hours, (int, float)) else ""
+        # The arguments may not be validated yet: "g" raises an error for an integer that is too large for a float.
+        is_shown = isinstance(hours, (int, float)) and abs(hours) <= sys.float_info.max
+        duration = f", for {hours:g} hours" if is_shown else ""
         label = f"bash (in the background{duration}): " if call.get("background") else "bash: "
         summary = label + legible.one_line(command, MAX_SUMMARY_CHARS - len(label))
         return cls(

@@ -134,6 +134,7 @@ def test_background_is_shown_first() -> None:
     long = bash("serve", background=True, hours=8)
     assert long.summary == "bash (in the background, for 8 hours): serve"
     assert bash("serve", background=True, hours="\x1b").summary == "bash (in the background): serve"
+    assert bash("serve", background=True, hours=10**400).summary == "bash (in the background): serve"
 
 
 def test_a_write_shows_its_content_as_from_the_arguments() -> None:
