@@ -255,7 +255,7 @@ def _edit(action: object, request: PermissionRequest) -> PermissionDecision:
     if called is not None and name == called.name:
         edited = {**_hidden_arguments(request), **called.translated(arguments)}
         return PermissionDecision.allow_edited(edited)
-    if name not in {None, request.tool}:
+    if name not in (None, request.tool):  # a list: the name may be unhashable
         known = repr(request.tool) if called is None else f"{called.name!r} or {request.tool!r}"
         raise AnswerUnusable(f"an edit can't change the tool: edited_action's name must be {known}")
     return PermissionDecision.allow_edited(arguments)

@@ -116,6 +116,10 @@ def test_answers_are_read(decision: dict[str, Any], expected: PermissionDecision
             {"decisions": [{"type": "edit", "edited_action": {"args": {"command": "ls"}}}]},
             "can't change the tool",
         ),
+        (
+            {"decisions": [{"type": "edit", "edited_action": {"name": [], "args": {"command": "ls"}}}]},
+            "can't change the tool",
+        ),
         ({"decisions": [{"type": "allow_always"}]}, "can't be answered with allow_always"),
     ],
 )
