@@ -59,7 +59,7 @@ def test_a_person_would_read(output: str, text: str) -> None:
 def test_lines_that_scroll_out_stay_and_wrapped_lines_are_whole() -> None:
     lines = [f"line {number} {'x' * number}|" for number in range(300)]
     assert shown("\r\n".join(lines)) == "\n".join(lines)
-    assert shown("y" * 1000, columns=20, rows=5) == "y" * 1000
+    assert shown("y" * LIMIT, columns=20, rows=5) == "y" * LIMIT
     assert shown("日" * 50, columns=21, rows=5) == "日" * 50
 
 

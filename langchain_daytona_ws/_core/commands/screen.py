@@ -119,13 +119,15 @@ class _Screen:
     def _print(self, text: str) -> None:
         if text.isascii():
             self._last = text[-1:] or self._last
-            while text:
+            start = 0
+            while start < len(text):
                 if self._x >= self._columns:
                     self._wrap()
-                part, text = text[: self._columns - self._x], text[self._columns - self._x :]
+                part = text[start : start + self._columns - self._x]
                 row = self._padded()
                 row[self._x : self._x + len(part)] = part
                 self._x += len(part)
+                start += len(part)
             return
         for character in text:
             self._put(character)
