@@ -2,7 +2,6 @@
 
 # No `from __future__ import annotations`: pydantic would evaluate the text of each annotation.
 
-import posixpath
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
@@ -28,6 +27,7 @@ from langchain_daytona_ws.config.values import (
     User,
     WholeNumber,
     WorkspacePrefix,
+    normal_path,
 )
 
 
@@ -306,5 +306,5 @@ def _key_from_environment() -> SecretStr | None:
 
 
 def _overlap(first: str, second: str) -> bool:
-    shorter, longer = sorted((f"{posixpath.normpath(path)}/" for path in (first, second)), key=len)
+    shorter, longer = sorted((f"{normal_path(path)}/" for path in (first, second)), key=len)
     return longer.startswith(shorter)

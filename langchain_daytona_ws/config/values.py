@@ -154,7 +154,7 @@ def directory(value: str) -> str:
         raise refusal('must not contain ".."; use the resulting path, such as /mnt/workspaces')
     if len(value.encode()) > 1024:
         raise refusal("is longer than 1,024 bytes; use a shorter path such as /mnt/workspaces")
-    path = "/" + posixpath.normpath(value).lstrip("/")
+    path = normal_path(value)
     if path == "/":
         raise refusal('must not be "/"; use a directory below it, such as /mnt/workspaces')
     if path.split("/")[1] in ("proc", "sys", "dev"):
@@ -162,6 +162,11 @@ def directory(value: str) -> str:
             "is below /proc, /sys or /dev, which can't store files; use a path such as /mnt/workspaces"
         )
     return path
+
+
+def normal_path(path: str) -> str:
+    """Normalise a path. `posixpath.normpath` alone keeps two slashes at the start."""
+    return posixpath.normpath(path).replace("//", "/")
 
 
 def bucket(value: str) -> str:

@@ -331,9 +331,9 @@ def test_the_invalid_one_of_two_variables_is_named(monkeypatch: pytest.MonkeyPat
 
 def test_skills_overlap_the_workspaces_only_where_both_are_mounted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SKILLS_BUCKET_NAME", "skills-env")
-    for root in ("/mnt", "/mnt/skills", "/mnt/skills/x"):
+    for root in ("/mnt", "/mnt/skills", "/mnt/skills/x", "//mnt/skills"):
         without = SandboxConfig.model_validate({"options": {"workspaceRoot": root}})
-        assert without.options.workspace_root == root
+        assert without.options.workspace_root == root.replace("//", "/")
         assert SandboxConfig.model_validate(without.model_dump(by_alias=True)) == without
         mounted = {"workspaceRoot": root, "mountAwsS3Buckets": True}
         assert refused({"options": mounted}).context["paths"] == ["options.skillsMountPath"]
