@@ -204,10 +204,12 @@ class SandboxConfig(ConfigModel):
         """
         try:
             text = Path(path).read_bytes()
-        except OSError as error:
+        except (OSError, ValueError) as error:
+            reason = "the path has a NUL byte or is not valid Unicode"
+            if isinstance(error, OSError):
+                reason = error.strerror or type(error).__name__
             raise ConfigError(
-                f"The configuration {fspath(path)} cannot be read: {error.strerror or type(error).__name__}. Name a "
-                "JSON file.",
+                f"The configuration {fspath(path)!r} cannot be read: {reason}. Name a JSON file.",
                 code="config_unreadable",
                 op="validate",
                 for_model=FOR_MODEL,

@@ -902,6 +902,12 @@ def test_invalid_json_is_refused(text: str | bytes, phrase: str) -> None:
     assert SECRET not in everything_shown(caught.value)
 
 
+@pytest.mark.parametrize("path", ["\0", "\ud800"])
+def test_a_path_that_no_file_can_have_is_refused(path: str) -> None:
+    with pytest.raises(ConfigError, match="cannot be read: the path has a NUL byte or is not valid Unicode"):
+        SandboxConfig.from_file(path)
+
+
 def test_inside_another_model_the_error_is_pydantics_and_holds_no_input() -> None:
     class Settings(BaseModel):
         sandbox: SandboxConfig
