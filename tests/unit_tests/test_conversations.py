@@ -111,6 +111,9 @@ def test_the_number_of_hashes_is_limited(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(conversation_of("w", "1", None).read_hashes) == 2
     found.read_hashes["c"] = "3"
     assert conversation_of("w", "1", None).read_hashes == {}
+    own = session()._state
+    own.threadless.read_hashes.update({"a": "1", "b": "2", "c": "3"})
+    assert own.conversation(None).read_hashes == {}
 
 
 def test_a_new_conversation_under_an_old_id_has_a_new_state() -> None:
