@@ -10,7 +10,7 @@ from langchain_daytona_ws._guest import encode
 
 SETTLE_S = 0.05
 
-# Children of this process that outlive the call. They are not killed, because they redirect their output at once.
+# Children of this process that read on after the call. They are not killed, because they redirect their output at once.
 own_children: set[int] = set()
 
 
@@ -54,7 +54,7 @@ def release(nonce: str) -> None:
 
 
 def _has_other_writers(reader: int) -> bool:
-    import select  # not at the top: a command loads this module while it waits for bash
+    import select  # imported late: a command imports it while bash starts
 
     poll = select.poll()
     poll.register(reader, 0)

@@ -1,4 +1,4 @@
-"""The server's thread with its event loop, and the HTTP server in it: uvicorn, which logs errors only."""
+"""The server's thread with its event loop, and the HTTP server in it: uvicorn."""
 
 from __future__ import annotations
 

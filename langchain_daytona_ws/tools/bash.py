@@ -100,7 +100,7 @@ class BashInput(ToolInput):
 
     @classmethod
     def problems(cls, operation: str, values: Mapping[str, Any]) -> Iterable[Problem]:
-        background = values.get("background") in (True, "true")  # of any type, if arguments are invalid
+        background = values.get("background") in (True, "true")  # a text if the arguments are invalid
         timeout, hours = values.get("timeout"), values.get("hours")
         if _is_number(hours):
             if not 0 < hours <= HOURS_MAX:

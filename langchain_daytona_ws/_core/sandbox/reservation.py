@@ -137,9 +137,9 @@ def _location(config: SandboxConfig, workspace: S3Workspace | None) -> tuple[str
 def _persistent(spec: SandboxSpec, config: SandboxConfig) -> SandboxSpec:
     """Return a specification with the intervals of a persistent sandbox, in whole minutes (Daytona API).
 
-    Archived sandboxes are never auto-deleted, so the interval of archiving is 0: the longest that Daytona allows. A
-    stopped sandbox is deleted after ``maxLifetimeSeconds`` or its default. If the configuration sets this key, the
-    sandbox is also destroyed at that age, in any state.
+    Daytona never deletes archived sandboxes, so a sandbox should be archived as late as possible: the interval 0 means
+    the longest that Daytona allows. A stopped sandbox is deleted after ``maxLifetimeSeconds`` or its default. If the
+    configuration sets this key, the sandbox is also destroyed at that age, in any state.
     """
     given = config.lifecycle or LifecycleConfig()
     is_age_limited = "max_lifetime_seconds" in given.model_fields_set
