@@ -12,7 +12,6 @@ from langchain_daytona_ws.errors import SandboxError
 
 Answer = dict[str, object]
 
-UNREADABLE = "unreadable_answer"
 MAX_NUMBER = 1 << 62
 MAX_PATH = 8192  # characters; PATH_MAX is 4096 bytes
 MAX_ROWS = 10_000  # entries of a list
@@ -69,11 +68,15 @@ def process_names(value: object) -> list[str]:
     return [name for name in names if isinstance(name, str) and _NAME.fullmatch(name)][:_NAMES_MAX]
 
 
-def unreadable(detail: str) -> SandboxError:
+class UnreadableAnswer(SandboxError):
+    """The answer cannot be from a guest program, or is incomplete: the call may have run."""
+
+
+def unreadable(detail: str) -> UnreadableAnswer:
     """Return the error for an answer that is incomplete or not from a guest program."""
-    return SandboxError(
+    return UnreadableAnswer(
         f"The sandbox's answer could not be read ({detail}).",
-        code=UNREADABLE,
+        code="unreadable_answer",
         op="execute",
         retryable=True,
         for_model="The machine's answer could not be read. The call may or may not have taken effect: check "
@@ -86,9 +89,9 @@ def decode_base64(value: object) -> bytes:
     try:
         return binascii.a2b_base64(value if isinstance(value, str) else b"?", strict_mode=True)
     except ValueError:
-        raise SandboxError(
+        raise UnreadableAnswer(
             "A field of the sandbox's answer is not what it should be.",
-            code=UNREADABLE,
+            code="unreadable_answer",
             op="execute",
         ) from None
 
@@ -102,8 +105,8 @@ class Reply:
             raise self.malformed("answer")
         self._answer: Mapping[Any, Any] = answer
 
-    def malformed(self, part: str) -> SandboxError:
-        return SandboxError(
+    def malformed(self, part: str) -> UnreadableAnswer:
+        return UnreadableAnswer(
             f"The sandbox returned an invalid answer to '{self.op}' ({part}). "
             "A process in it may have changed its Python.",
             code="garbled_answer",

@@ -9,6 +9,7 @@ import pytest
 
 from langchain_daytona_ws._core.guest_rpc.client import MARGIN_S, GuestClient
 from langchain_daytona_ws._core.guest_rpc.recovery import RETRY_WITHIN_S
+from langchain_daytona_ws._core.jobs.keep_alive import JobTracker
 from langchain_daytona_ws._core.ports import ExecReply, FaultKind, PortFault, SandboxInfo
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.sandbox import lifecycle
@@ -243,6 +244,25 @@ def test_an_unreadable_answer_is_retried_a_few_times() -> None:
     with pytest.raises(SandboxError) as caught_read:
         call(ScriptedPort(execute=["noise"]), key=None)
     assert not isinstance(caught_read.value, OutcomeUnknown)
+
+
+@pytest.mark.parametrize("code", ["processes", "state"])
+def test_a_set_up_error_after_a_lost_answer_is_an_unknown_outcome(code: str) -> None:
+    answers = [fault(FaultKind.DROPPED), {"error": "setup", "code": code, "detail": "x"}]
+    with pytest.raises(OutcomeUnknown):
+        call(ScriptedPort(execute=list(answers)))
+    with pytest.raises(SandboxError) as caught:
+        call(ScriptedPort(execute=answers[1:]))
+    assert not isinstance(caught.value, OutcomeUnknown)
+
+
+def test_an_unreadable_field_for_an_attachment_is_an_unknown_outcome() -> None:
+    port = ScriptedPort(execute=[{"job": {"awake_minutes": 5}, "outcome": "job"}])
+    tracker = JobTracker(15, None, lambda job, is_shown: None, lambda notice: None)
+    client = client_of(port, attachments=[tracker])
+    with pytest.raises(OutcomeUnknown) as caught:
+        run_sync(client.call("command", {"key": "k", "job": {"command": "true"}}, timeout_s=10))
+    assert (caught.value.code, port.asked) == ("garbled_answer", ["execute"])
 
 
 def test_a_missing_python_is_not_retried() -> None:

@@ -136,6 +136,8 @@ class GuestFiles:
                 if len(data) != size:
                     raise reply.malformed("content")
                 return models.FileContent(real_path, data, hashlib.sha256(data).hexdigest())
+            if size > max_bytes:  # the guest has refused larger files: this answer is forged
+                raise reply.malformed("bytes")
             received = Received(size)
             try:
                 is_steady = await (await self.client()).download(self.absolute(real_path), received)
@@ -418,8 +420,8 @@ def _refusal(path: str, reply: FileReply) -> WorkspaceError:
     code = reply.raw("error", 64)
     if code not in REFUSALS:
         return reply.malformed("error")
-    facts = {name: _FACTS[name](reply, name) for name in REFUSALS[code].facts if name in reply}
     try:
+        facts = {name: _FACTS[name](reply, name) for name in REFUSALS[code].facts if name in reply}
         return file_error(path, reply.op, code, facts)
     except KeyError as missing:
         return reply.malformed(str(missing.args[0]))

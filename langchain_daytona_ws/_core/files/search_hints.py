@@ -14,7 +14,7 @@ _BASIC_OR = re.compile(r"(?<!\\)((?:\\\\)*)\\\|")
 _BASIC_SIGN = re.compile(r"(?<!\\)((?:\\\\)*)\\([|(){}+?])")
 _IN_SLASHES = re.compile(r"/((?:[^/\\]|\\.)+)/([dgimsuvy]*)")
 _NEWLINE = re.compile(r"(?<!\\)(?:\\\\)*\\n")
-_SET = re.compile(r"\[(?:\\.|[^\]\\])*\]")
+_SET = re.compile(r"\[(?:\\.|[^\]\\]){0,200}\]")  # bounded: a hostile pattern has thousands of "["
 _LINE_END = re.compile(r"(?<!\\)(?:\\\\)*\$(?=\)*(?:\||$))")
 _LOOK_AROUND = re.compile(r"\(\?<?[=!]")
 _BACKREFERENCE = re.compile(r"(?<!\\)(?:\\\\)*\\[1-9]")

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from langchain_daytona_ws._core.answer import UNREADABLE, Answer, read_frame, unreadable
+from langchain_daytona_ws._core.answer import Answer, UnreadableAnswer, read_frame, unreadable
 from langchain_daytona_ws._core.guest_rpc.attachments import Attachment, GuestRequest, OnProgress, Send
 from langchain_daytona_ws._core.guest_rpc.errors import LOST_WHILE_RUNNING, setup_error, unknown
 from langchain_daytona_ws._core.guest_rpc.payload import GuestCall, KeptPrograms
@@ -164,7 +164,13 @@ class GuestClient:
         if answer.get("outcome") == "running":
             # An earlier attempt with this key still runs after its own time limit.
             raise unknown("It was still running when its time was up.", code="still_running")
-        return self._checked(answer), info.id
+        try:
+            return self._checked(answer), info.id
+        except WorkspaceError as error:
+            # The guest may raise these set-up errors before it reads the record of an earlier attempt.
+            if attempts.maybe_ran and "key" in fields and answer.get("code") in ("processes", "state"):
+                _raise_if_unknown(error)
+            raise
 
     def only_for(self, sandbox_id: str) -> GuestClient:
         """Return a client that runs no hooks and sends to this sandbox only.
@@ -270,7 +276,7 @@ class GuestClient:
         except PortFault as fault:
             attempts.record_duration(self._port.now() - began)
             await attempts.recover(fault, info, starts, repeatable=is_repeatable)
-        except SandboxError as error:
+        except UnreadableAnswer as error:
             if not attempts.may_resend_after(error):
                 raise
         following = await attempts.uncharged(self._acquire())
@@ -387,6 +393,6 @@ def _raise_if_unknown(error: WorkspaceError) -> None:
     """Raise OutcomeUnknown in place of an error that states "nothing ran", because an earlier attempt may have run."""
     if isinstance(error, OutcomeUnknown):
         return
-    if error.code == UNREADABLE:
+    if isinstance(error, UnreadableAnswer):
         raise unknown("Its answer could not be read.", code=error.code, detail=error.message) from error
     raise unknown("Then the machine could not be reached again.", detail=error.message) from error

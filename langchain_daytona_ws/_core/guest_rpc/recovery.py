@@ -6,10 +6,10 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from langchain_daytona_ws._core.answer import UnreadableAnswer
 from langchain_daytona_ws._core.guest_rpc.errors import LOST_WHILE_RUNNING, refused, unknown, unreachable
 from langchain_daytona_ws._core.ports import FaultKind, PortFault, SandboxInfo, SandboxPort
 from langchain_daytona_ws._core.sandbox import lifecycle
-from langchain_daytona_ws.errors import SandboxError
 
 T = TypeVar("T")
 
@@ -64,16 +64,11 @@ class Attempts:
         """
         self._failing_s += duration_s if duration_s < LONG_REQUEST_S else 0.0
 
-    def may_resend_after(self, error: SandboxError) -> bool:
-        """Record an unreadable answer; return whether to send the call again.
-
-        An error that would occur again, such as a missing Python, is not recorded.
-        """
-        if not error.retryable:
-            return False
+    def may_resend_after(self, error: UnreadableAnswer) -> bool:
+        """Record an unreadable answer; return whether to send the call again."""
         self._unreadable += 1
         self.maybe_ran = True
-        return self._unreadable <= UNREADABLE_MAX
+        return error.retryable and self._unreadable <= UNREADABLE_MAX
 
     async def recover(self, fault: PortFault, info: SandboxInfo, starts: int, *, repeatable: bool) -> None:
         """Prepare another attempt after a fault: restart the sandbox if necessary, and wait.
@@ -105,11 +100,11 @@ class Attempts:
                 return
             if is_about_sandbox and self._failures > 3:
                 raise refused(fault)
-        if self._failing_s >= RETRY_WITHIN_S or self.port.now() >= self.until:
+        pause_s = self._pause_s(fault.retry_after_s)
+        if self._failing_s >= RETRY_WITHIN_S or self.port.now() + pause_s >= self.until:
             if self.maybe_ran and not repeatable:
                 raise unknown(f"The connection failed {self._failures} times.", detail=f"{fault.message}.")
             raise unreachable(fault, info, self._failures)
-        pause_s = self._pause_s(fault.retry_after_s)
         self._failing_s += pause_s
         await self.port.sleep(pause_s)
 
