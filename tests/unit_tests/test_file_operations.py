@@ -33,7 +33,7 @@ from langchain_daytona_ws.errors import (
     WriteConflict,
 )
 
-from .guest import guest_operations
+from .guest import guest_files, guest_operations
 
 GUESTS = {"files": files.main, "tree": tree.main, "search": search.main, "similar_paths": similar_paths.main}
 
@@ -366,6 +366,20 @@ class TestForgedAnswers:
             asyncio.run(getattr(_forging(forged), op)(*_arguments(op)))
         except SandboxError as error:
             assert error.code == "garbled_answer"  # noqa: PT017
+
+    def test_a_download_of_a_forged_size_is_not_begun(self) -> None:
+        async def forge(entry: str, request: dict[str, Any]) -> Any:
+            return {"ok": True, "path": "a", "bytes": 50 << 20}
+
+        async def download(path: str) -> tuple[bytes, bool]:
+            raise AssertionError(path)
+
+        files = guest_files(forge, download=download, root="/mnt/demo")
+        refusal(SandboxError, files.fetch("a", max_bytes=10))
+
+    def test_a_code_of_the_host_with_forged_facts_is_an_error(self) -> None:
+        forged = {"ok": False, "error": "media_too_large", "width": 1}
+        refusal(SandboxError, _forging(forged).read("a"))
 
     def test_content_can_always_be_encoded(self) -> None:
         forged = {"ok": True, **self.GOOD["read"], "body": "a\ud800b"}
