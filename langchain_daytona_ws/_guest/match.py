@@ -260,7 +260,7 @@ def _expanded(pattern: str) -> list[str]:
 
 
 def _brace(text: str, start: int) -> tuple[int, int, list[str]] | None:
-    """Return start, end and choices of the first complete brace group at or after ``start``.
+    """Return start, end and choices of the first complete brace group with a comma, at or after ``start``.
 
     The text is read once for all groups: a hostile pattern may have thousands of opening braces.
     """
@@ -319,7 +319,7 @@ def readings(pattern: str, path: str) -> list[tuple[Kind, str]]:
 
 
 def _rewritten(pattern: str) -> Iterator[tuple[Kind, str]]:
-    import re  # takes 5 ms; most globs match a file
+    import re  # takes 5 ms; `glob` calls this function only if nothing matched
 
     if "[" in pattern:
         yield BRACKETS, re.sub(r"(\\.)|\[", lambda found: found[1] or "\\[", pattern)

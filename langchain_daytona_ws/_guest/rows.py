@@ -17,7 +17,9 @@ LINE_BYTES = 4 * LINE_CHARS  # maximum size of LINE_CHARS characters in UTF-8
 BEFORE_CHARS = 150  # shown before the match, if the line is cut at both ends
 MATCH_CHARS = 150  # minimum that is shown from the match on, if the line is cut only at its end
 CUT = "... [line cut]"
-RECORD_BYTES = 1 << 20  # a longer record of the program's output is not read completely
+RECORD_BYTES = (
+    1 << 20
+)  # a record of the program's output that has no end after this size is not read completely
 
 
 class Filter:
@@ -86,8 +88,8 @@ class Selection:
         """Return a reading that matches a file: its kind, its pattern, and the file's path; None if there is none.
 
         Args:
-            matched: True if the glob itself has matched files. Then only a reading of the kind BRACKETS is returned:
-                brackets may have matched files that the model did not mean.
+            matched: True if the glob itself has matched files. Then only a reading of the kind BRACKETS (``[id]`` is
+                a directory's name) is returned: as a class of characters, the brackets may have matched other files.
         """
         return None if self._reading is None or (matched and self._reading[0] != BRACKETS) else self._reading
 
@@ -113,7 +115,7 @@ class Rows:
         self._latest: tuple[bytes, bool] = (b"", True)
 
     def add(self, path: bytes, *rest: object) -> None:
-        """Add a row, unless a limit would be exceeded or its file is not shown."""
+        """Add a row, unless its file is not shown or a limit would be exceeded. The first row has no size limit."""
         if self._is_shown is not None:
             if path != self._latest[0]:
                 self._latest = path, self._is_shown(path)
@@ -163,7 +165,9 @@ def _shown(line: bytes) -> str:
 
 
 class _Records:
-    """Split a stream into records; call ``handle`` with each, or ``long`` for a record of more than RECORD_BYTES."""
+    """Split a stream into records; call ``handle`` with each, or ``long`` for a record whose end has not come
+    after RECORD_BYTES.
+    """
 
     def __init__(self, handle: Callable[[bytes], None], long: Callable[[], None], end: bytes) -> None:
         self._handle = handle

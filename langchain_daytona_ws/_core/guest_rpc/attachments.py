@@ -12,8 +12,8 @@ from langchain_daytona_ws.errors import WorkspaceError
 
 OnProgress = Callable[[str], Awaitable[None]]
 
-# Maximum number of attempts, if the guest refuses the credentials: without, with cached and with new credentials.
-# Requests that are repeated during a long pull do not count.
+# Maximum number of times that an attachment sends a request: without credentials; if the guest needs them, with cached
+# credentials; if it refuses these, with new ones. Requests that are repeated during a long pull do not count.
 SENDS_MAX = 3
 
 

@@ -41,7 +41,7 @@ class S3Request:
 
 
 class LocalS3:
-    """S3 and STS, served by moto or a store on a loopback port.
+    """S3 and STS on a loopback port. Moto answers the requests, or an S3-compatible store, such as MinIO.
 
     With moto, each LocalS3 has its own buckets. The time is always that of the machine's clock, not of a `ManualClock`.
 
