@@ -23,7 +23,7 @@ PIECE_BYTES = 1 << 20
 
 
 def limit_answers(api: Any) -> None:
-    """Limit a sync client's responses to 32 MiB, and to the request's time-out if it has one.
+    """Limit the bodies of a sync client's responses to 32 MiB, and to the request's time-out if it has one.
 
     Args:
         api: The ``ApiClient`` of a generated client of the SDK. It has no public hook for reading responses.
@@ -32,7 +32,6 @@ def limit_answers(api: Any) -> None:
     send = rest.request
 
     def request(*given: Any, _request_timeout: float | None = None, **named: Any) -> Any:
-        until = None if _request_timeout is None else monotonic() + _request_timeout
         connect_s = (
             CONNECT_TIMEOUT_S if _request_timeout is None else min(CONNECT_TIMEOUT_S, _request_timeout)
         )
@@ -40,6 +39,8 @@ def limit_answers(api: Any) -> None:
             answer = send(*given, _request_timeout=(connect_s, _request_timeout), **named)
         finally:
             del given, named  # a traceback could show their API key
+        # From now on: `send` may have repeated the request, each time with the whole time-out.
+        until = None if _request_timeout is None else monotonic() + _request_timeout
         answer.data = _read_all(answer.response, until)
         return answer
 
