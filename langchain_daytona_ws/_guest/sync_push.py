@@ -22,6 +22,7 @@ class Push:
         self._copy = copy
         self._changed: dict[str, os.stat_result] = {}
         self._must_scan_again = False
+        self._failure: S3Error | None = None  # of the files of an earlier level
         self.total = self.done = 0  # files of the running push, for its progress
         self.unpushed: dict[str, str] = {}  # path → reason
 
@@ -51,10 +52,8 @@ class Push:
             failure = self._save_all(found)
         # Delete objects only after all uploads have succeeded. If the directory was replaced, delete nothing: no
         # command has deleted the missing files.
-        if failure is None and not self.unpushed and not copy.is_new_directory and copy.is_bound:
+        if failure is None and not copy.is_new_directory and copy.is_bound:
             failure = next(iter(copy.for_each(self._delete, found.missing)), None)
-        if failure is None and self.unpushed:
-            failure = S3Error("local", next(iter(self.unpushed.values())))
         if failure is not None:
             if not copy.is_new_directory:
                 for path in found.missing:
@@ -65,11 +64,15 @@ class Push:
     def _save_all(self, found: Scan) -> S3Error | None:
         self._changed = found.changed
         self.total += len(found.changed)
-        failures: list[S3Error] = []
+        self._failure = None
         for level in (0, 1, 2):
             paths = [path for path in found.changed if _level(path) == level]
-            failures += self._copy.for_each(self._save, paths)
-        return failures[0] if failures else None
+            failures = self._copy.for_each(self._save, paths)
+            if self._failure is None and self.unpushed:
+                # From now on `_upload` refuses all files: no Git reference is stored before its objects.
+                failures.append(S3Error("local", next(iter(self.unpushed.values()))))
+                self._failure = failures[0]
+        return self._failure
 
     def _save(self, path: str) -> S3Error | None:
         try:
@@ -98,6 +101,8 @@ class Push:
         entry = copy.index.entries.get(path)
         if entry is not None and self._is_only_touched(path, status, entry):
             return
+        if self._failure is not None:
+            raise self._failure
         try:
             self._store(path, status, entry)
         except S3Error as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import json
 import os
 import shutil
@@ -1058,6 +1059,37 @@ def test_git_references_are_stored_after_their_objects(s3: MemoryS3, make: Make)
     last_object = max(stored.index(name) for name in (*order[:3], "bare.git/objects/o"))
     first_reference = min(stored.index(name) for name in order[4:])
     assert last_object < stored.index(".git/config") < first_reference
+
+
+@pytest.mark.parametrize("is_local", [False, True])
+def test_git_references_are_not_stored_without_their_objects(
+    s3: MemoryS3, make: Make, contents: Contents, monkeypatch: pytest.MonkeyPatch, is_local: bool
+) -> None:
+    copy = make()
+    copy.pull()
+    names = [".git/objects/ab/cd", ".git/config", ".git/refs/heads/main"]
+    for name in names:
+        copy.write(name, name)
+    if is_local:
+        pread = os.pread
+
+        def fail(fd: int, *arguments: int) -> bytes:
+            data = pread(fd, *arguments)
+            if data == names[0].encode():
+                raise OSError(errno.EIO, "Input/output error")
+            return data
+
+        monkeypatch.setattr(os, "pread", fail)
+    else:
+        s3.intercept = lambda request, _: error(400, "Odd") if request.key.endswith("/cd") else None
+    report = copy.push()
+    assert report["failure"]
+    assert report["unpushed"] == sorted(names)
+    assert contents() == {}
+    s3.intercept = None
+    monkeypatch.undo()
+    assert copy.push()["unpushed"] == []
+    assert contents().keys() == set(names)
 
 
 # --- uploads in parts ---
