@@ -287,8 +287,8 @@ class Pull:
         copy = self._copy
         _, etag, size, modified = self._listing.objects[path]
         if entry is not None and entry.etag == etag:
-            if not copy.is_same_content(path, status, entry):
-                entry.modified = modified  # the file was changed only here: the next push stores it
+            if status.st_mode != entry.mode or not copy.is_same_content(path, status, entry):
+                entry.modified = modified  # the file or its mode was changed here: the next push stores it
                 return True
             # Another writer has stored the same content, or changed the mode.
             found = copy.bucket.head(copy.prefix + path)

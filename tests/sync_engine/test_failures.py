@@ -783,6 +783,24 @@ def test_a_mode_that_changes_in_the_second_of_an_upload_is_seen(s3: MemoryS3, ma
     assert stat.S_IMODE(at.stat().st_mode) == 0o600
 
 
+def test_a_mode_that_changes_here_survives_an_equal_upload_of_another_writer(
+    s3: MemoryS3, make: Make
+) -> None:
+    copy = make()
+    copy.pull()
+    at = copy.write("a", "1")
+    at.chmod(0o644)
+    copy.push()
+    copy.pull()
+    at.chmod(0o755)
+    s3.put(PREFIX + "a", b"1", {"file-permissions": "0100600"}).modified += 10
+    copy.pull()
+    assert stat.S_IMODE(at.stat().st_mode) == 0o755
+    copy.push()
+    assert s3.objects[PREFIX + "a"].metadata["file-permissions"] == "0100755"
+    assert stat.S_IMODE(at.stat().st_mode) == 0o755
+
+
 def test_equal_content_with_another_mode_is_stored(s3: MemoryS3, make: Make) -> None:
     first, second = make("A"), make("B")
     for copy, mode in ((first, 0o755), (second, 0o644)):
