@@ -165,27 +165,38 @@ class Pull:
         """Remove the files whose objects were deleted. Keep files that were changed here, as new files."""
         copy, objects = self._copy, self._listing.objects
         entries = copy.index.entries
-        unchanged: list[tuple[str, os.stat_result]] = []
+        unchanged: list[tuple[str, os.stat_result, Entry]] = []
         for path in [path for path in entries if path not in objects]:
-            entry, status = entries[path], copy.tree.status(path)
+            entry = entries[path]
+            try:
+                status = copy.tree.status(path)
+                if (
+                    status is not None
+                    and copy.is_same_content(path, status, entry)
+                    and not copy.tree.ignores(path)
+                ):
+                    unchanged.append((path, status, entry))
+            except OSError as error:  # without its entry, the next push would store the file again
+                self._failures.append(error)
+                continue
             copy.index.drop(path)
-            if (
-                status is not None
-                and copy.is_same_content(path, status, entry)
-                and not copy.tree.ignores(path)
-            ):
-                unchanged.append((path, status))
         if not unchanged:
             return
         # Save the index before the files are removed, because this process may be killed in between. With the old
         # index, the next resident would treat the removed files as deleted by a command, and delete their objects in
         # S3. These objects may exist, because a listing may be wrong.
-        copy.index.save()
-        for path, status in sorted(unchanged, key=lambda item: item[0], reverse=True):
+        try:
+            copy.index.save()
+        except OSError:  # all files are still here, see above
+            for path, _, entry in unchanged:
+                copy.index.set(path, entry)
+            raise
+        for path, status, entry in sorted(unchanged, key=lambda item: item[0], reverse=True):
             try:
                 copy.discard(path, status)
                 copy.report.count("removed_here")
             except OSError as error:
+                copy.index.set(path, entry)  # the file is still here, see above
                 self._failures.append(error)
 
     def _make_room(self, path: str) -> bool:

@@ -354,6 +354,57 @@ def test_a_wrong_listing_and_a_kill_delete_nothing(s3: MemoryS3, make: Make, con
     assert again.files() == {"a": b"1"}
 
 
+@pytest.mark.parametrize("refused", ["read", "rename"])
+def test_a_deleted_object_is_not_created_again_if_its_file_cannot_be_removed(
+    s3: MemoryS3, make: Make, contents: Contents, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    copy = make()
+    copy.pull()
+    copy.write("a", "1")
+    copy.write("b", "2")
+    copy.push()
+    (copy.root / "b").chmod(0o600)
+    s3.reset()
+    method = {"read": "is_same_content", "rename": "move_to_trash"}[refused]
+    plain = getattr(copy.copy, method)
+
+    def refuse(path: str, *arguments: Any) -> Any:  # root may read and rename everything
+        if path == "b":
+            raise PermissionError(13, "Permission denied")
+        return plain(path, *arguments)
+
+    monkeypatch.setattr(copy.copy, method, refuse)
+    assert copy.pull()["failure"] == "local"
+    monkeypatch.undo()
+    (copy.root / "b").chmod(0o644)
+    copy.push()
+    assert contents() == {}
+    assert copy.pull()["failure"] == ""
+    assert copy.files() == {}
+
+
+def test_a_deleted_object_is_not_created_again_if_the_index_cannot_be_saved(
+    s3: MemoryS3, make: Make, contents: Contents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = make()
+    copy.pull()
+    copy.write("a", "1")
+    copy.push()
+    s3.reset()
+
+    def refuse() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(copy.copy.index, "save", refuse)
+    with pytest.raises(OSError, match="No space"):
+        copy._pull.run()
+    monkeypatch.undo()
+    copy.push()
+    assert contents() == {}
+    copy.pull()
+    assert copy.files() == {}
+
+
 def test_an_emptied_prefix_moves_all_files_to_the_trash(s3: MemoryS3, make: Make, contents: Contents) -> None:
     copy = make()
     copy.pull()
