@@ -37,7 +37,7 @@ class ObjectProperties:
         size = self.range.rpartition("/")[2] or headers["Content-Length"] or ""
         self.size = int(size) if re.fullmatch("[0-9]{1,18}", size) else 0
         mode = headers["x-amz-meta-file-permissions"] or ""
-        self.mode = int(mode, 8) if re.fullmatch("[0-7]{1,7}", mode) else 0
+        self.mode = int(mode, 8) if re.fullmatch("0*1?[0-7]{1,5}", mode) else 0
         if self.mode and not stat.S_IFMT(self.mode):
             self.mode |= stat.S_IFREG
         mtime = re.fullmatch("(-?[0-9]{1,20})ns", headers["x-amz-meta-file-mtime"] or "")

@@ -1343,6 +1343,14 @@ def test_a_hostile_index_harms_nothing(
     assert (tmp_path / "outside").read_text() == "outside"
 
 
+def test_an_impossible_mode_of_an_object_does_not_spoil_the_index(s3: MemoryS3, make: Make) -> None:
+    s3.put(PREFIX + "a", b"1", {"file-permissions": "2100644"})
+    copy = make()
+    copy.write("a", "1")
+    assert copy.pull()["failure"] == ""
+    assert make().copy.index.entries.keys() == {"a"}
+
+
 @pytest.mark.parametrize("kind", ["pipe", "directory", "half", "deep", "binary"])
 def test_an_index_that_is_no_index_is_ignored(make: Make, contents: Contents, kind: str) -> None:
     copy = make()
