@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 MAX_LOOSE_CHARS = 4_000  # maximum length of an ``old_string`` that is searched with ``loose``
 MAX_SKIPPING = 20_000_000  # maximum of content characters multiplied by units; takes up to a second
+HEAD_UNITS = (
+    50  # number of units at the beginning of a text that are compared at each position of the content
+)
+MAX_TRIED = 100_000_000  # maximum of positions where the first units match multiplied by units; takes up to two seconds
 MAX_COMPARED = 4_000_000  # maximum number of pairs of equal units; takes up to two seconds
 
 _SHOWN_BYTE = r"\\x(?:00|1b|[89a-f][0-9a-f])"
@@ -81,7 +85,8 @@ def find(content: str, wanted: list[str], loose: bool, limit: int) -> list[Match
     """Find the units in the content, at most ``limit + 1`` times.
 
     With ``loose``, units that look the same match too. Invisible characters between units are then skipped, unless this
-    could take more than a second.
+    could take more than a second. If the first units match at too many positions, as in a long row of dashes, the
+    comparison would take too long: there is no match.
     """
     import re
 
@@ -95,6 +100,10 @@ def find(content: str, wanted: list[str], loose: bool, limit: int) -> list[Match
         and any(char in content for char in alike.INVISIBLE)
     ):
         between = _INVISIBLE
+    elif len(content) * len(wanted) > MAX_TRIED:
+        heads = re.finditer("(?=" + "".join(forms[:HEAD_UNITS]) + ")", content)
+        if any(number * len(wanted) > MAX_TRIED for number, _ in enumerate(heads, 1)):
+            return []
     matches = []
     for match in re.finditer(between.join(form for form in forms if form), content):
         matches.append(

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from langchain_daytona_ws._guest import similar
 from langchain_daytona_ws._guest.alike import (
     DASHES,
     DOUBLE_QUOTES,
@@ -348,6 +349,15 @@ class TestBytesAsTheyAreShown:
         with pytest.raises(EditError, match="not_found"):
             apply_edit(("=" * 500_000 + "\u200b").encode(), "=" * 3_000 + "x", "y")
         assert apply_edit("a\u200bb".encode(), "ab", "c").data == b"c"
+
+    @pytest.mark.parametrize(("char", "unit"), [("-", "-"), ("\udc80", r"\x80")])
+    def test_is_not_searched_where_its_head_is_at_too_many_places(
+        self, monkeypatch: pytest.MonkeyPatch, char: str, unit: str
+    ) -> None:
+        monkeypatch.setattr(similar, "MAX_TRIED", 100_000)
+        assert len(similar.find(char * 1000, [unit] * 100, True, 20)) == 10
+        assert similar.find(char * 2000, [unit] * 100, True, 20) == []
+        assert len(similar.find("x" * 2000 + char * 100, [unit] * 100, True, 20)) == 1
 
     def test_shown_alike_is_not_unique(self) -> None:
         data = b"\xe9 " + rb"\xe9"
