@@ -158,11 +158,10 @@ class SandboxManager:
                 await port.finish(deletion, within_s=CLOSE_WAITS_S)
                 self.check_open()
         except BaseException:
-            if not self._undeleted:
-                process_end.remove(self)
-            raise
-        finally:
             self._creating = ""
+            self._unregister()
+            raise
+        self._creating = ""
         return info
 
     async def _end_creation(self, port: SandboxPort, info: SandboxInfo, duration_s: float) -> None:
@@ -244,7 +243,7 @@ class SandboxManager:
         """Record that the sandbox is gone; the next `acquire` creates or finds another sandbox."""
         if self._flight.forget(info):
             self._record_start()
-            process_end.remove(self)
+            self._unregister()
             # A persistent sandbox may be recovered. The next `acquire` reports whether it was replaced.
             if not self.is_persistent:
                 self._on_lost()
@@ -273,6 +272,7 @@ class SandboxManager:
             await lifecycle.discard(port, id_or_name, within_s=within_s)
             with self._lock, suppress(ValueError):  # the other runtime may have removed it
                 self._undeleted.remove(id_or_name)
+        self._unregister()
 
     def record_restart(self, since: int) -> None:
         """Record a restart once, even if several calls detect it.
@@ -496,4 +496,9 @@ class SandboxManager:
     def _record_deletion(self) -> None:
         if (info := self.info) is not None:
             self._flight.forget(info)
-        process_end.remove(self)
+        self._unregister()
+
+    def _unregister(self) -> None:
+        """Remove this session from the exit handler, unless a sandbox must still be deleted."""
+        if not (self.info or self._creating or self._undeleted):
+            process_end.remove(self)

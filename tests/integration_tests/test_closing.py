@@ -16,7 +16,8 @@ import pytest
 
 from langchain_daytona_ws import WorkspaceSession
 from langchain_daytona_ws._core.sandbox import lifecycle
-from langchain_daytona_ws._session import sandbox_manager
+from langchain_daytona_ws._session import process_end, sandbox_manager
+from langchain_daytona_ws._session.sandbox_manager import SandboxManager
 from langchain_daytona_ws.errors import SandboxUnavailable, SessionClosed
 from langchain_daytona_ws.local import Fault, LocalDaytona
 from tests.hostile.forged import InstantClock
@@ -266,6 +267,43 @@ def test_it_can_be_tried_again_while_that_goes_on(server: LocalDaytona, persiste
 
 
 # --- sandboxes that could not be deleted before ---
+
+
+def _fail(workspace: Driven) -> SandboxManager:
+    """Provision a sandbox that then fails: it is deleted after the next creation."""
+    workspace.run("true")
+    sandboxes = workspace.session._state.sandboxes
+    assert sandboxes.info is not None
+    sandboxes.record_failure(sandboxes.info)
+    return sandboxes
+
+
+def test_a_loss_does_not_end_the_deletion_at_exit(server: LocalDaytona, workspace: Driven) -> None:
+    sandboxes = _fail(workspace)
+    server.faults.add(Fault(kind="status", status=403, action="delete", times=1))
+    workspace.run("true")
+    assert sandboxes.info is not None
+    sandboxes.record_loss(sandboxes.info)
+    assert process_end.is_owned_here(sandboxes)
+    workspace.close()
+    assert not process_end.is_owned_here(sandboxes)
+
+
+def test_nor_does_the_deletion_of_another_sandbox(server: LocalDaytona, workspace: Driven) -> None:
+    sandboxes = _fail(workspace)
+    server.faults.add(Fault(kind="status", status=403, action="delete", times=1))
+    workspace.run("true")
+    failed, used = server.sandboxes
+    refuse = Fault(kind="status", status=403, action="delete", times=1)
+    server.faults.add(
+        Fault(kind="act_before", action="delete", act=lambda: server.faults.add(refuse), times=1)
+    )
+    with pytest.raises(SandboxUnavailable, match=failed.id):
+        workspace.close()
+    assert used not in server.sandboxes
+    assert process_end.is_owned_here(sandboxes)
+    workspace.close()
+    assert server.sandboxes == []
 
 
 class _HeldDeletion:
