@@ -267,12 +267,25 @@ class SandboxManager:
     async def _delete_recorded(
         self, port: SandboxPort, *, within_s: float = lifecycle.DELETE_WITHIN_S
     ) -> None:
-        """Delete recorded sandboxes. A failed deletion is repeated after the next creation, and at the close."""
+        """Delete recorded sandboxes. A failed deletion is repeated after the next creation, and at the close.
+
+        Raises:
+            SandboxUnavailable: A sandbox could not be deleted; all others were tried.
+        """
+        failures = []
         for id_or_name in list(self._undeleted):
-            await lifecycle.discard(port, id_or_name, within_s=within_s)
+            try:
+                await lifecycle.discard(port, id_or_name, within_s=within_s)
+            except SandboxUnavailable as error:
+                failures.append(error)
+                continue
             with self._lock, suppress(ValueError):  # the other runtime may have removed it
                 self._undeleted.remove(id_or_name)
         self._unregister()
+        for other in failures[1:]:
+            failures[0].add_note(f"Also: {other.message}")
+        if failures:
+            raise failures[0]
 
     def record_restart(self, since: int) -> None:
         """Record a restart once, even if several calls detect it.

@@ -278,6 +278,16 @@ def _fail(workspace: Driven) -> SandboxManager:
     return sandboxes
 
 
+def test_all_deletions_are_tried_after_a_refusal(server: LocalDaytona, workspace: Driven) -> None:
+    _fail(workspace)
+    server.faults.add(Fault(kind="status", status=403, action="delete", times=2))
+    _fail(workspace)
+    refused, _ = server.sandboxes
+    with pytest.raises(SandboxUnavailable, match=refused.id):
+        workspace.close()
+    assert server.sandboxes == [refused]
+
+
 def test_a_loss_does_not_end_the_deletion_at_exit(server: LocalDaytona, workspace: Driven) -> None:
     sandboxes = _fail(workspace)
     server.faults.add(Fault(kind="status", status=403, action="delete", times=1))
