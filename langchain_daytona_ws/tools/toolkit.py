@@ -113,7 +113,7 @@ class WorkspaceToolkit(BaseToolkit):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        source_of(self.session, self.pool).close()
+        source_of(self.session, self.pool).__exit__(kind, error, trace)
 
     async def __aenter__(self) -> Self:
         return self
@@ -121,4 +121,4 @@ class WorkspaceToolkit(BaseToolkit):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await source_of(self.session, self.pool).aclose()
+        await source_of(self.session, self.pool).__aexit__(kind, error, trace)

@@ -21,7 +21,7 @@ from langchain_daytona_ws._core.s3.store import StoreFault, StoreFaultKind
 def test_only_a_refused_certificate_has_the_code_of_one(text: str, code: str, changes: bool) -> None:
     @boto_call(changes=changes)
     def call() -> None:
-        raise SSLError(endpoint_url="https://s3", error=text)
+        raise SSLError(endpoint_url="https://s3", error=OSError(text))
 
     with pytest.raises(StoreFault, match="SSL validation failed") as caught:
         call()
