@@ -203,7 +203,8 @@ class _Task:
         plain = self._scratchpad.get_null_resume(False)
         if plain is None or self._saves_at_exit:
             return
-        if any(known == self._checkpoint_id and answer is plain for known, answer in _discarded_answers):
+        discarded = tuple(_discarded_answers)  # a copy: other threads append to it
+        if any(known == self._checkpoint_id and answer is plain for known, answer in discarded):
             return
         deadline = time.monotonic() + _SAVE_TIMEOUT_S
         while not self._is_saved(plain):  # LangGraph saves the answer in the background
