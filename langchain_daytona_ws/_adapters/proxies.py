@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import urllib3
@@ -109,7 +109,9 @@ def _proxy_manager(address: str, settings: Mapping[str, Any]) -> urllib3.PoolMan
         from urllib3.contrib.socks import SOCKSProxyManager
 
         return SOCKSProxyManager(address, **settings)
-    headers = make_headers(proxy_basic_auth=parts.auth) if parts.auth else None
+    # make_headers encodes as Latin-1: this sends the bytes that the URL's percent-encoding stands for.
+    auth = unquote(parts.auth or "", "latin-1")
+    headers = make_headers(proxy_basic_auth=auth) if auth else None
     return urllib3.ProxyManager(address, proxy_headers=headers, **settings)
 
 

@@ -251,14 +251,14 @@ class TestProxies:
         self, runtime: str, name: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with serving(Listening()) as proxy:
-            monkeypatch.setenv(name, f"http://someone:secret@127.0.0.1:{proxy.server_port}")
+            monkeypatch.setenv(name, f"http://some%40one:%73ecret@127.0.0.1:{proxy.server_port}")
             error = failure("https://daytona.invalid/api", runtime)
         assert error.code == "unreachable"
-        assert "secret" not in error.message
+        assert "ecret" not in error.message
         line, headers = proxy.heads[0]
         assert line.startswith("CONNECT daytona.invalid:443 HTTP/1.")
         given = {key.lower(): value for key, value in headers.items()}["proxy-authorization"]
-        assert base64.b64decode(given.removeprefix("Basic ")) == b"someone:secret"
+        assert base64.b64decode(given.removeprefix("Basic ")) == b"some@one:secret"
 
     @RUNTIMES
     def test_neither_does_where_no_proxy_names_the_host(
