@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from types import TracebackType
 from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
@@ -187,7 +188,7 @@ class PoolSessions(Generic[S]):
         """Wait, at most ``wait_s``, until no call uses a key's session; delete its sandbox and close the session."""
         slot = run_sync(self._reserve(key, wait_blocking))
         failures = []
-        for ended in [slot, *self._take_unclosed(slot.namespace)]:
+        for ended in chain([slot], self._take_unclosed(slot.namespace)):
             try:
                 with self._recording_close(ended):
                     ended.value.release(discard_unpushed=discard_unpushed)
@@ -201,7 +202,7 @@ class PoolSessions(Generic[S]):
 
         async def work() -> list[WorkspaceError]:
             failures = []
-            for ended in [slot, *self._take_unclosed(slot.namespace)]:
+            for ended in chain([slot], self._take_unclosed(slot.namespace)):
                 try:
                     with self._recording_close(ended):
                         await ended.value.arelease(discard_unpushed=discard_unpushed)
@@ -296,13 +297,18 @@ class PoolSessions(Generic[S]):
                 error=failure,
             )
 
-    def _take_unclosed(self, namespace: str | None = None) -> list[Slot[S]]:
-        """Remove the slots of a namespace (None: all slots) from `_unclosed`, and return them."""
-        taken = [slot for slot in list(self._unclosed) if namespace in (None, slot.namespace)]
-        for slot in taken:
-            with suppress(ValueError):  # another thread has taken it
-                self._unclosed.remove(slot)
-        return taken
+    def _take_unclosed(self, namespace: str | None = None) -> Iterator[Slot[S]]:
+        """Return the slots of a namespace (None: all slots) in `_unclosed`; remove each when the caller reaches it."""
+        unclosed = [slot for slot in self._unclosed if namespace in (None, slot.namespace)]
+        return (slot for slot in unclosed if self._take(slot))
+
+    def _take(self, slot: Slot[S]) -> bool:
+        """Remove a slot from `_unclosed`; return False if another thread has taken it."""
+        try:
+            self._unclosed.remove(slot)
+        except ValueError:
+            return False
+        return True
 
     async def _run_to_end(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Run work to its end, even if this call is cancelled."""
