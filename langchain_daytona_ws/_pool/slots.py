@@ -114,9 +114,9 @@ class Slots(Generic[T]):
                 self._remove(slot)  # the program has closed the session itself
                 slot = None
             idle = self._mark_idle_closing(except_for=namespace)
+            if self._reserved[namespace] or (slot is not None and slot.is_closing):
+                return Step(self._changed, reason="closing", to_close=idle)
             if slot is not None:
-                if slot.is_closing or self._reserved[namespace]:
-                    return Step(self._changed, reason="closing", to_close=idle)
                 slot.leases += 1
                 return Step(self._changed, slot, to_close=idle)
             callers_before = self._callers_before(ticket)

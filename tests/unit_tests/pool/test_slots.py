@@ -197,6 +197,15 @@ def test_a_reserved_namespace_waits_for_its_leases() -> None:
     assert bench.leased("a") is not a
 
 
+def test_a_reserved_namespace_is_not_opened_by_a_lease() -> None:
+    bench = Bench()
+    bench.slots.hold("a")
+    assert bench.lease("a").reason == "closing"
+    assert len(bench.slots) == 0
+    bench.slots.unhold("a")
+    assert bench.lease("a").opened
+
+
 def test_a_given_up_reservation_is_lifted() -> None:
     bench = Bench()
     a = bench.leased("a")
