@@ -63,6 +63,10 @@ def test_lines_that_scroll_out_stay_and_wrapped_lines_are_whole() -> None:
     assert shown("日" * 50, columns=21, rows=5) == "日" * 50
 
 
+def test_a_progress_bar_after_many_lines_is_one_line() -> None:
+    assert shown("line\r\n" * 42_000 + "10%\r20%\r30%").endswith("\nline\n30%")
+
+
 def test_the_scrolling_region_keeps_a_status_line() -> None:
     text = "\x1b[24;1Hstatus\x1b[1;23r\x1b[1;1H" + "".join(f"{n}\r\n" for n in range(100))
     assert shown(text).splitlines()[-1] == "status"

@@ -208,24 +208,28 @@ class _Screen:
                 if keeps_blank or line.strip():
                     self._scrolled.append(line)
             self._remove(self._top, self._bottom)
+        if not keeps_blank:  # the number of line feeds is limited by the length of the text
+            self._budget -= min(count, self._rows) * self._rows
 
     def _scroll_down(self, count: int) -> None:
+        self._budget -= min(count, self._rows) * self._rows
         for _ in range(min(count, self._rows)):
             self._remove(self._bottom, self._top)
 
     def _insert_lines(self, count: int) -> None:
         if self._top <= self._y <= self._bottom:
+            self._budget -= min(count, self._rows) * self._rows
             for _ in range(min(count, self._rows)):
                 self._remove(self._bottom, self._y)
 
     def _delete_lines(self, count: int) -> None:
         if self._top <= self._y <= self._bottom:
+            self._budget -= min(count, self._rows) * self._rows
             for _ in range(min(count, self._rows)):
                 self._remove(self._y, self._bottom)
 
     def _remove(self, old: int, new: int) -> None:
         """Remove the line ``old``, and insert a blank line as line ``new``."""
-        self._budget -= self._rows
         del self._lines[old], self._wrapped[old]
         self._lines.insert(new, [])
         self._wrapped.insert(new, False)
