@@ -96,10 +96,13 @@ def limit_transfers(client: httpx.Client) -> None:
     """Limit the sync upload client's responses to 32 MiB and 600 seconds: httpx's time-outs apply to single reads."""
 
     def bound(answer: httpx.Response) -> None:
+        # httpx would decompress the body after the limit: a short body could fill the memory.
+        answer.headers.pop("Content-Encoding", None)
         answer.stream = _Bounded(
             cast("httpx.SyncByteStream", answer.stream), monotonic() + TRANSFER_TIMEOUT_S
         )
 
+    client.headers["Accept-Encoding"] = "identity"
     client.event_hooks = {**client.event_hooks, "response": [bound]}
 
 

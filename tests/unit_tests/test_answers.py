@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 from io import BytesIO
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 import urllib3
 
@@ -24,3 +26,13 @@ def test_an_answer_after_retries_has_the_whole_time_limit(monkeypatch: pytest.Mo
     api = SimpleNamespace(rest_client=SimpleNamespace(request=send))
     answers.limit_answers(api)
     assert api.rest_client.request("GET", "/", _request_timeout=10.0).data == b"answer"
+
+
+def test_a_compressed_answer_to_an_upload_is_not_expanded() -> None:
+    body = gzip.compress(bytes(answers.LONGEST_ANSWER_BYTES + 1))
+    answer = httpx.Response(200, headers={"Content-Encoding": "gzip"}, stream=httpx.ByteStream(body))
+    with httpx.Client(transport=httpx.MockTransport(lambda _: answer)) as client:
+        answers.limit_transfers(client)
+        received = client.get("http://127.0.0.1/")
+    assert received.content == body
+    assert received.request.headers["Accept-Encoding"] == "identity"
