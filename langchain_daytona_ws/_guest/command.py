@@ -180,7 +180,10 @@ def spawn(
 
 def _memory_file(data: bytes) -> int:
     """Write the data to a file in memory; return its descriptor, which child processes inherit."""
-    fd = posix.memfd_create("command", 0)
+    try:
+        fd = posix.memfd_create("command", 0)
+    except AttributeError:
+        raise dirs.SetupError("python", "posix.memfd_create") from None
     view = memoryview(data)
     while view:
         view = view[posix.write(fd, view) :]

@@ -181,6 +181,8 @@ class Mounter:
         self._began = time.monotonic()
         self._is_sudo = bool(command)
         try:
+            if not hasattr(os, "memfd_create"):  # a Python that was built for an old C library
+                raise SetupError("python", "os.memfd_create")
             request, self._errors = os.memfd_create("request"), os.memfd_create("errors")
             self._answer, answer = os.pipe()
             while stdin:
