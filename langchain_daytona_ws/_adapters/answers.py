@@ -39,7 +39,7 @@ def limit_answers(api: Any) -> None:
             answer = send(*given, _request_timeout=(connect_s, _request_timeout), **named)
         finally:
             del given, named  # a traceback could show their API key
-        # From now on: `send` may have repeated the request, each time with the whole time-out.
+        # The limit begins here, because `send` may have repeated the request, each time with the whole time-out.
         until = None if _request_timeout is None else monotonic() + _request_timeout
         answer.data = _read_all(answer.response, until)
         return answer

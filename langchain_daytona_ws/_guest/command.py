@@ -257,7 +257,7 @@ class Run:
             return
         try:
             self._pipeline_file = posix.memfd_create("pipeline")
-            # Name the file by a path: all processes of the command would inherit a descriptor that bash inherits.
+            # Give bash the file's path, and not a descriptor: all processes of the command would inherit it from bash.
             path = b"/proc/%d/fd/%d" % (posix.getpid(), self._pipeline_file)
             posix.write(self._pipeline_file, EXIT_TRAP % path)
         except (OSError, AttributeError):  # a Python that was built for an old C library has no memfd_create

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     S = TypeVar("S")
 
     class Visitor(Protocol[S]):
-        """Receives each entry once. ``fd`` is the open directory that contains ``name``.
+        """Receives each visited entry once. ``fd`` is the open directory that contains ``name``.
 
         A visitor can compute a value for each directory, its state. ``above`` is the state of the directory that
         contains the entry; for the first directory it is ``start`` of `Scan.run`.

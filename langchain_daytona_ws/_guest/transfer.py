@@ -1,6 +1,7 @@
 """Transfers of directories: find their files, and join many small files into one for a download.
 
-An entry module. ``files`` documents the form of requests and answers:
+A request can name this module as its entry. The module ``files`` describes the general form of requests and answers;
+these operations have the following fields:
 
 ======  ==============================================  ===================================================
 op      request (default)                               answer, in addition to ``ok: true``
@@ -9,8 +10,8 @@ survey  inline_bytes, inline_rows, within_s             path, kind: ``file`` or 
                                                         executable, content (base64) up to ``inline_bytes``;
                                                         for a directory: found, or found_from, at and bytes
 pack    names: [path], relative to ``path``;            files: one row for each name, [bytes, executable],
-        inline_bytes, max_bytes, within_s; drop (none): or [code] if the file is left out; content (base64),
-        names to remove first, as by the op ``drop``    or content_from and at; bytes
+        inline_bytes, max_bytes, within_s; optional:    or [code] if the file is left out; content (base64),
+        drop, names that are removed first              or content_from and at; bytes
 drop    names: [name] of ``found_from`` and
         ``content_from``
 make                                                    path

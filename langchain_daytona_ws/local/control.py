@@ -172,7 +172,7 @@ class Control:
         return json_reply({"url": f"{_base_url(request)}{path}"})
 
     async def snapshot_log(self, request: Request) -> Response:
-        """Send the lines of the build's log. With ?follow=true, send new lines until the build ends."""
+        """Send the lines of the build's log. With ?follow=true, send new lines until the build or the server ends."""
         identifier = request.path_params["snapshot"]
         self._snapshots.get(identifier, self._clock.now())
         follow = request.query_params.get("follow") == "true"

@@ -147,9 +147,9 @@ class Omitted:
     """Files and directories that a search left out of its result, all for the same reason.
 
     Args:
-        reason: ``binary_match``: binary files that match; their lines are not shown. For the other reasons, the files
-            were not searched: ``binary``: binary files, usually because they are large; ``utf16``: the search program
-            does not support UTF-16; ``unreadable``: they could not be read.
+        reason: ``binary_match``: binary files that match; their lines are not shown. Files with another reason were not
+            searched. ``binary``: most of them are large binary files; ``utf16``: the search program does not support
+            UTF-16; ``unreadable``: they could not be read.
         count: The number of paths.
         paths: The first 20 paths.
     """

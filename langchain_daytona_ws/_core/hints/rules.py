@@ -309,7 +309,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("python",), _r("no such file"), "Directories here vanish with their last file. Use: "
          "shutil.rmtree(DIR, ignore_errors=True)", _in_shutil(r"_?rmtree\w*")),
     Rule(("python",), _r(rf"{_ENOSYS}(?:: .{{1,300}} -> |$)"), _RENAMED_BY_PYTHON),
-    # Renaming a directory fails with this error. After S3 has refused to rename a file, it fails with ENOSYS (above).
+    # Renaming a directory fails with this error; after S3 has refused to rename a file, with ENOSYS (above).
     Rule(("python",), _r(rf"{_EPERM}: .{{1,300}} -> "), _RENAMED_BY_PYTHON,
          _at(r"\.(?:rename|replace)\(|in (?:rename|replace)\n")),
     Rule(("python",), _r(rf"{_EPERM}: .{{1,300}} -> "),

@@ -10,7 +10,7 @@ from langchain_daytona_ws._core.jobs.operations import JobOps, left_out
 from langchain_daytona_ws.errors import JobError
 
 WAIT_S = 20.0  # maximum time for which one request waits for output
-LINE_MAX_BYTES = 65_536  # a longer line, with its line break, is split
+LINE_MAX_BYTES = 65_536  # longer lines are split; the line break counts
 RESTARTED = "the machine was stopped and has been started again"
 GONE = "the machine is gone"
 _UNKNOWN = Job("", "running")  # stands for the job until the first answer
@@ -35,8 +35,8 @@ class LogFollower:
     async def lines(self) -> list[JobLine] | None:
         """Wait for output and return the lines that are complete now, possibly none; None after the job's end.
 
-        The first call does not wait. Errors are those of `JobOps.read_on`; but if the job is gone after the first call,
-        the result is the job's end.
+        Until the first answer, a call does not wait. Errors are those of `JobOps.read_on`; but if the job is gone after
+        the first answer, the result is the job's end.
         """
         if self._ended:
             return None

@@ -1,7 +1,7 @@
 """Apply a change of one object only once. If the answer is lost, read the object to see whether the change was applied.
 
-A write leaves a mark in the object's metadata; a deleted object is gone. A put that arrives late changes nothing: its
-condition fails after a later put.
+A write leaves a mark in the object's metadata; a deleted object is gone. If an attempt arrives only after the next
+attempt was applied, its condition fails, and it changes nothing.
 """
 
 from __future__ import annotations

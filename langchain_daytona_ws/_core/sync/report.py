@@ -55,7 +55,7 @@ class SyncReport:
         skipped_count: Number of skipped files and objects.
         unpushed: Names of files that are not in S3 yet.
         unpushed_count: Number of files that are not in S3 yet; -1 if the number is unknown.
-        failure: Code of the failure; ``"pending"`` if the push still continues; ``""`` if all files were synchronised.
+        failure: Code of the failure; ``"pending"`` if the push still continues; ``""`` if there was none.
         detail: The error message of S3 or of the failed call, for the engineer.
         duration_s: Seconds that the synchronisation took in the sandbox.
         round_trip_s: Seconds that the last page of a listing took.
