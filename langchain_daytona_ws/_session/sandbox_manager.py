@@ -155,7 +155,8 @@ class SandboxManager:
                 await self._end_creation(port, info, port.now() - began)
             if self._closed:
                 deletion = lifecycle.discard_quietly(port, info.id, self._delete_later)
-                await port.finish(deletion, within_s=CLOSE_WAITS_S)
+                if not await port.finish(deletion, within_s=CLOSE_WAITS_S):
+                    self._delete_later(info.id)
                 self.check_open()
         except BaseException:
             self._creating = ""
@@ -269,13 +270,17 @@ class SandboxManager:
     ) -> None:
         """Delete recorded sandboxes. A failed deletion is repeated after the next creation, and at the close.
 
+        Args:
+            port: The API.
+            within_s: Seconds for which requests are repeated, for all sandboxes together. Each is tried once at least.
+
         Raises:
             SandboxUnavailable: A sandbox could not be deleted; all others were tried.
         """
-        failures = []
+        failures, until = [], port.now() + within_s
         for id_or_name in list(self._undeleted):
             try:
-                await lifecycle.discard(port, id_or_name, within_s=within_s)
+                await lifecycle.discard(port, id_or_name, within_s=until - port.now())
             except SandboxUnavailable as error:
                 failures.append(error)
                 continue
@@ -371,9 +376,8 @@ class SandboxManager:
                 work = self._push_and_delete(port, info, push, limit_s=push_s, delete_s=delete_s)
                 await self._finish(port, work, info.id, within_s + push_s)
             if self._undeleted:
-                port = await self.clients.async_port()
-                work = self._delete_recorded(port, within_s=delete_s)
-                await self._finish(port, work, self._undeleted[0], within_s)
+                port, names = await self.clients.async_port(), self.name
+                await self._finish(port, self._delete_recorded(port, within_s=delete_s), names, within_s)
         finally:
             await self.clients.aclose()
 

@@ -246,7 +246,7 @@ def test_an_unreadable_answer_is_retried_a_few_times() -> None:
     assert not isinstance(caught_read.value, OutcomeUnknown)
 
 
-@pytest.mark.parametrize("code", ["processes", "state"])
+@pytest.mark.parametrize("code", ["processes", "python", "state"])
 def test_a_set_up_error_after_a_lost_answer_is_an_unknown_outcome(code: str) -> None:
     answers = [fault(FaultKind.DROPPED), {"error": "setup", "code": code, "detail": "x"}]
     with pytest.raises(OutcomeUnknown):

@@ -153,6 +153,18 @@ class TestProvision:
             run_sync(lifecycle.provision(port, self.SPEC, organization_id=None, on_left=left.append))
         assert left == [self.SPEC.name]
 
+    @pytest.mark.parametrize("where", ["get", "delete"])
+    def test_an_interrupted_deletion_is_reported(self, where: str) -> None:
+        answers: dict[str, list[Any]] = {
+            "get": [info("error")],
+            "delete": [None],
+            where: [KeyboardInterrupt()],
+        }
+        left: list[str] = []
+        with pytest.raises(KeyboardInterrupt):
+            run_sync(lifecycle.sweep(ScriptedPort(**answers), "name", left.append))
+        assert left == ["name"]
+
     def test_a_sandbox_without_a_runner_may_exist(self) -> None:
         port = ScriptedPort(
             create=[PortFault(FaultKind.REFUSED, "No available runners")], get=[info("error")], delete=[None]

@@ -168,7 +168,11 @@ class GuestClient:
             return self._checked(answer), info.id
         except WorkspaceError as error:
             # The guest may raise these set-up errors before it reads the record of an earlier attempt.
-            if attempts.maybe_ran and "key" in fields and answer.get("code") in ("processes", "state"):
+            if (
+                attempts.maybe_ran
+                and "key" in fields
+                and answer.get("code") in ("processes", "python", "state")
+            ):
                 _raise_if_unknown(error)
             raise
 

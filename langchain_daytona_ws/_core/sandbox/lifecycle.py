@@ -301,6 +301,11 @@ async def discard_quietly(
     except SandboxUnavailable as error:
         logger.warning("%s", error)
         on_left(id_or_name)
+    except GeneratorExit:
+        raise
+    except BaseException:  # Ctrl-C, or the task was cancelled
+        on_left(id_or_name)
+        raise
 
 
 async def sweep(port: SandboxPort, name: str, on_left: Callable[[str], object]) -> None:
@@ -308,6 +313,19 @@ async def sweep(port: SandboxPort, name: str, on_left: Callable[[str], object]) 
 
     Call ``on_left`` with the name if the sandbox may still exist at the end.
     """
+    try:
+        is_gone = await _is_swept(port, name)
+    except GeneratorExit:
+        raise
+    except BaseException:  # Ctrl-C, or the task was cancelled
+        on_left(name)
+        raise
+    if not is_gone:
+        on_left(name)
+
+
+async def _is_swept(port: SandboxPort, name: str) -> bool:
+    """Wait for the sandbox, and delete it. Return True if it did not appear, or was deleted."""
     was_checked = False
     for pause_s in LINGER_S:
         await port.sleep(pause_s)
@@ -319,7 +337,10 @@ async def sweep(port: SandboxPort, name: str, on_left: Callable[[str], object]) 
             continue
         was_checked = True
         if found is not None:
-            await discard_quietly(port, found.id, lambda _: on_left(name))
-            return
-    if not was_checked:
-        on_left(name)
+            try:
+                await discard(port, found.id)
+            except SandboxUnavailable as error:
+                logger.warning("%s", error)
+                return False
+            return True
+    return was_checked

@@ -197,7 +197,10 @@ class GuestTransfers:
             waiting = [*later, *waiting[len(group) :]]
             if len(later) == len(group):  # the first file has grown over the limit
                 grown = replace(waiting.pop(0), size_bytes=max_bytes)
-                await self._receive_large(found, grown, into, progress)
+                if _has_text_name(grown):
+                    await self._receive_large(found, grown, into, progress)
+                else:
+                    into.skip(grown.name, "unreadable")  # only a pack can contain such a file
         if kept:
             await self._drop(*kept)
 
@@ -296,11 +299,15 @@ class GuestTransfers:
 
 def _is_packed(file: FoundFile) -> bool:
     """Return True for a small file of a directory, and for any file whose name is not UTF-8."""
+    return not _has_text_name(file) or (bool(file.name) and file.size_bytes <= PACKED_FILE_BYTES)
+
+
+def _has_text_name(file: FoundFile) -> bool:
     try:
         file.name.encode()
     except UnicodeEncodeError:
-        return True
-    return bool(file.name) and file.size_bytes <= PACKED_FILE_BYTES
+        return False
+    return True
 
 
 def _first_group(files: Sequence[FoundFile]) -> Sequence[FoundFile]:

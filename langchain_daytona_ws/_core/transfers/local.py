@@ -167,7 +167,7 @@ class _Scan:
                         directories.append(name)
                     else:
                         self._add_entry(name, entry)
-        except (PermissionError, FileNotFoundError) as error:
+        except (PermissionError, FileNotFoundError, NotADirectoryError) as error:
             if not below:
                 raise
             self._skip(below, _reason_of(error))
