@@ -68,7 +68,7 @@ def _cancel(call: record.Record, key: str) -> Answer:
             pid = int(call.read()[1])
             if pid > 1:  # any process of this user can write to the record
                 posix.kill(pid, CANCEL)
-        except (OSError, ValueError):
+        except (OSError, ValueError, OverflowError):
             pass  # the command has not started yet, or is ending
         if not call.lock(until):
             processes.kill_tree(-1, key, time.monotonic() + KILL_WITHIN_S)

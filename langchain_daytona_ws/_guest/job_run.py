@@ -264,14 +264,16 @@ def _copy(run: command.Run, log: job_log.JobLog) -> None:
     head, tail = output.head_and_tail()
     if output.log_bytes > len(head):
         try:
-            with open(
-                output.log_path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)
-            ) as file:
-                while True:
-                    chunk = file.read(1024 * 1024)
+            # Another process may have replaced the log, by a FIFO, a link or a file without end.
+            how = os.O_NONBLOCK | os.O_NOFOLLOW
+            with open(output.log_path, "rb", opener=lambda path, flags: os.open(path, flags | how)) as file:
+                left = output.log_bytes
+                while left > 0:
+                    chunk = file.read(min(left, 1024 * 1024))
                     if not chunk:
                         break
                     log.feed(chunk)
+                    left -= len(chunk)
         except OSError:
             log.failed = True
     elif head:

@@ -77,7 +77,7 @@ def send(processes: dict[int, str], number: int) -> None:
                 posix.kill(pid, number)
             except PermissionError:
                 denied.append(str(pid))
-            except OSError:
+            except (OSError, OverflowError):  # OverflowError: the pid comes from a forged record
                 continue
     if denied:
         # A process under sudo belongs to root: a stuck "sudo apt-get install" would keep its locks for ever.

@@ -136,7 +136,9 @@ def prune(state_dir: str, uploads_dir: str) -> None:
             return
     except FileNotFoundError:
         pass
-    posix.close(posix.open(stamp, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_NOFOLLOW, 0o600))
+    # O_NONBLOCK, here and below: a FIFO in place of the file must not block the call.
+    flags = posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_NOFOLLOW | posix.O_NONBLOCK
+    posix.close(posix.open(stamp, flags, 0o600))
     posix.utime(stamp)
     # Prune each kind separately: logs are large, and must not displace the records that prevent a second run.
     _prune(_entries(state_dir, ".call"), now)
@@ -176,7 +178,7 @@ def _in_use(path: str) -> bool:
     if not path.endswith(".call"):
         return False
     try:
-        fd = posix.open(path, posix.O_RDONLY | posix.O_NOFOLLOW)
+        fd = posix.open(path, posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK)
     except OSError:
         return False
     try:

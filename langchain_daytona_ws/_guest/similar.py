@@ -100,7 +100,7 @@ def find(content: str, wanted: list[str], loose: bool, limit: int) -> list[Match
         and any(char in content for char in alike.INVISIBLE)
     ):
         between = _INVISIBLE
-    elif len(content) * len(wanted) > MAX_TRIED:
+    elif len(wanted) > HEAD_UNITS and len(content) * len(wanted) > MAX_TRIED:
         heads = re.finditer("(?=" + "".join(forms[:HEAD_UNITS]) + ")", content)
         if any(number * len(wanted) > MAX_TRIED for number, _ in enumerate(heads, 1)):
             return []

@@ -162,7 +162,7 @@ def _detail(text: str) -> str:
 
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = ""
     return value if isinstance(value, str) else text
 

@@ -238,20 +238,23 @@ class WorkingCopy:
         """
         for kept, path in self.trash.written():
             try:
-                if self.tree.status(path) is None:
-                    self.make_directories(path)
-                    os.rename(kept, self.tree.path(path))
-                    self.report.restored.append(
-                        [path, "a program here still writes it; it was deleted in S3"]
-                    )
-                else:
-                    self.report.conflicts.append([path, self.rename_to_copy(path, kept)])
-            except FileChanged as error:
-                self.report.conflicts.append([path, self.rename_to_copy(error.args[0], kept)])
+                self._restore_written(kept, path)
             except FileNotFoundError:
                 pass  # the trash was emptied
             except OSError as error:
                 self.skip(path, error.strerror or str(error))
+
+    def _restore_written(self, kept: str, path: str) -> None:
+        at = path
+        try:
+            if self.tree.status(path) is None:
+                self.make_directories(path)
+                os.rename(kept, self.tree.path(path))
+                self.report.restored.append([path, "a program here still writes it; it was deleted in S3"])
+                return
+        except FileChanged as error:
+            at = error.args[0]  # a link or file in place of a directory above
+        self.report.conflicts.append([path, self.rename_to_copy(at, kept)])
 
     # --- download ---
 

@@ -22,7 +22,7 @@ class Push:
         self._copy = copy
         self._changed: dict[str, os.stat_result] = {}
         self._must_scan_again = False
-        self._failure: S3Error | None = None  # of the files of an earlier level
+        self._git_failure = ""  # reason why a file of a Git directory was not stored
         self.total = self.done = 0  # files of the running push, for its progress
         self.unpushed: dict[str, str] = {}  # path → reason
 
@@ -64,15 +64,16 @@ class Push:
     def _save_all(self, found: Scan) -> S3Error | None:
         self._changed = found.changed
         self.total += len(found.changed)
-        self._failure = None
+        self._git_failure = ""
+        failures: list[S3Error] = []
         for level in (0, 1, 2):
             paths = [path for path in found.changed if _level(path) == level]
-            failures = self._copy.for_each(self._save, paths)
-            if self._failure is None and self.unpushed:
-                # From now on `_upload` refuses all files: no Git reference is stored before its objects.
-                failures.append(S3Error("local", next(iter(self.unpushed.values()))))
-                self._failure = failures[0]
-        return self._failure
+            failures += self._copy.for_each(self._save, paths)
+            # After a failure `_upload` refuses the later files of Git: no reference is stored before its objects.
+            self._git_failure = next((why for path, why in self.unpushed.items() if ".git/" in path), "")
+        if not failures and self.unpushed:
+            failures.append(S3Error("local", next(iter(self.unpushed.values()))))
+        return failures[0] if failures else None
 
     def _save(self, path: str) -> S3Error | None:
         try:
@@ -101,8 +102,8 @@ class Push:
         entry = copy.index.entries.get(path)
         if entry is not None and self._is_only_touched(path, status, entry):
             return
-        if self._failure is not None:
-            raise self._failure
+        if self._git_failure and ".git/" in path:
+            raise S3Error("local", self._git_failure)
         try:
             self._store(path, status, entry)
         except S3Error as error:

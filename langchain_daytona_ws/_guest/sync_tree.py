@@ -217,7 +217,7 @@ class Index:
             "count": len(self.entries),
         }
         encode = json.JSONEncoder().encode
-        with open(self._path + ".new", "w", encoding="utf-8") as file:
+        with open(self._path + ".new", "w", encoding="utf-8", opener=_open_at_once) as file:
             file.write(encode(about) + "\n")
             for path, entry in self.entries.items():
                 file.write(encode([path, entry.values()]) + "\n")
@@ -364,6 +364,11 @@ class Scan:
     def skip_unread(self, path: str, error: OSError) -> None:
         self.skipped.append((path, error.strerror or str(error)))
         self.unreadable += (path,)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file. A FIFO or link in its place must not block the resident."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW, 0o600)
 
 
 def _is_utf8(text: str) -> bool:

@@ -1161,6 +1161,30 @@ def test_git_references_are_not_stored_without_their_objects(
     assert contents().keys() == set(names)
 
 
+def test_a_refused_file_outside_of_git_holds_no_reference_back(
+    s3: MemoryS3, make: Make, contents: Contents
+) -> None:
+    copy = make()
+    copy.pull()
+    for name in ("notes.txt", ".git/objects/ab/cd", ".git/refs/heads/main"):
+        copy.write(name, name)
+    s3.intercept = lambda request, _: (
+        error(403, "AccessDenied") if request.key.endswith("notes.txt") else None
+    )
+    report = copy.push()
+    assert report["unpushed"] == ["notes.txt"]
+    assert contents().keys() == {".git/objects/ab/cd", ".git/refs/heads/main"}
+
+
+def test_a_fifo_in_place_of_the_index_blocks_no_call(make: Make) -> None:
+    copy = make()
+    copy.pull()
+    copy.write("a", "1")
+    os.mkfifo(f"{copy.spec['state']}/index.new")
+    with pytest.raises(OSError, match="No such device"):  # the resident reports it
+        copy.push()
+
+
 # --- uploads in parts ---
 
 

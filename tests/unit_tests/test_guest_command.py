@@ -342,12 +342,23 @@ def test_without_memory_files_a_pipeline_runs_unwatched(monkeypatch: pytest.Monk
     assert env == {b"A": b"1"}
 
 
-def test_a_forged_record_kills_no_other_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["x.call", "tidied"])
+def test_an_old_fifo_in_the_state_directory_blocks_no_call(bash: Workspace, name: str) -> None:
+    at = "cd /tmp/.langchain-daytona-ws-$(id -u)"
+    bash.run(f"{at}; rm -f tidied {name}; mkfifo {name}; touch -d '9 days ago' {name}")
+    assert bash.run("echo hi", timeout_s=20).output == "hi\n"
+
+
+@pytest.mark.parametrize("pid", [b"-1", b"9" * 20])
+def test_a_forged_record_kills_no_other_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pid: bytes
+) -> None:
     killed: list[int] = []
-    monkeypatch.setattr(posix, "kill", lambda pid, signal: killed.append(pid))
+    kill = posix.kill
+    monkeypatch.setattr(posix, "kill", lambda pid, _: killed.append(pid) if pid < 1 << 31 else kill(pid, 0))
     running = record.Record(str(tmp_path), "k")
     assert running.lock(0)
-    running.write(record.STARTED, b"-1")
+    running.write(record.STARTED, pid)
     threading.Timer(0.2, running.forget).start()
     command._cancel(record.Record(str(tmp_path), "k"), "k")
     assert killed == []
