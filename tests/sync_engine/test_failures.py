@@ -1168,9 +1168,7 @@ def test_a_refused_file_outside_of_git_holds_no_reference_back(
     copy.pull()
     for name in ("notes.txt", ".git/objects/ab/cd", ".git/refs/heads/main"):
         copy.write(name, name)
-    s3.intercept = lambda request, _: (
-        error(403, "AccessDenied") if request.key.endswith("notes.txt") else None
-    )
+    s3.intercept = lambda request, _: error(400, "Odd") if request.key.endswith("notes.txt") else None
     report = copy.push()
     assert report["unpushed"] == ["notes.txt"]
     assert contents().keys() == {".git/objects/ab/cd", ".git/refs/heads/main"}
