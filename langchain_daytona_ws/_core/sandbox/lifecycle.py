@@ -301,7 +301,7 @@ async def discard_quietly(
     except SandboxUnavailable as error:
         logger.warning("%s", error)
         on_left(id_or_name)
-    except GeneratorExit:
+    except (Exception, GeneratorExit):
         raise
     except BaseException:  # Ctrl-C, or the task was cancelled
         on_left(id_or_name)
@@ -315,7 +315,7 @@ async def sweep(port: SandboxPort, name: str, on_left: Callable[[str], object]) 
     """
     try:
         is_gone = await _is_swept(port, name)
-    except GeneratorExit:
+    except (Exception, GeneratorExit):
         raise
     except BaseException:  # Ctrl-C, or the task was cancelled
         on_left(name)
