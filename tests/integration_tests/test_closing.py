@@ -366,6 +366,7 @@ def test_the_process_s_end_during_such_a_deletion_leaves_no_sandbox(
         held.goes_on.set()
         with pytest.raises(SessionClosed):
             running.result()
+    session.close()  # at the end of a process its connections are not closed
     assert left == []
 
 
