@@ -98,16 +98,10 @@ async def preview_url(
         sandbox.record_restart(starts)
     elif revival is lifecycle.Revival.GONE:
         sandbox.record_loss(info)
-        raise _gone(info)
+        raise _lost(info, "sandbox_gone", "is gone")
     elif revival is lifecycle.Revival.UNUSABLE:
         sandbox.record_failure(info)
-        raise SandboxUnavailable(
-            f"The sandbox {info.id} has failed, so no server runs in it. Start the server again.",
-            code="sandbox_failed",
-            op="preview",
-            context={"sandbox_id": info.id},
-            for_model="The machine has failed, and the server with it. Start the server again with bash.",
-        )
+        raise _lost(info, "sandbox_failed", "has failed")
     pause_s = FIRST_PAUSE_S
     for tries_left in reversed(range(TRIES)):
         began = now()
@@ -135,11 +129,11 @@ def _refused(fault: PortFault, port: int, info: SandboxInfo) -> SandboxError:
     )
 
 
-def _gone(info: SandboxInfo) -> SandboxUnavailable:
+def _lost(info: SandboxInfo, code: str, event: str) -> SandboxUnavailable:
     return SandboxUnavailable(
-        f"The sandbox {info.id} is gone, and with it the server. Start the server again.",
-        code="sandbox_gone",
+        f"The sandbox {info.id} {event}, and with it the server. Start the server again.",
+        code=code,
         op="preview",
         context={"sandbox_id": info.id},
-        for_model="The machine is gone, and the server with it. Start the server again with bash.",
+        for_model=f"The machine {event}, and the server with it. Start the server again with bash.",
     )
