@@ -303,7 +303,7 @@ def _choices(text: str, at: int) -> tuple[int, list[str]]:
             choices.append(text[begin:at])
             begin = at + 1
         at += 1
-    return -1, choices
+    raise AssertionError("`_brace` has found the end of the group")
 
 
 def readings(pattern: str, path: str) -> list[tuple[Kind, str]]:

@@ -77,13 +77,13 @@ def _one_line(text: str, limit: int, *, escaped: str) -> str:
         if len(whole) <= limit:
             return whole
     room = max(limit - 50, 2)
-    head, head_count = _take(text, room * 2 // 3, escaped=escaped)
-    tail, tail_count = _take(reversed(text), room - room * 2 // 3, escaped=escaped)
-    omitted = len(text) - head_count - tail_count
+    head = _take(text, room * 2 // 3, escaped=escaped)
+    tail = _take(reversed(text), room - room * 2 // 3, escaped=escaped)
+    omitted = len(text) - len(head) - len(tail)
     return f"{''.join(head)} [… {omitted:,} characters left out …] {''.join(reversed(tail))}"
 
 
-def _take(characters: Iterable[str], room: int, *, escaped: str) -> tuple[list[str], int]:
+def _take(characters: Iterable[str], room: int, *, escaped: str) -> list[str]:
     taken: list[str] = []
     for character in characters:
         shown = _shown(character, escaped=escaped)
@@ -91,7 +91,7 @@ def _take(characters: Iterable[str], room: int, *, escaped: str) -> tuple[list[s
         if room < 0:
             break
         taken.append(shown)
-    return taken, len(taken)
+    return taken
 
 
 def write_diff(path: str, content: str) -> str:
