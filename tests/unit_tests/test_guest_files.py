@@ -769,27 +769,28 @@ class TestList:
         assert box.ask("list", "none")["error"] == "missing"
 
 
-def test_a_class_that_is_not_closed_is_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    def count_and_find(text: str, at: int) -> Any:
-        searched.append(at)
-        return find(text, at)
+def _offsets_of_calls(monkeypatch: pytest.MonkeyPatch, name: str) -> list[int]:
+    """Record at which offsets of a pattern a function of `match` is called."""
 
-    searched: list[int] = []
-    find = match._class
-    monkeypatch.setattr(match, "_class", count_and_find)
+    def record_and_call(text: str, at: int) -> Any:
+        offsets.append(at)
+        return function(text, at)
+
+    offsets: list[int] = []
+    function = getattr(match, name)
+    monkeypatch.setattr(match, name, record_and_call)
+    return offsets
+
+
+def test_a_class_that_is_not_closed_is_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched = _offsets_of_calls(monkeypatch, "_class")
     assert match.Glob("[" * 1000).matches("[" * 1000)
     assert searched == [1]
     assert match.Glob("[a][]b[").matches("a[]b[")
 
 
 def test_braces_that_are_not_closed_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    def split(text: str, at: int) -> Any:
-        read.append(at)
-        return choices(text, at)
-
-    read: list[int] = []
-    choices = match._choices
-    monkeypatch.setattr(match, "_choices", split)
+    read = _offsets_of_calls(monkeypatch, "_choices")
     assert match.Glob("{" * 1000).matches("{" * 1000)
     assert read == []
     assert match.Glob("{a,{b,c}{").matches("{a,c{")
