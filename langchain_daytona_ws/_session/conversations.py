@@ -112,7 +112,6 @@ def conversation_of(workspace: str, thread: str, first_turn: str | None) -> Conv
         _conversations[key] = conversation
         while len(_conversations) > CONVERSATIONS_MAX:
             _conversations.popitem(last=False)
-    conversation.limit_hashes()
     return conversation
 
 

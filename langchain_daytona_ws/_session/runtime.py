@@ -323,6 +323,7 @@ class _Runtime:
         """
         from langchain_daytona_ws._core.files.operations import FileOperations
 
+        conversation.limit_hashes()
         sandbox, on_s3 = self._files_in_sandbox, self._s3.files if self._s3 else None
         return FileOperations(
             on_s3 or sandbox,
@@ -347,6 +348,7 @@ class _Runtime:
         """
         from langchain_daytona_ws._core.files.operations import FileOperations
 
+        conversation.limit_hashes()
         sandbox = self._guest_files(base="/", made=made)
         return FileOperations(
             sandbox,

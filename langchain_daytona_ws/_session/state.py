@@ -123,7 +123,6 @@ class SessionState:
         """
         thread = thread_of(run)
         if thread is None:
-            self.threadless.limit_hashes()
             return self.threadless
         turn = first_turn((run or {}).get("configurable") or {})
         conversation = conversation_of(self.identity, thread, turn)

@@ -10,6 +10,7 @@ from langchain_daytona_ws import SandboxConfig, WorkspaceSession
 from langchain_daytona_ws._core.call_key import thread_of
 from langchain_daytona_ws._session import conversations
 from langchain_daytona_ws._session.conversations import (
+    Conversation,
     conversation_of,
     forget_conversations,
 )
@@ -106,14 +107,17 @@ def test_a_long_thread_id_is_not_kept() -> None:
 
 def test_the_number_of_hashes_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conversations, "HASHES_MAX", 2)
-    found = conversation_of("w", "1", None)
+    runtime = session()._sync
+    found = Conversation()
     found.read_hashes.update({"a": "1", "b": "2"})
-    assert len(conversation_of("w", "1", None).read_hashes) == 2
+    runtime.file_operations(found)
+    assert len(found.read_hashes) == 2
     found.read_hashes["c"] = "3"
-    assert conversation_of("w", "1", None).read_hashes == {}
-    own = session()._state
-    own.threadless.read_hashes.update({"a": "1", "b": "2", "c": "3"})
-    assert own.conversation(None).read_hashes == {}
+    runtime.file_operations(found)
+    assert found.read_hashes == {}
+    found.outside_hashes.update({"a": "1", "b": "2", "c": "3"})
+    runtime.file_operations_outside(found, limit_bytes=1000, made=())
+    assert found.outside_hashes == {}
 
 
 def test_a_new_conversation_under_an_old_id_has_a_new_state() -> None:
