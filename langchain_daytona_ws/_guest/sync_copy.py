@@ -11,7 +11,6 @@ If a file was changed here and in S3, both versions are kept: the file here is r
 from __future__ import annotations
 
 import errno
-import hashlib
 import itertools
 import os
 import stat
@@ -20,11 +19,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from langchain_daytona_ws._guest.sync_answers import S3Error, unix_time
-from langchain_daytona_ws._guest.sync_s3 import Bucket, Slice, content_md5
+from langchain_daytona_ws._guest.sync_objects import Objects
+from langchain_daytona_ws._guest.sync_s3 import Bucket
 from langchain_daytona_ws._guest.sync_trash import Trash, remove, shortened
 from langchain_daytona_ws._guest.sync_tree import (
     KEY_BYTES,
-    PART_BYTES,
     PATH_BYTES,
     RACY_NS,
     Entry,
@@ -34,7 +33,6 @@ from langchain_daytona_ws._guest.sync_tree import (
     digest_of_open,
     is_racy,
     parents,
-    part_bytes,
 )
 
 TYPE_CHECKING = False
@@ -49,9 +47,6 @@ if TYPE_CHECKING:
     Pairs = list[list[str]]
 
 WORKERS = 64  # 2,000 requests of 25 ms then take 0.8 seconds; more threads only wait for each other
-PART_WORKERS = 6
-SMALL_BYTES = 1024 * 1024
-PARTS_ABOVE_BYTES = 64 * 1024 * 1024
 PLAIN_MODE = stat.S_IFREG | 0o644  # mode of a file whose object has no mode
 NAMES_MAX = 20  # paths of each kind in a report
 
@@ -98,7 +93,7 @@ class WorkingCopy:
         self.bucket = Bucket(spec, credentials)
         self.tree = Tree(spec["root"], spec["ignored"])
         self.pool = ThreadPoolExecutor(WORKERS)
-        self._part_pool = ThreadPoolExecutor(PART_WORKERS)
+        self._objects = Objects(self.bucket)
         self._numbers = itertools.count()
         self._temporary = spec["state"] + "/new"
         self.trash = Trash(spec["state"] + "/trash")
@@ -290,24 +285,7 @@ class WorkingCopy:
         is_installed = False
         fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            digest = hashlib.md5()  # noqa: S324 - S3's ETag is an MD5
-            if size > PARTS_ABOVE_BYTES:
-                # The MD5 of the content is unknown, because the parts are read in parallel.
-                found, content = self._download_parts(path, size, etag, fd), ""
-            else:
-
-                def write(piece: bytes) -> None:
-                    nonlocal digest
-                    if not piece:  # the content is sent again from its start
-                        os.ftruncate(fd, 0)
-                        os.lseek(fd, 0, os.SEEK_SET)
-                        digest = hashlib.md5()  # noqa: S324
-                    digest.update(piece)
-                    while piece:
-                        piece = piece[os.write(fd, piece) :]
-
-                found = self.bucket.get(self.prefix + path, write)
-                content = digest.hexdigest()
+            found, content = self._objects.load(self.prefix + path, size, etag, fd)
             if expected is not None and is_changed:
                 expected = self._keep_changed(path, found, fd, content, expected)
             if expected is None or not is_changed:
@@ -363,25 +341,6 @@ class WorkingCopy:
             entry.put_at = unix_time(found.modified)
             entry.mode = found.mode or PLAIN_MODE
         self.index.set(path, entry)
-
-    def _download_parts(self, path: str, size: int, etag: str, fd: int) -> ObjectProperties:
-        """Read a large object in parallel parts. The object must keep this ETag until the last part is read."""
-
-        def part(start: int) -> ObjectProperties:
-            at = start
-
-            def write(piece: bytes) -> None:
-                nonlocal at
-                if not piece:
-                    at = start
-                while piece:
-                    count = os.pwrite(fd, piece, at)
-                    piece, at = piece[count:], at + count
-
-            return self.bucket.get(self.prefix + path, write, (start, min(start + PART_BYTES, size), etag))
-
-        found = list(self._part_pool.map(part, range(0, size, PART_BYTES)))
-        return found[0]
 
     def _install(
         self,
@@ -456,15 +415,16 @@ class WorkingCopy:
             S3Error: The upload failed; with ``changed`` or ``missing``, because the condition does not hold.
             LocalError, OSError: The file cannot be read.
         """
+        key, at = self.prefix + path, self.tree.path(path)
         for _ in range(2):  # a file that changed while it was read is read again
             read_at_ns = time.time_ns()
-            etag, put_at, digest = self._put(path, status, condition)
+            etag, put_at, digest = self._objects.store(key, at, status, condition)
             known = self.index.entries.get(path)
             if known is not None and known.etag == etag and put_at and put_at <= known.changed_at:
                 # Only the mode or time has changed, in the same second as the last change. A listing shows ETags and
                 # whole seconds, so other copies would not notice: store the object again in the next second.
                 time.sleep(1.0)
-                etag, put_at, digest = self._put(path, status, {"if-match": '"%s"' % etag})
+                etag, put_at, digest = self._objects.store(key, at, status, {"if-match": '"%s"' % etag})
             entry = Entry(etag, status, digest=digest, put_at=put_at, is_racy=is_racy(status, read_at_ns))
             self.index.set(path, entry)
             now = self.tree.status(path)
@@ -473,76 +433,6 @@ class WorkingCopy:
             condition, status = {"if-match": '"%s"' % etag}, now
             if not (stat.S_ISREG(now.st_mode) or stat.S_ISLNK(now.st_mode)):
                 return
-
-    def _put(self, path: str, status: os.stat_result, condition: dict[str, str]) -> tuple[str, float, str]:
-        headers = {
-            **condition,
-            "x-amz-meta-file-permissions": "%07o" % status.st_mode,
-            "x-amz-meta-file-mtime": "%dns" % status.st_mtime_ns,
-        }
-        key, at = self.prefix + path, self.tree.path(path)
-        if not stat.S_ISREG(status.st_mode):
-            data = os.fsencode(os.readlink(at)) if stat.S_ISLNK(status.st_mode) else b""
-            etag, put_at = self.bucket.put(
-                key, data, len(data), {**headers, "content-md5": content_md5(data)}
-            )
-            return etag, put_at, hashlib.md5(data).hexdigest()  # noqa: S324
-        fd = os.open(at, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        try:
-            size = os.fstat(fd).st_size
-            if size <= SMALL_BYTES:
-                data = os.pread(fd, SMALL_BYTES + 1, 0)
-                etag, put_at = self.bucket.put(
-                    key, data, len(data), {**headers, "content-md5": content_md5(data)}
-                )
-                return etag, put_at, hashlib.md5(data).hexdigest()  # noqa: S324
-            if size <= PARTS_ABOVE_BYTES:
-                body = Slice(fd, 0, size)
-
-                def whole() -> Slice:
-                    nonlocal body
-                    body = Slice(fd, 0, size)
-                    return body
-
-                etag, put_at = self.bucket.put(key, whole, size, headers)
-                return etag, put_at, body.digest.hexdigest()
-            return self._put_parts(key, fd, size, headers, condition)
-        finally:
-            os.close(fd)
-
-    def _put_parts(
-        self, key: str, fd: int, size: int, headers: dict[str, str], condition: dict[str, str]
-    ) -> tuple[str, float, str]:
-        step = part_bytes(size)
-        plain = {name: value for name, value in headers.items() if name not in condition}
-        upload = self.bucket.begin_parts(key, plain)
-
-        def part(number: int) -> str:
-            start = (number - 1) * step
-            length = min(step, size - start)
-            return self.bucket.put_part(key, upload, number, lambda: Slice(fd, start, length), length)
-
-        try:
-            etags = list(self._part_pool.map(part, range(1, -(-size // step) + 1)))
-            self._check_condition(key, condition)
-            etag, put_at = self.bucket.end_parts(key, upload, etags, condition)
-        except BaseException:
-            try:
-                self.bucket.abort_parts(key, upload)
-            except S3Error:
-                pass  # the first error is reported; a lifecycle rule of the bucket can remove the unfinished upload
-            raise
-        return etag, put_at, ""
-
-    def _check_condition(self, key: str, condition: dict[str, str]) -> None:
-        """Check ``if-match`` by a separate request: some stores ignore it when they complete an upload in parts."""
-        etag = condition.get("if-match")
-        if etag is not None:
-            found = self.bucket.head(key)
-            if found is None or found.etag != etag.strip('"'):
-                raise S3Error(
-                    "missing" if found is None else "changed", "another writer has replaced the object"
-                )
 
     def permanent_problem(self, path: str) -> str:
         """Return why a file can never be saved; "" if it can."""

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from langchain_daytona_ws._guest import sync_answers, sync_copy, sync_s3, sync_trash, sync_tree
+from langchain_daytona_ws._guest import sync_answers, sync_copy, sync_objects, sync_s3, sync_trash, sync_tree
 from tests.sync_engine.conftest import Make
 from tests.sync_engine.memory_s3 import DROPPED, Answer, MemoryS3, Request, error
 from tests.sync_engine.world import PREFIX, Workers, WorkingCopy
@@ -241,7 +241,7 @@ def test_an_archived_object_is_reported_and_stays(s3: MemoryS3, make: Make, cont
 def test_an_etag_that_is_no_header_fails_one_file(
     s3: MemoryS3, make: Make, monkeypatch: pytest.MonkeyPatch, etag: str
 ) -> None:
-    monkeypatch.setattr(sync_copy, "PARTS_ABOVE_BYTES", 100)
+    monkeypatch.setattr(sync_objects, "PARTS_ABOVE_BYTES", 100)
     s3.put(PREFIX + "a", b"1" * 200, etag=etag)
     s3.put(PREFIX + "b", b"2")
     copy = make()
@@ -704,8 +704,8 @@ def test_output_of_a_job_to_a_file_that_another_writer_changes_is_kept(
 def test_an_object_that_is_replaced_during_its_download_arrives_whole(
     s3: MemoryS3, make: Make, monkeypatch: pytest.MonkeyPatch, large: bool
 ) -> None:
-    monkeypatch.setattr(sync_copy, "PARTS_ABOVE_BYTES", 100_000)
-    monkeypatch.setattr(sync_copy, "PART_BYTES", 50_000)
+    monkeypatch.setattr(sync_objects, "PARTS_ABOVE_BYTES", 100_000)
+    monkeypatch.setattr(sync_objects, "PART_BYTES", 50_000)
     size = 400_000 if large else 50_000
     s3.put(PREFIX + "a", b"1" * size)
     copy, count = make(), 0
@@ -727,8 +727,8 @@ def test_an_object_that_is_replaced_during_its_download_arrives_whole(
 def test_a_store_that_ignores_ranges_spoils_no_file(
     s3: MemoryS3, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sync_copy, "PARTS_ABOVE_BYTES", 100_000)
-    monkeypatch.setattr(sync_copy, "PART_BYTES", 50_000)
+    monkeypatch.setattr(sync_objects, "PARTS_ABOVE_BYTES", 100_000)
+    monkeypatch.setattr(sync_objects, "PART_BYTES", 50_000)
     s3.put(PREFIX + "a", b"1" * 400_000)
 
     def ignore(request: Request, serve: Serve) -> Answer | None:
@@ -1188,9 +1188,9 @@ def test_a_fifo_in_place_of_the_index_blocks_no_call(make: Make) -> None:
 
 @pytest.fixture
 def _parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (sync_copy, sync_tree):
+    for module in (sync_objects, sync_tree):
         monkeypatch.setattr(module, "PART_BYTES", 300_000)
-    monkeypatch.setattr(sync_copy, "PARTS_ABOVE_BYTES", 1_000_000)
+    monkeypatch.setattr(sync_objects, "PARTS_ABOVE_BYTES", 1_000_000)
 
 
 @pytest.mark.usefixtures("_parts")
