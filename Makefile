@@ -41,7 +41,7 @@ test-all: setup-dev
 test-wheel: setup-dev
 	@scripts/wheel-test -n $(WORKERS) --dist worksteal $(ARGS)
 
-# S3_ENDPOINT needs S3_ACCESS_KEY and S3_SECRET_KEY in the environment; see CONTRIBUTING.
+# S3_ENDPOINT needs S3_ACCESS_KEY and S3_SECRET_KEY in the environment; see tests/README.md.
 test-real: setup-dev
 	@.venv/bin/python -m tests.real --workers $(WORKERS) $(if $(MOUNT_S3),--mount-s3 $(MOUNT_S3)) \
 		$(if $(S3_ENDPOINT),--s3-endpoint $(S3_ENDPOINT)) $(ARGS)

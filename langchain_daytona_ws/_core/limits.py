@@ -1,4 +1,4 @@
-"""Limits and defaults that the tools' descriptions mention. This module imports no other module of the package."""
+"""Limits and defaults that several operations, or the tools' descriptions, share. Imports nothing of the package."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ JOB_DEFAULT_S = 3600.0
 JOB_MAX_S = 24 * 3600.0
 TAIL_LINES_MAX = 10_000  # last lines of a job's log
 OFFSET_MAX = 1 << 52  # bytes, in a job's log
+LOG_LIMIT_BYTES = 64 * 1024 * 1024  # of the log file of a command or job
 
 
 def check_range(name: str, value: int, lowest: int, highest: int, error: Callable[[str], Exception]) -> None:

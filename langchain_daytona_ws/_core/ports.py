@@ -64,6 +64,15 @@ class ExecReply(NamedTuple):
     output: str
 
 
+class Meter(Protocol):
+    """Counts the bytes of a transfer."""
+
+    def restart(self) -> None:
+        """Set the count back to 0: the transfer begins, or begins again after a fault."""
+
+    def add(self, count: int) -> None: ...
+
+
 class UploadSource(Protocol):
     """The content of a file to upload. Each attempt opens the content again."""
 

@@ -185,9 +185,9 @@ class BashTool(WorkspaceTool, defer_build=False):
         check_command(wanted.command)
 
     def _identifying_arguments(self, wanted: BashInput, arguments: dict[str, object]) -> dict[str, object]:
-        background = {"background": True} if wanted.background else {}
-        terminal = {"pty": True} if wanted.pty else {}
-        return {"command": wanted.command, "timeout": _timeout_s(wanted), **background, **terminal}
+        # Not the description: a model may word it differently when it repeats the call.
+        others = {name: value for name, value in arguments.items() if name not in ("hours", "description")}
+        return {**others, "timeout": _timeout_s(wanted)}
 
     async def _perform(self, call: CallContext, wanted: BashInput) -> ToolResult:
         if wanted.background:

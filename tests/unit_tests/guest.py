@@ -8,8 +8,8 @@ from typing import Any
 
 from langchain_daytona_ws._core.files.guest import GuestFiles
 from langchain_daytona_ws._core.files.operations import FileOperations
-from langchain_daytona_ws._core.guest_rpc.client import DownloadTarget, Meter
-from langchain_daytona_ws._core.ports import UploadSource
+from langchain_daytona_ws._core.guest_rpc.client import DownloadTarget
+from langchain_daytona_ws._core.ports import Meter, UploadSource
 
 Call = Callable[[str, dict[str, Any]], Awaitable[Any]]
 Upload = Callable[[str, bytes], Awaitable[None]]

@@ -13,6 +13,7 @@ from langchain_daytona_ws._core.commands.characters import whole_end, whole_star
 from langchain_daytona_ws._core.commands.pipelines import ends_in_pipeline, relevant_exit_codes
 from langchain_daytona_ws._core.commands.streaming import LiveOutput, OnOutput
 from langchain_daytona_ws._core.guest_rpc.client import GuestClient
+from langchain_daytona_ws._core.limits import LOG_LIMIT_BYTES
 from langchain_daytona_ws._core.sync.push import finish_push
 from langchain_daytona_ws._core.sync.report import SyncReport, read_report
 from langchain_daytona_ws._guest.terminal import VALUES as TERMINAL_VARIABLES
@@ -26,7 +27,6 @@ _EDITOR = (
     r"(?<![\w.-])(?:r?vim?|r?view|vimdiff|nvim|ex|editor|mergetool|difftool|\$\{?(?:EDITOR|VISUAL))(?![\w.-])"
 )
 LOG_PATH_CHARS = 200
-LOG_LIMIT_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)

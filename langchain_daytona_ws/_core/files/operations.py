@@ -8,13 +8,12 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from langchain_daytona_ws._core.commands.run import LOG_LIMIT_BYTES
 from langchain_daytona_ws._core.files import models
 from langchain_daytona_ws._core.files.errors import edit_error, file_error
 from langchain_daytona_ws._core.files.media import MAX_SIDE_PIXELS, MEDIA_BYTES, Media, media_of
 from langchain_daytona_ws._core.files.search_hints import glob_hint, grep_hint, unsupported
 from langchain_daytona_ws._core.id_factory import random_id
-from langchain_daytona_ws._core.limits import GLOB_LIMIT, GREP_LIMIT, LIST_LIMIT, check_range
+from langchain_daytona_ws._core.limits import GLOB_LIMIT, GREP_LIMIT, LIST_LIMIT, LOG_LIMIT_BYTES, check_range
 from langchain_daytona_ws._core.paths import (
     candidates,
     is_log,

@@ -16,6 +16,7 @@ from langchain_daytona_ws._core.guest_rpc.payload import GuestCall, KeptPrograms
 from langchain_daytona_ws._core.guest_rpc.recovery import MAYBE_RAN, RETRY_WITHIN_S, Attempts
 from langchain_daytona_ws._core.ports import (
     BackgroundTask,
+    Meter,
     PortFault,
     SandboxInfo,
     SandboxPort,
@@ -44,15 +45,6 @@ class DownloadTarget(Protocol):
         """Discard the content that was received: the download begins again."""
 
     def write(self, piece: bytes) -> object: ...
-
-
-class Meter(Protocol):
-    """Counts the bytes of a transfer."""
-
-    def restart(self) -> None:
-        """Set the count back to 0: the transfer begins, or begins again after a fault."""
-
-    def add(self, count: int) -> None: ...
 
 
 class _Variables(dict[str, str]):

@@ -10,7 +10,6 @@ from typing import NoReturn
 from langchain_daytona_ws._core.answer import Answer, Reply, UnreadableAnswer, decode_base64
 from langchain_daytona_ws._core.commands.characters import whole_end, whole_start
 from langchain_daytona_ws._core.commands.run import (
-    LOG_LIMIT_BYTES,
     check_command,
     check_idempotency_key,
     optional_fields,
@@ -30,6 +29,7 @@ from langchain_daytona_ws._core.jobs.models import (
 from langchain_daytona_ws._core.limits import (
     JOB_DEFAULT_S,
     JOB_MAX_S,
+    LOG_LIMIT_BYTES,
     OFFSET_MAX,
     TAIL_LINES_MAX,
     check_range,

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from langchain_daytona_ws._core.files import models
 from langchain_daytona_ws._core.files.errors import edit_error, file_error
-from langchain_daytona_ws._core.guest_rpc.client import Meter
+from langchain_daytona_ws._core.ports import Meter
 from langchain_daytona_ws._core.s3 import search, tree
 from langchain_daytona_ws._core.s3.errors import LARGEST_PUT_BYTES, store_error, too_large
 from langchain_daytona_ws._core.s3.listings import Listings

@@ -9,8 +9,7 @@ from typing import TypeVar
 
 from langchain_daytona_ws._core.files import models
 from langchain_daytona_ws._core.files.errors import REFUSALS, file_error
-from langchain_daytona_ws._core.guest_rpc.client import Meter
-from langchain_daytona_ws._core.ports import OnBytes, UploadSource
+from langchain_daytona_ws._core.ports import Meter, OnBytes, UploadSource
 from langchain_daytona_ws._core.s3.errors import store_error
 from langchain_daytona_ws._core.s3.files import S3Files
 from langchain_daytona_ws._core.s3.lookup import Lookup, ancestors, below, key_of, parent_of

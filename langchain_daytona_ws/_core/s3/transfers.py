@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
-from langchain_daytona_ws._core.guest_rpc.client import Meter
+from langchain_daytona_ws._core.ports import Meter
 from langchain_daytona_ws._core.s3.lookup import is_invalid
 from langchain_daytona_ws._core.s3.store import ObjectSink, ObjectStorePort
 from langchain_daytona_ws._core.transfers.models import (
