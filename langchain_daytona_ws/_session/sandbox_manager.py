@@ -77,7 +77,7 @@ class SandboxManager:
         self._reached = False  # Daytona has returned a sandbox to this session before
         self._last_id = ""  # id of the persistent sandbox that was acquired last
         self._namespace = ""  # set when an ephemeral sandbox is created
-        self._creating = ""  # name of the sandbox that is being created
+        self._name = ""  # name of the ephemeral sandbox that is being created or used
         self._undeleted: list[str] = []  # ids and names of sandboxes that must still be deleted
         self._closed = False
         self._released = False
@@ -108,8 +108,7 @@ class SandboxManager:
     @property
     def name(self) -> str:
         """For the log: the sandbox's name, even before it is created; otherwise the sandboxes to delete."""
-        info = self.info
-        return info.name if info else self._creating or ", ".join(self._undeleted)
+        return self._name or ", ".join(self._undeleted)
 
     @property
     def is_closed(self) -> bool:
@@ -140,8 +139,10 @@ class SandboxManager:
         if self.is_persistent:
             return await self._get_or_create(port, organization_id)
         spec = self._spec()
-        self._creating, self._namespace = spec.name, spec.labels["namespace"]
-        process_end.add(self)
+        self._namespace = spec.labels["namespace"]
+        with self._lock:
+            self._name = spec.name
+            process_end.add(self)
         try:
             info = await lifecycle.provision(
                 port,
@@ -159,14 +160,12 @@ class SandboxManager:
                     self._delete_later(info.id)
                 self.check_open()
         except BaseException:
-            self._creating = ""
-            self._unregister()
+            self._unregister(spec.name)
             raise
-        self._creating = ""
         return info
 
     async def _end_creation(self, port: SandboxPort, info: SandboxInfo, duration_s: float) -> None:
-        """Report a new sandbox, and delete recorded sandboxes. `_creating` is still set: no caller has the sandbox."""
+        """Report a new sandbox, and delete recorded sandboxes. No caller has the new sandbox yet."""
         try:
             self._warn_of_another()
             self._report_created(info, duration_s)
@@ -244,7 +243,7 @@ class SandboxManager:
         """Record that the sandbox is gone; the next `acquire` creates or finds another sandbox."""
         if self._flight.forget(info):
             self._record_start()
-            self._unregister()
+            self._unregister(info.name)
             # A persistent sandbox may be recovered. The next `acquire` reports whether it was replaced.
             if not self.is_persistent:
                 self._on_lost()
@@ -263,7 +262,7 @@ class SandboxManager:
         with self._lock:
             if id_or_name not in self._undeleted:
                 self._undeleted.append(id_or_name)
-        process_end.add(self)
+            process_end.add(self)
 
     async def _delete_recorded(
         self, port: SandboxPort, *, within_s: float = lifecycle.DELETE_WITHIN_S
@@ -358,9 +357,9 @@ class SandboxManager:
         self._closed = True
         await self._flight.settled(min(END_CREATION_S, within_s))
         port = await self.clients.async_port()  # may import the SDK, which takes seconds on a busy machine
-        if self._creating:
-            sweep = lifecycle.sweep(port, self._creating, self._delete_later)
-            await self._finish(port, sweep, self._creating, until - time.monotonic())
+        if self.info is None and (name := self._name):
+            sweep = lifecycle.sweep(port, name, self._delete_later)
+            await self._finish(port, sweep, name, until - time.monotonic())
         left_s = until - time.monotonic()
         push_s = 0.0 if self._apush is None else max(left_s - END_AFTER_PUSH_S, 0.0)
         await self._aclose(self._apush, within_s=left_s - push_s, push_s=push_s)
@@ -376,7 +375,7 @@ class SandboxManager:
                 work = self._push_and_delete(port, info, push, limit_s=push_s, delete_s=delete_s)
                 await self._finish(port, work, info.id, within_s + push_s)
             if self._undeleted:
-                port, names = await self.clients.async_port(), self.name
+                port, names = await self.clients.async_port(), ", ".join(self._undeleted)
                 await self._finish(port, self._delete_recorded(port, within_s=delete_s), names, within_s)
         finally:
             await self.clients.aclose()
@@ -511,11 +510,13 @@ class SandboxManager:
             raise lifecycle.not_deleted(id_or_name, f"no answer within {within_s:.0f} s")
 
     def _record_deletion(self) -> None:
-        if (info := self.info) is not None:
-            self._flight.forget(info)
-        self._unregister()
+        if (info := self.info) is not None and self._flight.forget(info):
+            self._unregister(info.name)
 
-    def _unregister(self) -> None:
-        """Remove this session from the exit handler, unless a sandbox must still be deleted."""
-        if not (self.info or self._creating or self._undeleted):
-            process_end.remove(self)
+    def _unregister(self, gone: str = "") -> None:
+        """Remove this session from the exit handler, unless a sandbox other than ``gone`` must still be deleted."""
+        with self._lock:
+            if self._name == gone:
+                self._name = ""
+            if not (self._name or self._undeleted):
+                process_end.remove(self)

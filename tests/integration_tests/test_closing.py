@@ -9,15 +9,20 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, TypeVar
 
 import pytest
 
 from langchain_daytona_ws import WorkspaceSession
+from langchain_daytona_ws._core.ports import SandboxPort
+from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.sandbox import lifecycle
 from langchain_daytona_ws._session import process_end, sandbox_manager
 from langchain_daytona_ws._session.sandbox_manager import SandboxManager
+from langchain_daytona_ws._session.single_flight import SingleFlight, once_blocking
 from langchain_daytona_ws.errors import SandboxUnavailable, SessionClosed
 from langchain_daytona_ws.local import Fault, LocalDaytona
 from tests.hostile.forged import InstantClock
@@ -25,6 +30,8 @@ from tests.integration_tests.conftest import Driven, config_for
 from tests.sample import sample
 
 pytestmark = pytest.mark.sync_and_async
+
+T = TypeVar("T")
 
 
 def test_a_closed_session_refuses(workspace: Driven) -> None:
@@ -313,6 +320,44 @@ def test_nor_does_the_deletion_of_another_sandbox(server: LocalDaytona, workspac
     assert used not in server.sandboxes
     assert process_end.is_owned_here(sandboxes)
     workspace.close()
+    assert server.sandboxes == []
+
+
+def test_a_late_record_of_a_loss_does_not_end_the_deletion_of_the_next_sandbox(
+    server: LocalDaytona, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = WorkspaceSession(config_for(server), namespace="demo")
+    session.run("true")
+    sandboxes = session._state.sandboxes
+    assert sandboxes.info is not None
+    server.destroy_sandbox(sandboxes.info.id)
+    forgotten, created, recorded = threading.Event(), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        forgotten.set()
+        assert created.wait(60)
+
+    async def run_once(flight: SingleFlight[T], make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        async def make_and_wait() -> T:
+            value = await make()
+            created.set()
+            assert recorded.wait(60)
+            return value
+
+        return await once_blocking(flight, make_and_wait)
+
+    async def port() -> SandboxPort:
+        return sandboxes.clients.sync_port()
+
+    monkeypatch.setattr(sandboxes, "_record_start", hold)
+    with ThreadPoolExecutor(2) as pool:
+        recording = pool.submit(sandboxes.record_loss, sandboxes.info)
+        assert forgotten.wait(60)
+        creating = pool.submit(run_sync, sandboxes.acquire(run_once, port))
+        recording.result()
+        recorded.set()
+        creating.result()
+    session.close()
     assert server.sandboxes == []
 
 
