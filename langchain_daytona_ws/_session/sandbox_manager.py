@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent import futures
 from contextlib import suppress
 from typing import Any, Protocol
@@ -22,7 +22,13 @@ from langchain_daytona_ws._session import process_end
 from langchain_daytona_ws._session.clients import DaytonaClients
 from langchain_daytona_ws._session.single_flight import RunOnce, SingleFlight, on_a_loop
 from langchain_daytona_ws.config import SandboxConfig
-from langchain_daytona_ws.errors import ProvisionError, SandboxUnavailable, SessionClosed, UnpushedFiles
+from langchain_daytona_ws.errors import (
+    ProvisionError,
+    SandboxUnavailable,
+    SessionClosed,
+    UnpushedFiles,
+    WorkspaceError,
+)
 
 logger = logging.getLogger("langchain_daytona_ws")
 
@@ -169,9 +175,8 @@ class SandboxManager:
         try:
             self._warn_of_another()
             self._report_created(info, duration_s)
-            await self._delete_recorded(port)
-        except SandboxUnavailable as error:
-            logger.warning("%s", error)
+            for error in await self._delete_recorded(port):
+                logger.warning("%s", error)
         except BaseException:  # for example, the call was cancelled: the next call creates another sandbox
             self._delete_later(info.id)
             raise
@@ -266,15 +271,12 @@ class SandboxManager:
 
     async def _delete_recorded(
         self, port: SandboxPort, *, within_s: float = lifecycle.DELETE_WITHIN_S
-    ) -> None:
-        """Delete recorded sandboxes. A failed deletion is repeated after the next creation, and at the close.
+    ) -> list[SandboxUnavailable]:
+        """Delete recorded sandboxes; return the failures, which the next creation or close repeats.
 
         Args:
             port: The API.
             within_s: Seconds for which requests are repeated, for all sandboxes together. Each is tried once at least.
-
-        Raises:
-            SandboxUnavailable: A sandbox could not be deleted; all others were tried.
         """
         failures, until = [], port.now() + within_s
         for id_or_name in list(self._undeleted):
@@ -286,10 +288,7 @@ class SandboxManager:
             with self._lock, suppress(ValueError):  # the other runtime may have removed it
                 self._undeleted.remove(id_or_name)
         self._unregister()
-        for other in failures[1:]:
-            failures[0].add_note(f"Also: {other.message}")
-        if failures:
-            raise failures[0]
+        return failures
 
     def record_restart(self, since: int) -> None:
         """Record a restart once, even if several calls detect it.
@@ -332,10 +331,9 @@ class SandboxManager:
             futures.wait([pending], timeout=CLOSE_WAITS_S)
         push = None if discard_unpushed else self._push
         try:
-            if (info := self._sandbox_to_close(push)) is not None:
-                run_sync(self._push_and_delete(self.clients.sync_port(), info, push))
-            if self._undeleted:
-                run_sync(self._delete_recorded(self.clients.sync_port()))
+            info = self._sandbox_to_close(push)
+            if info is not None or self._undeleted:
+                run_sync(self._end(self.clients.sync_port(), info, push))
         finally:
             self.clients.close()
 
@@ -370,13 +368,12 @@ class SandboxManager:
         # The deletion ends a second early, so that the error names the cause instead of "no answer".
         delete_s = min(lifecycle.DELETE_WITHIN_S, max(within_s - 1, 0.0))
         try:
-            if (info := self._sandbox_to_close(push)) is not None:
+            info = self._sandbox_to_close(push)
+            names = ([] if info is None else [info.id]) + self._undeleted
+            if names:
                 port = await self.clients.async_port()
-                work = self._push_and_delete(port, info, push, limit_s=push_s, delete_s=delete_s)
-                await self._finish(port, work, info.id, within_s + push_s)
-            if self._undeleted:
-                port, names = await self.clients.async_port(), ", ".join(self._undeleted)
-                await self._finish(port, self._delete_recorded(port, within_s=delete_s), names, within_s)
+                work = self._end(port, info, push, limit_s=push_s, delete_s=delete_s)
+                await self._finish(port, work, ", ".join(names), within_s + push_s)
         finally:
             await self.clients.aclose()
 
@@ -429,6 +426,25 @@ class SandboxManager:
         if self.is_persistent:
             return None if push is None or self._is_saved else self.info
         return self.info if process_end.is_owned_here(self) else None
+
+    async def _end(
+        self,
+        port: SandboxPort,
+        info: SandboxInfo | None,
+        push: LastPush | None,
+        *,
+        limit_s: float = PUSH_LIMIT_S,
+        delete_s: float = lifecycle.DELETE_WITHIN_S,
+    ) -> None:
+        """Push and delete the sandbox, and delete the recorded sandboxes; raise the first failure at the end."""
+        failures, until = list[WorkspaceError](), port.now() + delete_s + (0 if push is None else limit_s)
+        try:
+            if info is not None:
+                await self._push_and_delete(port, info, push, limit_s=limit_s, delete_s=delete_s)
+        except WorkspaceError as error:
+            failures.append(error)
+        failures += await self._delete_recorded(port, within_s=until - port.now())
+        raise_first(failures)
 
     async def _push_and_delete(
         self,
@@ -520,3 +536,11 @@ class SandboxManager:
                 self._name = ""
             if not (self._name or self._undeleted):
                 process_end.remove(self)
+
+
+def raise_first(failures: Sequence[WorkspaceError]) -> None:
+    """Raise the first failure, if there is one; add the other failures as notes."""
+    for other in failures[1:]:
+        failures[0].add_note(f"Also: {other.message}")
+    if failures:
+        raise failures[0]

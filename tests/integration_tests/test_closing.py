@@ -295,6 +295,16 @@ def test_all_deletions_are_tried_after_a_refusal(server: LocalDaytona, workspace
     assert server.sandboxes == [refused]
 
 
+def test_earlier_sandboxes_are_deleted_after_a_refusal(server: LocalDaytona, workspace: Driven) -> None:
+    _fail(workspace)
+    server.faults.add(Fault(kind="status", status=403, action="delete", times=2))
+    workspace.run("true")
+    _, used = server.sandboxes
+    with pytest.raises(SandboxUnavailable, match=used.id):
+        workspace.close()
+    assert server.sandboxes == [used]
+
+
 def test_a_loss_does_not_end_the_deletion_at_exit(server: LocalDaytona, workspace: Driven) -> None:
     sandboxes = _fail(workspace)
     server.faults.add(Fault(kind="status", status=403, action="delete", times=1))

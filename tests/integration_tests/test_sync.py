@@ -25,7 +25,7 @@ from langchain_daytona_ws._core.guest_rpc import payload
 from langchain_daytona_ws._core.guest_rpc.payload import guest_source
 from langchain_daytona_ws.cli.app import app
 from langchain_daytona_ws.deepagents import WorkspaceBackend
-from langchain_daytona_ws.local import LocalDaytona, S3Fault
+from langchain_daytona_ws.local import Fault, LocalDaytona, S3Fault
 from tests.integration_tests.conftest import Driven, config_for
 from tests.integration_tests.s3 import KEYS, Bucket, bucket, host_keys, s3_options
 from tests.sample import sample
@@ -156,6 +156,23 @@ class TestClose:
         workspace.close()
         assert bucket.get("late.txt") == b"late"
         assert bucket.server.sandboxes == []
+
+    def test_it_deletes_an_earlier_sandbox_even_if_files_are_not_in_s3(
+        self, bucket: Bucket, open_session: OpenSession
+    ) -> None:
+        workspace = synced(bucket, open_session)
+        workspace.run("true")
+        sandboxes = workspace.session._state.sandboxes
+        assert sandboxes.info is not None
+        sandboxes.record_failure(sandboxes.info)
+        bucket.server.faults.add(Fault(kind="status", status=403, action="delete", times=1))
+        workspace.run("true")
+        write_inside(bucket, workspace, "late.txt", "late")
+        refuse_uploads(bucket)
+        with pytest.raises(UnpushedFiles):
+            workspace.close()
+        assert [record.id for record in bucket.server.sandboxes] == [workspace.session.sandbox_id]
+        bucket.server.s3.clear_faults()
 
     def test_it_does_not_repeat_the_failure_of_an_earlier_pull(
         self, bucket: Bucket, open_session: OpenSession, caplog: pytest.LogCaptureFixture
