@@ -10,19 +10,25 @@ from typing import Any
 
 def call_key(
     config: Mapping[str, Any] | None,
-    tool_call_id: str,
+    tool_call_id: str | None,
     arguments: Mapping[str, object],
     *,
     namespace: str,
     session_id: str,
-) -> str:
+) -> str | None:
     """Return the idempotency key of a tool call. If a node runs again, its calls have the same keys.
+
+    Return None for a call without an id, and outside of a graph for an empty id. Some model servers send only empty
+    ids; in a graph, the step and the arguments identify such a call.
 
     The key also depends on the graph's step, because some model servers use the same call ids in every turn. If the
     config has no thread, the key depends on ``session_id`` instead.
     """
+    step = step_of(config)
+    if tool_call_id is None or not (tool_call_id or step):
+        return None
     thread = thread_of(config) or session_id
-    where = "/".join(part for part in (namespace, thread, step_of(config)) if part)
+    where = "/".join(part for part in (namespace, thread, step) if part)
     identity = json.dumps([where, tool_call_id, arguments], sort_keys=True, default=str)
     return hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 

@@ -119,8 +119,7 @@ class WorkspaceTool(BaseTool):
             call.concurrent.begin()
         if not conversation.has_begun:
             conversation.recall_sandbox(call.config, {self.name} if self.name not in _TOOLS else _TOOLS)
-        if call.tool_call_id:
-            call.set_idempotency_key(call.tool_call_id, self._identifying_arguments(wanted, shown))
+        call.set_idempotency_key(self._identifying_arguments(wanted, shown))
         try:
             result = await self._perform(call, wanted)
         except WorkspaceError as error:
@@ -190,7 +189,7 @@ class CallContext:
         run_manager: LangChain's manager of the run, which has the tracers.
         tool_call_id: The model's id of the call; None if a program calls the tool.
         idempotency_key: Key with which the operation runs once, even if the graph's node runs again. None without
-            ``tool_call_id``.
+            ``tool_call_id``, and outside of a graph also with an empty one.
         concurrent: Registers this call with the concurrent calls of the graph; None for a sync call.
     """
 
@@ -213,10 +212,10 @@ class CallContext:
         self.idempotency_key: str | None = None
         self.concurrent: ConcurrentCall | None = None
 
-    def set_idempotency_key(self, tool_call_id: str, identity: Mapping[str, object]) -> None:
+    def set_idempotency_key(self, identity: Mapping[str, object]) -> None:
         namespace, session_id = self.session.namespace, self.session.id
         self.idempotency_key = call_key(
-            self.config, tool_call_id, identity, namespace=namespace, session_id=session_id
+            self.config, self.tool_call_id, identity, namespace=namespace, session_id=session_id
         )
 
 

@@ -21,7 +21,9 @@ def config(
 
 def key(around: dict[str, Any] | None, call_id: str = "call_1", **changed: Any) -> str:
     given = {"command": "make", **changed.pop("arguments", {})}
-    return call_key(around, call_id, given, **{"namespace": "demo", "session_id": "session-1", **changed})
+    made = call_key(around, call_id, given, **{"namespace": "demo", "session_id": "session-1", **changed})
+    assert made is not None
+    return made
 
 
 NAMED = config(lc_agent_name="first")
@@ -54,6 +56,12 @@ def test_the_key_is_stable_when_a_node_runs_again(ns: str, metadata: dict[str, A
 def test_another_call_has_another_key(other: str) -> None:
     assert len(other) == 32
     assert other != key(NAMED)
+
+
+def test_an_empty_id_identifies_a_call_in_a_graph_only() -> None:
+    assert key(config(), "") == key(config("work:a1|tools:other"), "") != key(config(step=3), "")
+    session = {"namespace": "demo", "session_id": "session-1"}
+    assert [call_key(config(), None, {}, **session), call_key(config(""), "", {}, **session)] == [None, None]
 
 
 def test_a_session_s_id_stands_for_the_thread_where_there_is_none() -> None:

@@ -81,6 +81,14 @@ def test_parallel_calls_of_a_node_get_their_own_answers(stage: Stage) -> None:
     assert sorted(stage.see(session, "cat log").split()) == ["0", "2"]
 
 
+def test_a_call_with_an_empty_id_runs_once(quick: Stage) -> None:
+    session = quick.session()
+    graph = quick.tool_node(session)
+    asked = quick.do(graph, calling(bash("", "echo first >> log"), bash("second", "echo second >> log")))
+    quick.answer_all(graph, asked, lambda action: APPROVE)
+    assert quick.see(session, "cat log") == "first\nsecond\n"
+
+
 class InOrder:
     """Run the calls of a tool node sequentially, first in one order and then in another order."""
 
