@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from types import TracebackType
@@ -19,7 +18,7 @@ from langchain_daytona_ws._adapters.running_loop import running_loop
 from langchain_daytona_ws._core.ports import SandboxInfo
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._pool.slots import Slot, Slots, Step
-from langchain_daytona_ws._session.sandbox_manager import CLOSE_WAITS_S
+from langchain_daytona_ws._session.sandbox_manager import CLOSE_WAITS_S, raise_first
 from langchain_daytona_ws._session.single_flight import (
     Wait,
     WouldDeadlock,
@@ -187,30 +186,20 @@ class PoolSessions(Generic[S]):
     def release(self, key: str, *, discard_unpushed: bool) -> None:
         """Wait, at most ``wait_s``, until no call uses a key's session; delete its sandbox and close the session."""
         slot = run_sync(self._reserve(key, wait_blocking))
-        failures = []
-        for ended in chain([slot], self._take_unclosed(slot.namespace)):
-            try:
-                with self._recording_close(ended):
-                    ended.value.release(discard_unpushed=discard_unpushed)
-            except WorkspaceError as error:
-                failures.append(error)
-        _raise_first(failures)
+        ended = chain([slot], self._take_unclosed(slot.namespace))
+        failures = [
+            self._end(old, lambda session: session.release(discard_unpushed=discard_unpushed))
+            for old in ended
+        ]
+        raise_first(list(filter(None, failures)))
 
     async def arelease(self, key: str, *, discard_unpushed: bool) -> None:
         """Delete the sandbox of a key as `release` does. Cancelling this call does not stop a begun deletion."""
         slot = await self._reserve(key, wait_on_loop)
-
-        async def work() -> list[WorkspaceError]:
-            failures = []
-            for ended in chain([slot], self._take_unclosed(slot.namespace)):
-                try:
-                    with self._recording_close(ended):
-                        await ended.value.arelease(discard_unpushed=discard_unpushed)
-                except WorkspaceError as error:
-                    failures.append(error)
-            return failures
-
-        _raise_first(await self._run_to_end(work()))
+        ended = [slot, *self._take_unclosed(slot.namespace)]
+        raise_first(
+            await self._aend(ended, lambda session: session.arelease(discard_unpushed=discard_unpushed))
+        )
 
     async def _reserve(self, key: str, wait: Wait) -> Slot[S]:
         """Wait until no call uses the slot of a key; mark the slot as closing and return it."""
@@ -232,18 +221,20 @@ class PoolSessions(Generic[S]):
         failures: list[WorkspaceError | None] = []
         if to_close:
             with ThreadPoolExecutor(min(len(to_close), CLOSE_WORKERS)) as workers:
-                failures += workers.map(self._close, to_close)
+                # Not `workers.map`: at Ctrl-C, it cancels the closings that have not begun.
+                closings = [workers.submit(self._close, slot) for slot in to_close]
+                failures = [closing.result() for closing in closings]
         futures.wait([slot.closed for slot in closing], timeout=CLOSE_WAITS_S)
-        _raise_first(failures)
+        raise_first(list(filter(None, failures)))
 
     async def aclose(self) -> None:
         """Close all sessions as `close` does. If this call is cancelled, the closing goes on."""
         to_close, closing = self._slots.close()
         to_close += self._take_unclosed()
-        failures = await self._run_to_end(_gather([self._aclose(slot) for slot in to_close]))
+        failures = await self._aend(to_close, lambda session: session.aclose())
         for slot in closing:
             await wait_on_loop(slot.closed, CLOSE_WAITS_S)
-        _raise_first(failures)
+        raise_first(failures)
 
     def _close_soon(self, slots: Sequence[Slot[S]]) -> None:
         """Close each slot in a new thread, so that no call waits for the deletion of another workspace's sandbox."""
@@ -255,38 +246,57 @@ class PoolSessions(Generic[S]):
                 self._close(slot)
 
     def _close(self, slot: Slot[S]) -> WorkspaceError | None:
-        """Close a session; return the failure, which is already logged."""
+        return self._end(slot, lambda session: session.close())
+
+    def _end(self, slot: Slot[S], end: Callable[[S], None]) -> WorkspaceError | None:
+        """Close or release a session; return the failure, which is already logged."""
+        record = self._recorder(slot)
         try:
-            with self._recording_close(slot):
-                slot.value.close()
-        except WorkspaceError as error:
-            return error
+            end(slot.value)
+        except BaseException as error:
+            record(error)
+            if isinstance(error, WorkspaceError):
+                return error
+            raise
+        record(None)
         return None
 
-    async def _aclose(self, slot: Slot[S]) -> WorkspaceError | None:
-        try:
-            with self._recording_close(slot):
-                await slot.value.aclose()
-        except WorkspaceError as error:
-            return error
-        return None
+    async def _aend(
+        self, slots: Sequence[Slot[S]], end: Callable[[S], Coroutine[Any, Any, None]]
+    ) -> list[WorkspaceError]:
+        """Close or release sessions in parallel, even if this call is cancelled; return the failures."""
+        tasks = [self._start(slot, end(slot.value)) for slot in slots]
+        if tasks:
+            await asyncio.wait(tasks)
+        failures = []
+        for task in tasks:
+            try:
+                task.result()
+            except WorkspaceError as error:
+                failures.append(error)
+        return failures
 
-    @contextmanager
-    def _recording_close(self, slot: Slot[S]) -> Iterator[None]:
-        """Record and report the result of the ``with`` block, which closes a slot."""
+    def _start(self, slot: Slot[S], work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        record = self._recorder(slot)
+        task = asyncio.create_task(work)
+        self._closing_tasks.add(task)  # an event loop holds only weak references to its tasks
+        task.add_done_callback(self._closing_tasks.discard)
+        # Not a part of `work`: the end of the event loop may cancel the task before its first step.
+        task.add_done_callback(lambda task: record(_error_of(task)))
+        return task
+
+    def _recorder(self, slot: Slot[S]) -> Callable[[BaseException | None], None]:
+        """Return a function that records and reports the end of a closing that begins now, with its error."""
         began, sandbox_id = time.monotonic(), slot.value.sandbox_id
-        failure: WorkspaceError | None = None
-        try:
-            yield
-        except WorkspaceError as error:
-            failure = error
-            self._unclosed.append(slot)
-            logger.warning("could not close the session of workspace %s: %s", slot.namespace, error.message)
-            raise
-        except BaseException:  # for example, the event loop ended, or Ctrl-C
-            self._unclosed.append(slot)
-            raise
-        finally:
+
+        def record(error: BaseException | None) -> None:
+            failure = error if isinstance(error, WorkspaceError) else None
+            if error is not None:  # a failure, Ctrl-C, or the end of the event loop
+                self._unclosed.append(slot)
+            if failure is not None:
+                logger.warning(
+                    "could not close the session of workspace %s: %s", slot.namespace, failure.message
+                )
             self._slots.record_closed(slot)
             self._report(
                 "close",
@@ -296,6 +306,8 @@ class PoolSessions(Generic[S]):
                 sandbox_id=sandbox_id,
                 error=failure,
             )
+
+        return record
 
     def _take_unclosed(self, namespace: str | None = None) -> Iterator[Slot[S]]:
         """Return the slots of a namespace (None: all slots) in `_unclosed`; remove each when the caller reaches it."""
@@ -309,13 +321,6 @@ class PoolSessions(Generic[S]):
         except ValueError:
             return False
         return True
-
-    async def _run_to_end(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """Run work to its end, even if this call is cancelled."""
-        task = asyncio.create_task(work)
-        self._closing_tasks.add(task)  # an event loop holds only weak references to its tasks
-        task.add_done_callback(self._closing_tasks.discard)
-        return await asyncio.shield(task)
 
     # --- reports ---
 
@@ -375,13 +380,5 @@ class Lease(Generic[S]):
         self._sessions.end_lease(self._slots.pop())
 
 
-async def _gather(work: list[Coroutine[Any, Any, WorkspaceError | None]]) -> list[WorkspaceError | None]:
-    return list(await asyncio.gather(*work))
-
-
-def _raise_first(failures: Sequence[WorkspaceError | None]) -> None:
-    failed = [failure for failure in failures if failure is not None]
-    if failed:
-        for other in failed[1:]:
-            failed[0].add_note(f"Also: {other.message}")
-        raise failed[0]
+def _error_of(task: asyncio.Task[None]) -> BaseException | None:
+    return asyncio.CancelledError() if task.cancelled() else task.exception()

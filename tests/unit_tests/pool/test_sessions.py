@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
-from langchain_daytona_ws._pool.sessions import Lease, PoolSessions
+from langchain_daytona_ws._pool.sessions import CLOSE_WORKERS, Lease, PoolSessions
 from langchain_daytona_ws._pool.slots import Slots
 from langchain_daytona_ws.errors import SandboxUnavailable
 
@@ -37,34 +39,92 @@ class Session:
         self.close()
 
 
-def _release(sessions: PoolSessions[Session]) -> None:
-    sessions.release("a", discard_unpushed=False)
+@dataclass
+class Bench:
+    """The sessions of a pool, and all sessions that it has made."""
+
+    max_slots: int = 2
+    made: list[Session] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        slots = Slots(
+            self._make,
+            max_slots=self.max_slots,
+            idle_s=None,
+            now=lambda: 0.0,
+            is_ended=lambda _: False,
+            is_busy=lambda _: False,
+        )
+        self.sessions = PoolSessions(slots, wait_s=60.0, on_event=None)
+
+    def _make(self, key: str, namespace: str) -> Session:
+        self.made.append(Session())
+        return self.made[-1]
+
+    def release(self) -> None:
+        self.sessions.release("a", discard_unpushed=False)
+
+    async def arelease(self) -> None:
+        await self.sessions.arelease("a", discard_unpushed=False)
+
+    async def aclose(self) -> None:
+        await self.sessions.aclose()
 
 
-def _arelease(sessions: PoolSessions[Session]) -> None:
-    asyncio.run(sessions.arelease("a", discard_unpushed=False))
+def _release(bench: Bench) -> None:
+    bench.release()
+
+
+def _arelease(bench: Bench) -> None:
+    asyncio.run(bench.arelease())
 
 
 @pytest.mark.parametrize("release", [_release, _arelease])
-def test_ctrl_c_in_a_release_loses_no_session(release: Callable[[PoolSessions[Session]], None]) -> None:
-    made: list[Session] = []
-
-    def make(key: str, namespace: str) -> Session:
-        made.append(Session())
-        return made[-1]
-
-    slots = Slots(
-        make, max_slots=2, idle_s=None, now=lambda: 0.0, is_ended=lambda _: False, is_busy=lambda _: False
-    )
-    sessions = PoolSessions(slots, wait_s=1.0, on_event=None)
-    with Lease(sessions, "a") as unclosed:
+def test_ctrl_c_in_a_release_loses_no_session(release: Callable[[Bench], None]) -> None:
+    bench = Bench()
+    with Lease(bench.sessions, "a") as unclosed:
         unclosed.error = SandboxUnavailable("refused")
     with pytest.raises(SandboxUnavailable):
-        sessions.close()
-    sessions.reopen()
-    with Lease(sessions, "a") as interrupted:
+        bench.sessions.close()
+    bench.sessions.reopen()
+    with Lease(bench.sessions, "a") as interrupted:
         interrupted.error = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
-        release(sessions)
-    sessions.close()
-    assert [session.is_closed for session in made] == [True, True]
+        release(bench)
+    bench.sessions.close()
+    assert [session.is_closed for session in bench.made] == [True, True]
+
+
+def test_ctrl_c_in_a_close_loses_no_session() -> None:
+    bench = Bench(max_slots=CLOSE_WORKERS + 1)
+    for number in range(bench.max_slots):
+        with Lease(bench.sessions, str(number)):
+            pass
+    bench.made[0].error = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        bench.sessions.close()
+    assert [session.is_closed for session in bench.made] == [False] + [True] * CLOSE_WORKERS
+    bench.sessions.close()
+    assert bench.made[0].is_closed
+
+
+@pytest.mark.parametrize("end", [Bench.arelease, Bench.aclose])
+def test_a_loop_that_ends_before_the_closing_begins_loses_no_session(
+    end: Callable[[Bench], Coroutine[Any, Any, None]],
+) -> None:
+    bench = Bench()
+    with Lease(bench.sessions, "a"):
+        pass
+
+    async def main() -> None:
+        ending = asyncio.create_task(end(bench))
+        await asyncio.sleep(0)
+        assert len(asyncio.all_tasks()) == 3  # the closing is a task that has not begun
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await asyncio.wait([ending])
+
+    asyncio.run(main())
+    assert len(bench.sessions) == 0
+    bench.sessions.close()
+    assert [session.is_closed for session in bench.made] == [True]
