@@ -93,6 +93,7 @@ class PoolSessions(Generic[S]):
         # Slots with a failed or interrupted closing: the sandbox may exist, or the files may not be saved.
         self._unclosed: list[Slot[S]] = []
         self._closing_tasks: set[asyncio.Task[Any]] = set()
+        self._releasing_loops: list[asyncio.AbstractEventLoop] = []  # one for each `arelease` that waits
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -152,10 +153,14 @@ class PoolSessions(Generic[S]):
 
     def _needs_this_loop(self, step: Step[S]) -> bool:
         """Return True if a slot may become free only while the event loop of this thread runs."""
+        return self._closes_on_this_loop() if step.reason == "closing" else running_loop() is not None
+
+    def _closes_on_this_loop(self) -> bool:
+        """Return True if a closing or a release goes on only while the event loop of this thread runs."""
         loop = running_loop()
-        if step.reason != "closing":
-            return loop is not None
-        return any(task.get_loop() is loop for task in list(self._closing_tasks))
+        return loop in self._releasing_loops or any(
+            task.get_loop() is loop for task in list(self._closing_tasks)
+        )
 
     def _refusal(self, reason: str) -> SandboxUnavailable:
         waited = f"after {self._wait_s:g} s"
@@ -195,7 +200,12 @@ class PoolSessions(Generic[S]):
 
     async def arelease(self, key: str, *, discard_unpushed: bool) -> None:
         """Delete the sandbox of a key as `release` does. Cancelling this call does not stop a begun deletion."""
-        slot = await self._reserve(key, wait_on_loop)
+        loop = asyncio.get_running_loop()
+        self._releasing_loops.append(loop)
+        try:
+            slot = await self._reserve(key, wait_on_loop)
+        finally:
+            self._releasing_loops.remove(loop)
         ended = [slot, *self._take_unclosed(slot.namespace)]
         raise_first(
             await self._aend(ended, lambda session: session.arelease(discard_unpushed=discard_unpushed))
@@ -224,7 +234,8 @@ class PoolSessions(Generic[S]):
                 # Not `workers.map`: at Ctrl-C, it cancels the closings that have not begun.
                 closings = [workers.submit(self._close, slot) for slot in to_close]
                 failures = [closing.result() for closing in closings]
-        futures.wait([slot.closed for slot in closing], timeout=CLOSE_WAITS_S)
+        if not self._closes_on_this_loop():
+            futures.wait([slot.closed for slot in closing], timeout=CLOSE_WAITS_S)
         raise_first(list(filter(None, failures)))
 
     async def aclose(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from concurrent import futures
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -127,4 +128,36 @@ def test_a_loop_that_ends_before_the_closing_begins_loses_no_session(
     asyncio.run(main())
     assert len(bench.sessions) == 0
     bench.sessions.close()
+    assert [session.is_closed for session in bench.made] == [True]
+
+
+def test_a_sync_lease_is_refused_while_a_release_of_the_same_loop_waits() -> None:
+    bench = Bench()
+
+    async def main() -> None:
+        async with Lease(bench.sessions, "a"):
+            releasing = asyncio.create_task(bench.arelease())
+            await asyncio.sleep(0)
+            with pytest.raises(SandboxUnavailable) as caught, Lease(bench.sessions, "a"):
+                pass
+            assert caught.value.code == "would_deadlock"
+        await releasing
+
+    asyncio.run(main())
+
+
+def test_a_sync_close_does_not_wait_for_the_closings_of_its_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+    with Lease(bench.sessions, "a"):
+        pass
+
+    async def main() -> None:
+        closing = asyncio.create_task(bench.aclose())
+        await asyncio.sleep(0)
+        with monkeypatch.context() as patch:
+            patch.setattr(futures, "wait", lambda *_, **__: pytest.fail("it blocks the loop"))
+            bench.sessions.close()
+        await closing
+
+    asyncio.run(main())
     assert [session.is_closed for session in bench.made] == [True]
