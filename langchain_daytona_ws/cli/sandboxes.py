@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from langchain_daytona_ws._core.sandbox.prune import age_s, prunable
+from langchain_daytona_ws._core.sandbox.prune import age_s, never_stopping, prunable
 from langchain_daytona_ws.cli.configuration import ConfigOption, JsonOption, read_configuration
 from langchain_daytona_ws.cli.exits import USAGE_ERROR, cleaning_up, error_exit
 from langchain_daytona_ws.cli.output import print_json, print_table
@@ -122,7 +122,8 @@ def prune(
 ) -> None:
     """Delete sandboxes, with their disks, that were not used for the time --older-than.
 
-    A running sandbox is kept until its auto-stop is due, because a background job may run in it.
+    A running sandbox is kept until its auto-stop is due, because a background job may run in it. Without auto-stop, it
+    is kept and named; `release` deletes it.
     """
     limit_s = age_s(older_than)
     if limit_s is None:
@@ -131,7 +132,16 @@ def prune(
         raise error_exit("--json can't ask: add --yes or --dry-run", code=USAGE_ERROR)
     with _errors_as_exits():
         account = _account(read_configuration(config))
-        old = prunable(account.all(namespace), now=time.time(), older_than_s=limit_s)
+        found = account.all(namespace)
+    now = time.time()
+    old = prunable(found, now=now, older_than_s=limit_s)
+    if kept := never_stopping(found, now=now, older_than_s=limit_s):
+        names = ", ".join(sandbox.name for sandbox in kept)
+        typer.echo(
+            f"Kept, because they run without auto-stop and may be in use: {names}. Each can be deleted with "
+            "`langchain-daytona-ws sandboxes release NAME`.",
+            err=True,
+        )
     if dry_run or not as_json:
         _show(old, as_json=as_json, dry_run=True)
     if dry_run or (not old and not as_json):

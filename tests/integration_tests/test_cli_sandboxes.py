@@ -67,6 +67,12 @@ def age(server: LocalDaytona, sandbox_id: str, seconds: float, **more: Any) -> N
         setattr(record, name, value)
 
 
+def leave(server: LocalDaytona, sandbox_id: str, seconds: float) -> None:
+    """Stop a sandbox, and set the time since its last use."""
+    age(server, sandbox_id, seconds, auto_stop_interval=0, auto_delete_interval=-1)
+    server.stop_sandbox(sandbox_id)
+
+
 def foreign(server: LocalDaytona) -> str:
     with connected(server) as daytona:
         return str(daytona.create().id)
@@ -181,16 +187,15 @@ class TestPrune:
     def test_unused_sandboxes_are_pruned(self, server: LocalDaytona) -> None:
         other = foreign(server)
         age(server, other, 30 * DAY_S, auto_stop_interval=0)
-        with working(server, "old", "new", "stopped") as (old, new, stopped):
-            age(server, stopped, 8 * DAY_S, auto_delete_interval=-1)
-            server.stop_sandbox(stopped)
-            age(server, old, 8 * DAY_S, auto_stop_interval=0)
-            age(server, new, 6 * DAY_S, auto_stop_interval=0)
+        with working(server, "old", "new", "older") as (old, new, older):
+            leave(server, old, 8 * DAY_S)
+            leave(server, older, 9 * DAY_S)
+            leave(server, new, 6 * DAY_S)
             dry = reported(server, "prune", "--older-than", "7d", "--dry-run")
-            assert [item["id"] for item in dry["would_delete"]] == [old, stopped]
+            assert [item["id"] for item in dry["would_delete"]] == [old, older]
             assert len(server.sandboxes) == 4
             pruned = reported(server, "prune", "--older-than", "7d", "--yes")
-            assert [item["id"] for item in pruned["deleted"]] == [old, stopped]
+            assert [item["id"] for item in pruned["deleted"]] == [old, older]
             assert pruned["failed"] == []
             assert sorted(item.id for item in server.sandboxes) == sorted([other, new])
             assert reported(server, "prune", "--older-than", "7d", "--yes") == {"deleted": [], "failed": []}
@@ -201,17 +206,27 @@ class TestPrune:
             age(server, sandbox, 3 * 3600, auto_stop_interval=6 * 60)
             assert reported(server, "prune", "--older-than", "1h", "--dry-run") == {"would_delete": []}
 
+    def test_a_running_sandbox_without_auto_stop_is_kept_and_named(self, server: LocalDaytona) -> None:
+        with working(server, "old", "new") as (old, new):
+            age(server, old, 30 * DAY_S, auto_stop_interval=0)
+            age(server, new, 6 * DAY_S, auto_stop_interval=0)
+            name = server.sandboxes[0].name
+            result = invoke(server, "prune", "--older-than", "7d", "--yes")
+            assert (result.exit_code, result.stdout) == (0, "There are no sandboxes.\n")
+            assert f"may be in use: {name}. Each" in result.stderr
+            assert len(server.sandboxes) == 2
+
     def test_of_one_namespace(self, server: LocalDaytona) -> None:
         with working(server, "one", "two") as (first, second):
             for sandbox in (first, second):
-                age(server, sandbox, 8 * DAY_S, auto_stop_interval=0)
+                leave(server, sandbox, 8 * DAY_S)
             pruned = reported(server, "prune", "--older-than", "7d", "--namespace", "two", "--yes")
             assert [item["id"] for item in pruned["deleted"]] == [second]
 
     @pytest.mark.parametrize(("answer", "left"), [("y\n", 0), ("n\n", 1), ("", 1)])
     def test_it_asks(self, server: LocalDaytona, answer: str, left: int) -> None:
         with working(server, "one") as [sandbox]:
-            age(server, sandbox, 8 * DAY_S, auto_stop_interval=0)
+            leave(server, sandbox, 8 * DAY_S)
             result = invoke(server, "prune", "--older-than", "7d", answer=answer)
             assert "Delete 1?" in result.stderr
             assert (result.exit_code == 0) == (left == 0)
@@ -221,7 +236,7 @@ class TestPrune:
         self, server: LocalDaytona, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with working(server, "one") as [sandbox]:
-            age(server, sandbox, 8 * DAY_S, auto_stop_interval=0)
+            leave(server, sandbox, 8 * DAY_S)
 
             def use(*_: object, **__: object) -> bool:
                 age(server, sandbox, -8 * DAY_S)
@@ -235,7 +250,7 @@ class TestPrune:
     def test_failed_deletions_are_reported(self, server: LocalDaytona) -> None:
         with working(server, "one", "two") as (first, second):
             for sandbox in (first, second):
-                age(server, sandbox, 8 * DAY_S, auto_stop_interval=0)
+                leave(server, sandbox, 8 * DAY_S)
             server.faults.add(Fault("status", action="delete", status=403))
             result = invoke(server, "prune", "--older-than", "7d", "--yes", "--json")
             assert result.exit_code == 1

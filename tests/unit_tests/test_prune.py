@@ -50,8 +50,10 @@ def test_ages(text: str, seconds: int | None) -> None:
         ({"auto_stop_minutes": 9 * 60}, 7, False),
         ({"auto_stop_minutes": 7.5 * 60}, 7, True),
         ({"auto_stop_minutes": 9 * 60, "state": "stopped"}, 7, True),
-        ({"auto_stop_minutes": 0}, 7, True),
-        ({"auto_stop_minutes": None}, 7, True),
+        # It never stops, or this is not known.
+        ({"auto_stop_minutes": 0}, 7, False),
+        ({"auto_stop_minutes": None}, 7, False),
+        ({"auto_stop_minutes": 0, "state": "stopped"}, 7, True),
     ],
 )
 def test_sandboxes_are_old_by_their_last_activity(

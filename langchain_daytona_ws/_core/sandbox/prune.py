@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -71,17 +72,32 @@ def prunable(sandboxes: Iterable[SandboxSummary], *, now: float, older_than_s: f
 
     Sandboxes that are being deleted, or whose last use is not known, are omitted. A running sandbox is omitted within
     its auto-stop interval, because a background job may run in it. A job does not count as use, but raises this
-    interval.
+    interval. So a running sandbox without auto-stop is always omitted, see `never_stopping`.
     """
-    return [sandbox for sandbox in sandboxes if _is_old(sandbox, now, older_than_s)]
+    return [sandbox for sandbox in sandboxes if _idle_s(sandbox, now) > max(older_than_s, _kept_s(sandbox))]
 
 
-def _is_old(sandbox: SandboxSummary, now: float, older_than_s: float) -> bool:
+def never_stopping(
+    sandboxes: Iterable[SandboxSummary], *, now: float, older_than_s: float
+) -> list[SandboxSummary]:
+    """Return the running sandboxes that `prunable` omits because they have no auto-stop, or it is not known."""
+    return [
+        sandbox
+        for sandbox in sandboxes
+        if _idle_s(sandbox, now) > older_than_s and _kept_s(sandbox) == math.inf
+    ]
+
+
+def _idle_s(sandbox: SandboxSummary, now: float) -> float:
+    """Return the seconds since the last use; 0 if this is not known, or if the sandbox must not be deleted."""
     if not sandbox.is_ours or sandbox.state in _DELETING or sandbox.used_at is None:
-        return False
-    idle_s = now - sandbox.used_at
-    stops_after_s = (sandbox.auto_stop_minutes or 0) * 60
-    return idle_s > older_than_s and (sandbox.state not in _RUNNING or idle_s > stops_after_s)
+        return 0.0
+    return now - sandbox.used_at
+
+
+def _kept_s(sandbox: SandboxSummary) -> float:
+    """Return the seconds after the last use during which a background job may run in the sandbox."""
+    return (sandbox.auto_stop_minutes or math.inf) * 60 if sandbox.state in _RUNNING else 0.0
 
 
 async def remove(port: SandboxPort, sandbox_id: str) -> None:
