@@ -175,9 +175,11 @@ async def aupload(
                 limit.reschedule(loop.time() + TRANSFER_TIMEOUT_S)
                 return
             piece, count = entry
-            yield piece
-            if pace.moved(len(piece)):
-                limit.reschedule(loop.time() + STALL_S)
+            for start in range(0, len(piece), LEAST_BYTES):
+                part = piece[start : start + LEAST_BYTES]
+                yield part
+                if pace.moved(len(part)):
+                    limit.reschedule(loop.time() + STALL_S)
             if count and on_bytes is not None:
                 on_bytes(count)
 

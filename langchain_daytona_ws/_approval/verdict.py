@@ -196,7 +196,9 @@ def deny(
     *,
     cause: BaseException | None = None,
 ) -> NoReturn:
-    """Raise `PermissionDenied`: ``message`` for the engineer, ``for_model`` and advice not to retry for the model."""
+    """Raise `PermissionDenied` with ``message`` for the engineer. The model gets ``for_model`` and the advice not to
+    retry.
+    """
     action = f"{request.tool} {legible.one_line(request.action, 60)}"
     raise PermissionDenied(
         f"{action}: {message}",

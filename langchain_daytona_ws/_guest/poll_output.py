@@ -24,8 +24,8 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         request: ``key``: the key of the command's call. ``offset`` and ``limit_bytes``: the output to return.
-            ``wait_s``: the longest wait in seconds. If it is 0, the output of an ended command is returned too;
-            otherwise the call's own answer returns the last output. ``linger_s``: how many seconds to wait for more
+            ``wait_s``: the longest wait in seconds. If it is not 0, no output of an ended command is returned: the
+            answer to the command's call has its last output. ``linger_s``: how many seconds to wait for more
             output after the first new output.
     """
     base = "%s/%s" % (dirs.state_directory(), request["key"])

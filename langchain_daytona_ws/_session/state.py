@@ -53,8 +53,9 @@ class SessionState:
 
     Args:
         ids: Returns a new unique id, for a call, an upload or a sandbox.
-        on_job_end: Called once with each job that has ended, and with True if the result of the present call shows the
-            end or the loss of the sandbox. Then the thread of the present call needs no notice.
+        on_job_end: Called once for the end of each job that this session saw running, with two arguments: the job, and
+            True if the thread of the present call needs no notice, because its result shows the job's end, or reports
+            the loss of the sandbox.
 
     Attributes:
         root: The workspace directory.
@@ -219,9 +220,9 @@ class Notices:
         """
         with conversation.lock:
             # The thread must get the notice of a loss once. The notice is added before the next sandbox has an id. So
-            # the id is read first: if it is the next sandbox's, the notice is among the notices that are read then. The
-            # lock excludes a parallel call of this thread. Without it, the parallel call could return the notice, and
-            # then this call could record the id of the lost sandbox; the thread's next call would find another id, and
+            # the id is read before the notices: if it is the id of the next sandbox, the notice is found. The lock
+            # excludes a parallel call of this thread. Without it, the parallel call could return the notice, and then
+            # this call could record the id of the lost sandbox; the thread's next call would find another id, and
             # return the notice again.
             sandbox_id = sandbox()
             with self._lock:

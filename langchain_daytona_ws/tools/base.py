@@ -188,8 +188,8 @@ class CallContext:
         conversation: The state of the call's thread.
         run_manager: LangChain's manager of the run, which has the tracers.
         tool_call_id: The model's id of the call; None if a program calls the tool.
-        idempotency_key: Key with which the operation runs once, even if the graph's node runs again. None without
-            ``tool_call_id``, and outside of a graph also with an empty one.
+        idempotency_key: Key with which the operation runs once, even if the graph's node runs again. None if
+            ``tool_call_id`` is None, or if it is empty and the call is not made by a graph.
         concurrent: Registers this call with the concurrent calls of the graph; None for a sync call.
     """
 

@@ -16,7 +16,7 @@ from langchain_daytona_ws._adapters.daytona_async import AsyncDaytonaPort
 from langchain_daytona_ws._adapters.daytona_sync import SyncDaytonaPort
 from langchain_daytona_ws._adapters.sdk import Account
 from langchain_daytona_ws._core.files.received import Received, TooLongError
-from langchain_daytona_ws._core.ports import FaultKind, PortFault, SandboxInfo, SandboxSpec
+from langchain_daytona_ws._core.ports import BytesSource, FaultKind, PortFault, SandboxInfo, SandboxSpec
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws.local import LocalDaytona
 
@@ -169,6 +169,23 @@ def test_so_does_a_file_that_comes_a_byte_at_a_time(
     assert caught.value.kind is FaultKind.DROPPED
     toolbox.pieces = iter([b"all ", b"of it"])
     assert port.download() == b"all of it"
+
+
+def test_an_async_upload_renews_its_limit_after_each_64_kib(
+    toolbox: Toolbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = []
+    moved = transfers.Pace.moved
+
+    def recorded(pace: transfers.Pace, count: int) -> bool:
+        counts.append(count)
+        return moved(pace, count)
+
+    monkeypatch.setattr(transfers.Pace, "moved", recorded)
+    with LocalDaytona() as server, contextlib.closing(Port(server, toolbox, is_async=True)) as port:
+        port.run(port.port.upload(port.info.id, [("/f", BytesSource(b"x" * 3_000_000))]))
+    assert sum(counts) > 3_000_000
+    assert max(counts) <= transfers.LEAST_BYTES
 
 
 def test_a_file_longer_than_announced_is_not_read_to_its_end(port: Port, toolbox: Toolbox) -> None:

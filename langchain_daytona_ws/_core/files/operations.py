@@ -234,9 +234,8 @@ class FileOperations:
         query = models.EditQuery(old_string, new_string, replace_all, exact, MAX_BYTES)
         async with self._suggesting_similar(location):
             result = await self._files.edit(location, query, key=key or self._new_key())
-        if (
-            result.lines
-        ):  # without lines, the result is of an earlier attempt, and has no hash of the old content
+        # Without lines, the result is of an earlier attempt, and its hash of the old content is invalid.
+        if result.lines:
             self._remember_edit(location, result.path, result.before_sha256, result.sha256)
         return replace(result, path=location)
 
@@ -245,9 +244,9 @@ class FileOperations:
     ) -> int:
         """Replace text like `edit`, with strings of any size; return the number of replacements.
 
-        If the strings are long, the file may have up to `VIEWED_BYTES`: Deep Agents appends to its history file by
-        replacing the whole text. Text that only looks like ``old`` is not replaced, because the result cannot report
-        the differences.
+        If the strings are long, the file may have `VIEWED_BYTES`, which is more than for `edit`: Deep Agents appends to
+        its history file by replacing the whole text. Text that only looks like ``old`` is not replaced, because the
+        result cannot report the differences.
         """
         if len(old) + len(new) <= EDIT_BYTES // 4:  # a character has at most four bytes
             return (await self.edit(path, old, new, replace_all=replace_all, exact=True, key=key)).count
@@ -361,7 +360,8 @@ class FileOperations:
         With ``is_file``, ``path`` must be that of a file. ``edit`` has the texts to find and to insert.
 
         Raises:
-            PathRefused: The path is outside the workspace or not a path. Or it ends with ``/`` although ``is_file``.
+            PathRefused: The path is outside the workspace or not a path; with ``is_file``, also if it is the workspace
+                or ends with ``/``.
             EditRefused: The text to find is empty, or the two texts are identical or too large together.
             FileError: A text is not valid Unicode.
         """
@@ -473,8 +473,8 @@ async def as_result(work: Awaitable[T]) -> T | WorkspaceError:
 
 
 def _check_file(path: str, location: str) -> None:
-    """Refuse to write to the path of a directory, which ends with ``/`` or ``/.``."""
-    if path.endswith(("/", "/.")) and location != ".":
+    """Refuse to write to the workspace itself, or to a path that ends with ``/`` or ``/.`` and so is a directory's."""
+    if path.endswith(("/", "/.")) or location == ".":
         raise PathRefused(
             f"{shown(path)} names a directory. Give the path of a file, such as {shown(location + '/file.txt')}.",
             code="path_directory",

@@ -28,13 +28,15 @@ class JobTracker:
 
     A sandbox that receives no requests stops after its auto-stop interval, even if commands run in it (Daytona API).
     When a job starts, the session raises the interval, and the guest records this on the sandbox's disk. After the last
-    job has ended, the next call of any session finds this record and restores the interval.
+    job has ended, the next call of a session that knows of the record restores the interval. A session learns of the
+    record by its first call.
 
     Args:
         idle_minutes: The interval while no job runs.
         most_minutes: Upper limit of the interval: the age at which the sandbox is destroyed; None for no limit.
-        on_end: Called once for each ended job with two arguments: the job, and True if no notice is needed, because the
-            result of the present call shows the end, or the loss of the sandbox is reported.
+        on_end: Called once for the end of each job that this session saw running, with two arguments: the job, and True
+            if no notice is needed, because the result of the present call shows the end, or the loss of the sandbox is
+            reported.
         add_notice: Adds a notice to the next result.
     """
 
@@ -105,8 +107,8 @@ class JobTracker:
         """Restore or raise the interval according to the reported state.
 
         ``minutes`` is the raised interval in the record on the disk, 0 without a record. ``over`` is True if there is a
-        record, but no job runs any more. The state is empty if there is a record although this request did not ask for
-        the state, or if the state could not be read.
+        record, but no job runs any more. Without being asked for the state, the guest reports an empty state if there
+        is a record. It also reports an empty state if it could not read the state.
         """
         minutes = _minutes(state, "minutes")
         if "over" not in state:

@@ -13,11 +13,12 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from typing import Any
 
-PIECE_BYTES = 256 << 10  # maximum number of bytes that are searched between two checks of the clock
-# Limits of bytes times instructions of the compiled pattern. If RE2 runs out of memory for its automaton, each byte
-# costs about 10 ns per instruction (measured).
-PIECE_WORK = 200_000_000  # between two checks of the clock
-LINE_WORK = 1_000_000_000  # in one line
+# A piece is searched between two checks of the clock. It ends at the first end of a line after this number of bytes.
+PIECE_BYTES = 256 << 10
+# The work of a search is the number of bytes times the number of instructions of the compiled pattern. If RE2 runs out
+# of memory for its automaton, each byte costs about 10 ns per instruction (measured).
+PIECE_WORK = 200_000_000  # maximum work for a piece, without the rest of its last line
+LINE_WORK = 1_000_000_000  # maximum work for the rest of the last line
 
 # The classes of regex-syntax, which ripgrep uses (Unicode, UTS 18 annex C).
 _WORD = (
@@ -46,7 +47,7 @@ _TOKEN = re.compile(
     | (?P<control>\\[trfva])
     | (?P<hex>\\x(?:\{(?P<wide>[0-9A-Fa-f]{1,6})\}|(?P<narrow>[0-9A-Fa-f]{2})))
     | (?P<escaped>\\[\\.+*?()|\[\]{}^$\#&~-])
-    | (?P<flag>\(\?i\)) (?![*+?{])  # if repeated, RE2 repeats the part before it, ripgrep refuses
+    | (?P<flag>\(\?i\)) (?![*+?{])  # `(?i)*`: RE2 repeats what precedes `(?i)`, ripgrep refuses
     | (?P<group>\((?:\?:|\?P<[A-Za-z_][A-Za-z0-9_]*>|\?i:)?) (?!\?)
     | (?P<repeat>\{[0-9]{1,4}(?:,[0-9]{0,4})?\})
     | (?P<set>\[)

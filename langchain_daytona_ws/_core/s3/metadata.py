@@ -112,8 +112,9 @@ def with_mark(metadata: Mapping[str, str], latest: Mark) -> dict[str, str]:
 def proves_not_applied(before: Mapping[str, str], now: Mapping[str, str], call_key: str) -> bool:
     """Return True if the metadata of two reads proves that a call was not applied between them.
 
-    Only direct writes by this package keep earlier marks. If the second read has a mark of the first read, but no mark
-    of the call, the call was not applied.
+    If the second read has a mark of the first read, but no mark of the call, the call was not applied: a direct write
+    by this package adds its mark to the earlier marks, and every other write removes all marks. Only a restored old
+    version of the object gives a wrong proof.
     """
     known, present = {mark.call for mark in marks_in(before)}, {mark.call for mark in marks_in(now)}
     return _short_hash(call_key) not in present and not known.isdisjoint(present)

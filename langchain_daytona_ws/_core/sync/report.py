@@ -38,7 +38,8 @@ _FAILURES = {
 class SyncReport:
     """The result of the synchronisation before and after a call.
 
-    Tuples have at most ten entries for each synchronisation. The counts include the entries that are left out.
+    Tuples have at most ten entries; in the report of several synchronisations (`merged`) they may have more. The counts
+    include the entries that are left out.
 
     Attributes:
         pulled: Number of files copied from S3 to the sandbox.
@@ -165,12 +166,12 @@ class SyncReport:
 
 
 _MANY = 100
-# Files that Git writes with each command, and its logs: conflict copies of them need no merge.
+# Files that commands of Git write, and its logs: conflict copies of them need no merge.
 _GIT_BOOKKEEPING = r"(^|/)(index|COMMIT_EDITMSG|ORIG_HEAD|FETCH_HEAD)$|(^|/)logs/"
 
 
 def _conflict_notices(conflicts: tuple[tuple[str, str], ...]) -> Iterator[str]:
-    """Yield one notice per file; for the files that Git writes with each command, one notice per repository."""
+    """Yield one notice per file; for the files of `_GIT_BOOKKEEPING`, one notice per repository."""
     copies: dict[str, list[str]] = {}
     for path, copy in conflicts:
         before, git, inside = f"/{path}".rpartition("/.git/")

@@ -157,7 +157,7 @@ class Sessions:
 
 
 def kill_members(leader: int, *, exclude: int | None = None) -> None:
-    """Kill all processes in the process session (setsid) of `leader`, and their descendants.
+    """Kill all processes in the process session (setsid) of `leader`, and their descendants whose parents live.
 
     Repeat this while forks create new processes. Stop after KILL_S seconds. The pid `exclude` is spared.
     """
@@ -173,7 +173,7 @@ def kill_members(leader: int, *, exclude: int | None = None) -> None:
 
 
 def _members(leader: int) -> set[int]:
-    """Return the pids of the live processes in the process session of `leader`, and of all their descendants."""
+    """Return the pids of the processes of `kill_members` that are alive."""
     parents: dict[int, int] = {}
     members: set[int] = set()
     for name in os.listdir("/proc"):
