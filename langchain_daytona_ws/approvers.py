@@ -151,7 +151,7 @@ class MiddlewareApprover:
                 "to use another tool, reject the call with a reason"
             )
         remedy = (
-            "HumanInTheLoopMiddleware(interrupt_on=session.interrupt_on())"
+            "HumanInTheLoopMiddleware(interrupt_on=session.interrupt_on()), and its tools their default names"
             if request.called is None
             else "and each subagent interrupt_on=backend.interrupt_on() and middleware=[backend.run_once]"
         )
@@ -164,15 +164,13 @@ class MiddlewareApprover:
         """Return the tool that the middleware asked about, if an edit changed the tool; else None."""
         if call is None:
             return None
-        # Before langchain 1.4 an edit changed the message itself.
         reviewed = (
             known.tool
             for known in self._approved
-            if known is not None and known._replace(tool=call.tool) == call
+            if known is not None and known.tool != call.tool and known._replace(tool=call.tool) == call
         )
-        tool = graph_messages.tool_of(graph_messages.messages_of(_settings()), call.call_id) or call.tool
-        tool = next(reviewed, tool) if tool == call.tool else tool
-        return None if tool == call.tool else legible.name(tool, 62)
+        tool = next(reviewed, None)
+        return None if tool is None else legible.name(tool, 62)
 
     def _record(self, request: PermissionRequest) -> None:
         """Record a call that the middleware asks about, if a human may have answered.

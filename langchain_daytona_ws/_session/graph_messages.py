@@ -40,17 +40,6 @@ def open_message(messages: Sequence[object], tool_call_id: str) -> str | None:
     return None
 
 
-def tool_of(messages: Sequence[object], tool_call_id: str) -> str | None:
-    """Return the name of the called tool, from the last message that contains the call; None if no message does."""
-    from langchain_core.messages import AIMessage
-
-    for message in reversed(messages):
-        for call in message.tool_calls if isinstance(message, AIMessage) else ():
-            if call["id"] == tool_call_id:
-                return call["name"]
-    return None
-
-
 def sandbox_of(messages: Sequence[object], tools: Collection[str]) -> str | None:
     """Return the sandbox id in the latest tool result that has one; None if there is no such result.
 

@@ -13,7 +13,13 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command
 
 from examples.scripted import ScriptedModel, turn
-from langchain_daytona_ws import InterruptApprover, MiddlewareApprover, WorkspaceSession, WorkspaceToolkit
+from langchain_daytona_ws import (
+    BashTool,
+    InterruptApprover,
+    MiddlewareApprover,
+    WorkspaceSession,
+    WorkspaceToolkit,
+)
 from langchain_daytona_ws.errors import ConfigError
 from tests.integration_tests.langgraph.conftest import (
     APPROVE,
@@ -178,6 +184,21 @@ def test_an_edit_that_makes_another_tool_s_call_is_named_as_one(
     assert message.status == "error"
     assert "asked about a call of bash, and an edit changed it to a call of workspace_file" in caplog.text
     assert quick.server.requests == []
+
+
+def test_a_tool_with_another_name_is_denied_with_the_reason(
+    quick: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    session = quick.session(approver=MiddlewareApprover())
+    agent = create_agent(
+        ScriptedModel(script=[calling({**bash("one", **MAKE), "name": "sh"})["messages"][0], turn("Done.")]),
+        [BashTool(session=session, name="sh")],
+        middleware=[HumanInTheLoopMiddleware(interrupt_on=session.interrupt_on())],
+    )
+    (message,) = results(quick.do(agent, GO)).values()
+    assert message.status == "error"
+    assert "an edit" not in caplog.text
+    assert "its tools their default names" in caplog.text
 
 
 @pytest.mark.parametrize("interrupt_mode", ["batched", "per_call"])
