@@ -18,6 +18,7 @@ from langchain_daytona_ws.permissions import (
     Approver,
     PermissionDecision,
     PermissionRequest,
+    argument_text,
     legible,
     needs_approval,
     plain_arguments,
@@ -322,7 +323,7 @@ def _reviewed_call(request: PermissionRequest, settings: Mapping[str, Any]) -> _
 
 def _action(tool: str, arguments: Mapping[str, Any]) -> str:
     fixed = {"bash": "run", "preview_url": "open"}.get(tool)
-    return fixed or str(arguments.get("action"))
+    return fixed or argument_text(arguments.get("action"))
 
 
 def _request(call: Mapping[str, Any], namespace: str) -> PermissionRequest:
@@ -330,7 +331,9 @@ def _request(call: Mapping[str, Any], namespace: str) -> PermissionRequest:
     tool, arguments = str(call["name"]), dict(call["args"])
     origin: dict[str, Any] = {"namespace": namespace, "tool_call_id": call.get("id")}
     if tool == "bash":
-        return PermissionRequest.for_bash(str(arguments.get("command", "")), arguments=arguments, **origin)
+        return PermissionRequest.for_bash(
+            argument_text(arguments.get("command")), arguments=arguments, **origin
+        )
     if tool == "bash_job":
         return PermissionRequest.for_job(_action(tool, arguments), arguments, **origin)
     if tool == "preview_url":

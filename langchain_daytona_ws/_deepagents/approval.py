@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from langchain_daytona_ws._deepagents.locations import FileLocation
-from langchain_daytona_ws.permissions import CalledTool, PermissionRequest
+from langchain_daytona_ws.permissions import CalledTool, PermissionRequest, argument_text
 
 OUTSIDE_TOOL = "sandbox_file"
 """Tool name in requests to change files outside of the workspace. These changes need approval in mode ``edit`` too."""
@@ -101,8 +101,8 @@ def call_request(
     origin: dict[str, Any] = {"namespace": namespace, "tool_call_id": call.get("id")}
     if call["name"] == "execute":
         more = {name: arguments[name] for name in ("timeout",) if arguments.get(name) is not None}
-        return command_request(str(arguments.get("command", "")), more, **origin), None
-    path = str(arguments.pop("file_path", ""))
+        return command_request(argument_text(arguments.get("command")), more, **origin), None
+    path = argument_text(arguments.pop("file_path", ""))
     # Deep Agents' tools read a relative path as a path below "/".
     location = locate(path if path.startswith("/") else f"/{path}")
     action = next(action for action, name in _TOOL_NAMES.items() if name == call["name"])

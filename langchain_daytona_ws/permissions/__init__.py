@@ -6,6 +6,7 @@ from langchain_daytona_ws.permissions.remembered import RememberedApprovals
 from langchain_daytona_ws.permissions.request import (
     CalledTool,
     PermissionRequest,
+    argument_text,
     frozen_arguments,
     json_text,
     plain_arguments,
@@ -22,6 +23,7 @@ __all__ = [
     "PermissionRequest",
     "RememberedApprovals",
     "Scope",
+    "argument_text",
     "frozen_arguments",
     "json_text",
     "needs_approval",

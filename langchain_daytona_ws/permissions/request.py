@@ -53,6 +53,18 @@ def json_text(value: object) -> str:
         raise ValueError("it can't be written as JSON") from error
 
 
+def argument_text(value: object) -> str:
+    """Return an argument as text; it may have any type, because the call may not be validated yet."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    for text in (json_text if isinstance(value, (Mapping, list, tuple)) else str, repr):
+        try:
+            return text(value)
+        except ValueError:  # `str` and `repr` refuse integers of more than 4,300 digits
+            continue
+    return f"<a value of type {type(value).__qualname__} that is too large to show>"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalledTool:
     """The tool that the model called, if it is a tool of Deep Agents.
@@ -179,7 +191,7 @@ class PermissionRequest:
             label: The first words of the summary. Default: ``"workspace_file"`` and the action.
         """
         path, content, old, new = (
-            _text(arguments.get(name)) for name in ("path", "content", "old_string", "new_string")
+            argument_text(arguments.get(name)) for name in ("path", "content", "old_string", "new_string")
         )
         every = bool(arguments.get("replace_all"))
         from_arguments = None
@@ -224,7 +236,7 @@ class PermissionRequest:
             tool_call_id: The model's id of the call. Default: none.
         """
         label = f"bash_job {legible.one_line(action, 60)}: "
-        job = legible.name(str(arguments.get("job_id", "")), 60)
+        job = legible.name(argument_text(arguments.get("job_id")), 60)
         if command is not None:
             job += f", {legible.one_line(command, MAX_SUMMARY_CHARS - len(label) - len(job) - 2)}"
         return cls(
@@ -247,9 +259,9 @@ class PermissionRequest:
             namespace: Name of the workspace.
             tool_call_id: The model's id of the call. Default: none.
         """
-        port = legible.one_line(str(arguments.get("port", "")), 60)
+        port = legible.one_line(argument_text(arguments.get("port")), 60)
         expires = arguments.get("expires_s")
-        for_s = "" if expires is None else f" for {legible.one_line(str(expires), 60)} seconds"
+        for_s = "" if expires is None else f" for {legible.one_line(argument_text(expires), 60)} seconds"
         return cls(
             tool="preview_url",
             action="open",
@@ -282,16 +294,6 @@ class PermissionRequest:
             "namespace": self.namespace,
             "tool_call_id": self.tool_call_id,
         }
-
-
-def _text(value: object) -> str:
-    """Return an argument as text; it may have any type, because the call may not be validated yet."""
-    if isinstance(value, (Mapping, list, tuple)):
-        try:
-            return json_text(value)
-        except ValueError:
-            return repr(value)
-    return "" if value is None else str(value)
 
 
 def _line_count(text: str) -> str:

@@ -197,6 +197,20 @@ def test_delete_has_no_diff() -> None:
     assert not request.diff_is_from_arguments
 
 
+@pytest.mark.parametrize(
+    ("number", "shown"), [(10**40, "1000"), (10**5000, "too large to show")], ids=["40", "5000"]
+)
+def test_a_number_of_any_size_is_shown(number: int, shown: str) -> None:
+    for value in (number, [number]):
+        for request in (
+            file("write", path=value),
+            PermissionRequest.for_job("stop", {"job_id": value}, namespace="demo"),
+            PermissionRequest.for_preview({"port": value}, namespace="demo"),
+            PermissionRequest.for_preview({"port": 3000, "expires_s": value}, namespace="demo"),
+        ):
+            assert shown in request.summary
+
+
 @pytest.mark.parametrize("lines", [900, 100_000])
 def test_a_large_diff_is_bounded_with_a_notice(lines: int) -> None:
     old, new = "x\n" * lines, "".join(f"{number}\n" for number in range(lines))
