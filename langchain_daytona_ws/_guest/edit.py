@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 SHOWN_RANGES = 20  # maximum number of line numbers in an answer
 SHOWN_DIFFERENCES = 3
 MAX_RANGES = 100_000  # maximum number of replacements: bounds the memory if ``old`` is one letter
+NEAR_BYTES = 65_536  # maximum distance from a match to the line end whose style a new text gets
 
 
 class EditError(Exception):
@@ -330,10 +331,13 @@ def _line_ends(region: bytes) -> list[bytes]:
 
 
 def _line_end_near(data: bytes, start: int, end: int) -> bytes:
-    """Return the first line end after ``end``; if there is none, the last before ``start``, or else a line feed."""
-    at = data.find(b"\n", end)
+    """Return the first line end after ``end``; if there is none, the last before ``start``, or else a line feed.
+
+    Only ``NEAR_BYTES`` are searched in each direction: there may be ``MAX_RANGES`` calls.
+    """
+    at = data.find(b"\n", end, end + NEAR_BYTES)
     if at < 0:
-        at = data.rfind(b"\n", 0, start)
+        at = data.rfind(b"\n", max(start - NEAR_BYTES, 0), start)
     return b"\r\n" if at > 0 and data[at - 1 : at] == b"\r" else b"\n"
 
 

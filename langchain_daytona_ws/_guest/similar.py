@@ -20,10 +20,7 @@ if TYPE_CHECKING:
 
 MAX_LOOSE_CHARS = 4_000  # maximum length of an ``old_string`` that is searched with ``loose``
 MAX_SKIPPING = 20_000_000  # maximum of content characters multiplied by units; takes up to a second
-HEAD_UNITS = (
-    50  # number of units at the beginning of a text that are compared at each position of the content
-)
-MAX_TRIED = 100_000_000  # maximum of positions where the first units match multiplied by units; takes up to two seconds
+MAX_TRIED = 40_000_000  # maximum of positions where the first units match multiplied by units; takes up to two seconds
 MAX_COMPARED = 4_000_000  # maximum number of pairs of equal units; takes up to two seconds
 
 _SHOWN_BYTE = r"\\x(?:00|1b|[89a-f][0-9a-f])"
@@ -100,10 +97,16 @@ def find(content: str, wanted: list[str], loose: bool, limit: int) -> list[Match
         and any(char in content for char in alike.INVISIBLE)
     ):
         between = _INVISIBLE
-    elif len(wanted) > HEAD_UNITS and len(content) * len(wanted) > MAX_TRIED:
-        heads = re.finditer("(?=" + "".join(forms[:HEAD_UNITS]) + ")", content)
-        if any(number * len(wanted) > MAX_TRIED for number, _ in enumerate(heads, 1)):
-            return []
+    else:
+        # Count the positions where the first units match, of ever more units, until the whole text is quick to search.
+        size, positions = 4, len(content)
+        while positions * len(wanted) > MAX_TRIED and size < len(wanted):
+            size *= 2
+            heads = re.finditer("(?=" + "".join(forms[:size]) + ")", content)
+            positions = 0
+            for positions, _ in enumerate(heads, 1):
+                if positions * size > MAX_TRIED:
+                    return []
     matches = []
     for match in re.finditer(between.join(form for form in forms if form), content):
         matches.append(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langchain_daytona_ws._guest import similar
+from langchain_daytona_ws._guest import edit, similar
 from langchain_daytona_ws._guest.alike import (
     DASHES,
     DOUBLE_QUOTES,
@@ -358,6 +358,23 @@ class TestBytesAsTheyAreShown:
         assert len(similar.find(char * 1000, [unit] * 100, True, 20)) == 10
         assert similar.find(char * 2000, [unit] * 100, True, 20) == []
         assert len(similar.find("x" * 2000 + char * 100, [unit] * 100, True, 20)) == 1
+
+    @pytest.mark.parametrize(("head", "found"), [("-", 0), ("x", 1)])
+    def test_short_texts_too_are_searched_only_where_that_is_quick(
+        self, monkeypatch: pytest.MonkeyPatch, head: str, found: int
+    ) -> None:
+        monkeypatch.setattr(similar, "MAX_TRIED", 5_000)
+        content = head * 1000 + "-" * 9 + "'"
+        assert len(similar.find(content, ["-"] * 9 + ["'"], True, 20)) == found
+
+    @pytest.mark.parametrize(("distance", "line_end"), [(9, b"\r\n"), (10, b"\n")])
+    @pytest.mark.parametrize(("byte", "old"), [(b"a", "a"), (b"\xe9", r"\xe9")])
+    def test_only_near_line_ends_are_kept(
+        self, monkeypatch: pytest.MonkeyPatch, distance: int, line_end: bytes, byte: bytes, old: str
+    ) -> None:
+        monkeypatch.setattr(edit, "NEAR_BYTES", 10)
+        data = b"\r\n" + b"-" * distance + byte
+        assert apply_edit(data, old, "x\ny").data == data[:-1] + b"x" + line_end + b"y"
 
     def test_shown_alike_is_not_unique(self) -> None:
         data = b"\xe9 " + rb"\xe9"
