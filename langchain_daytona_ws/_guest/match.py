@@ -2,7 +2,7 @@
 
 A pattern may contain ``*``, ``?``, ``[a-z]``, ``[!a]`` and ``{a,b}``. ``**`` as a whole segment matches any number of
 directories. A backslash makes the next character literal. Hidden names match like other names. Even a hostile pattern
-takes little time: a segment is matched with one backtracking point, and braces are expanded up to a limit.
+takes little time: a segment is matched with one backtracking point, and braces are expanded up to two limits.
 
 If a glob matches no file, the model may have meant another pattern (a "reading" of the glob). Models write
 ``app/[locale]/**`` for a directory named ``[locale]``, ``*.ts,*.tsx`` for two globs, and ``@(a|b)`` for ``{a,b}``. They
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     States = frozenset[tuple[int, int]]  # positions in a glob: index of an alternative, index of its segment
 
 MAX_ALTERNATIVES = 256
+MAX_CHARS = 65_536  # maximum of characters of all alternatives together
 DEEP = "**"
 # Rarely wanted and often huge: searched only if the path or the pattern contains the name.
 SKIPPED = (".git", "node_modules", "__pycache__", ".venv")
@@ -31,7 +32,7 @@ ALTERNATIVES: Final = "alternatives"
 READINGS: Final = (PATH, BRACKETS, COMMAS, ALTERNATIVES)
 
 _BRACE = r"\{[^{}]*\}"
-_ALTERNATIVES = r"[@+]\(([^()/]*\|[^()/]*)\)"
+_ALTERNATIVES = r"[@+]\(([^()/|]*\|[^()/]*)\)"
 
 
 class GlobError(ValueError):
@@ -256,6 +257,8 @@ def _expanded(pattern: str) -> list[str]:
             todo += [(text[:opening] + choice + text[closing + 1 :], opening) for choice in reversed(choices)]
         if len(done) + len(todo) > MAX_ALTERNATIVES:
             raise GlobError(f"the braces stand for more than {MAX_ALTERNATIVES} patterns")
+        if sum(map(len, done)) + sum(len(text) for text, _ in todo) > MAX_CHARS:
+            raise GlobError(f"the pattern, with its braces expanded, has more than {MAX_CHARS:,} characters")
     return done
 
 
@@ -325,7 +328,7 @@ def _rewritten(pattern: str) -> Iterator[tuple[Kind, str]]:
         yield BRACKETS, re.sub(r"(\\.)|\[", lambda found: found[1] or "\\[", pattern)
     if "," in re.sub(_BRACE, "", pattern):
         # Commas within braces stay.
-        parts = re.split(r",(?![^{}]*\})", pattern)
+        parts = re.findall(f"(?:{_BRACE}|[^,])+", pattern)
         yield COMMAS, "{" + ",".join(part.strip() for part in parts if part.strip()) + "}"
     if re.search(_ALTERNATIVES, pattern):
         yield (

@@ -876,6 +876,19 @@ class TestGlob:
         assert time.monotonic() - began < 20
 
 
+@pytest.mark.parametrize(
+    "pattern", ["{a,b}" * 8 + "x" * 300, "x" * 70_000, "{" + "," * 200 + "}" + "/x" * 200]
+)
+def test_the_size_of_the_expanded_pattern_is_limited(pattern: str) -> None:
+    with pytest.raises(match.GlobError, match="has more than 65,536 characters"):
+        match.Glob(pattern)
+
+
+def test_commas_separate_globs_except_within_braces() -> None:
+    assert dict(match.readings("a, {b,c}d,{e,f", "")) == {"commas": "{a,{b,c}d,{e,f}"}
+    assert dict(match.readings("@(a|b|c)@(d|", "")) == {"alternatives": "{a,b,c}@(d|"}
+
+
 @given(
     pattern=st.lists(
         st.sampled_from(["**", "*", "a", "?", "a*", "[ab]", "*b*", "{a,b}"]), min_size=1, max_size=4

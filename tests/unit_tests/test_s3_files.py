@@ -21,6 +21,7 @@ from langchain_daytona_ws._core.s3 import metadata
 from langchain_daytona_ws._core.s3.errors import LARGEST_PUT_BYTES
 from langchain_daytona_ws._core.s3.files import REMEMBERED_CALLS, Answers, S3Files
 from langchain_daytona_ws._core.s3.store import StoreFault, StoreFaultKind
+from langchain_daytona_ws._guest.match import Segment
 from langchain_daytona_ws.errors import (
     EditRefused,
     FileError,
@@ -574,6 +575,21 @@ class TestTree:
         assert (found.timed_out, found.more, 0 < found.total < 10) == (True, True, True)
         listing = run_sync(ops.list())
         assert (listing.more, 0 < listing.total < 10) == (True, True)
+
+    def test_a_slow_pattern_ends_in_time(
+        self, bucket: MemoryBucket, ops: FileOperations, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Even within one page of keys."""
+
+        def slow(_segment: object, _name: str) -> bool:
+            bucket.clock_s += 5
+            return True
+
+        monkeypatch.setattr(Segment, "matches", slow)
+        for n in range(30):
+            bucket.put_by_others(f"f{n:02}")
+        found = run_sync(ops.glob("*"))
+        assert (found.timed_out, found.more, 0 < found.total < 10) == (True, True, True)
 
 
 @pytest.mark.parametrize("kind", list(StoreFaultKind))

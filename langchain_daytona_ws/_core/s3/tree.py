@@ -5,8 +5,9 @@ S3 has no modification times for directories: the time in a result is 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Generic, Literal, Protocol, TypeVar
 
 from langchain_daytona_ws._core.files.models import Entry, GlobQuery, GlobReading, GlobResult, Listing
@@ -23,6 +24,7 @@ States = frozenset[tuple[int, int]]
 
 LIST_TIMEOUT_S = 20.0
 SURVEY_TIMEOUT_S = 120.0
+PAGE_S = 1.0  # the keys of a page that arrived are visited for so long, even after the deadline
 
 
 class Visitor(Protocol[S]):
@@ -67,8 +69,9 @@ class Walk(Generic[S]):
         pages = 0
         while True:
             page = await listing.next(start_after)
-            for info in page.objects:
-                self._visit(info, start)
+            await self._port.offload(partial(self._visit_all, page.objects, start))
+            if self.is_incomplete:
+                return
             pages += 1
             self.keys += len(page.objects)
             if page.more is None:
@@ -82,6 +85,15 @@ class Walk(Generic[S]):
                 start_after = self._skipped + LAST
             else:
                 start_after = ""
+
+    def _visit_all(self, page: Sequence[ObjectInfo], start: S) -> None:
+        """Visit the keys of a page, outside the event loop: a glob may take milliseconds for one name."""
+        deadline = max(self._deadline, self._port.now() + PAGE_S)
+        for info in page:
+            if self._port.now() > deadline:
+                self.is_incomplete = self.timed_out = True
+                return
+            self._visit(info, start)
 
     def _visit(self, info: ObjectInfo, start: S) -> None:
         if self._skipped:
