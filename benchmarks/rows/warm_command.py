@@ -138,7 +138,7 @@ async def asend(sandbox: AsyncSandbox, call: GuestCall) -> None:
 
 def kept_in(output: str, call: GuestCall) -> str:
     """Return the digest of the guest program that the sandbox has stored during this call."""
-    return str(read_frame(output, call.nonce)["program"])
+    return str(read_frame(output, call.nonce, 0)["program"])
 
 
 def kept_by(session: WorkspaceSession) -> str:

@@ -20,9 +20,19 @@ _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _NAME = re.compile(r"[\w.+:@-]{1,15}", re.ASCII)
 _NAMES_MAX = 5
 
+# The messages of zsh, bash, dash, busybox and other shells, and their exit code. The guest itself never ends with it.
+_NOT_FOUND = 127
+_NO_PYTHON = re.compile(
+    r"\S+: (?:(?:exec|(?:line )?[0-9]+): ){0,2}python3: (?:command )?not found|\S+: command not found: python3"
+)
+# The daemon's message if there is no shell.
+_NO_SHELL = re.compile(r'exec: "[^"\n]*": executable file not found in \$PATH')
 
-def read_frame(printed: str, nonce: str) -> dict[str, object]:
+
+def read_frame(printed: str, nonce: str, exit_code: int) -> dict[str, object]:
     """Return the guest's answer: the JSON on the line that begins with the nonce. Other processes may print lines too.
+
+    ``exit_code`` is that of the request: of the guest, or of the shell that did not find Python.
 
     Raises:
         SandboxError: ``code="no_python"`` if no shell or no Python was found; ``code="unreadable_answer"`` if the
@@ -38,8 +48,8 @@ def read_frame(printed: str, nonce: str) -> dict[str, object]:
             if f"\n{nonce}+ " in printed:
                 answer["ended"] = _killed_processes(printed, nonce)
             return answer
-    # If there is no shell, the daemon itself prints `exec: "sh": executable file not found in $PATH`.
-    if not lines and "not found" in printed and ("python3" in printed or "in $PATH" in printed):
+    by_shell = exit_code == _NOT_FOUND and any(map(_NO_PYTHON.fullmatch, printed.splitlines()))
+    if by_shell or _NO_SHELL.fullmatch(printed.strip()):
         raise SandboxError(
             "The sandbox has no python3 in its PATH, which the workspace tools need. Use a snapshot or image with "
             "Python 3.8 or later and Node (options.snapshot or options.image). A PATH in envVars must have all "

@@ -78,7 +78,7 @@ def test_a_guest_answer_is_replayed_for_any_nonce() -> None:
     assert plain["body"]["answer"]["head_text"] == "grüße\n"
     assert plain["body"]["answer"]["tail"] == "//4="
     played = json.loads(response_of(plain, NONCE)["body"]["string"])
-    assert read_frame(played["result"], NONCE) == answer
+    assert read_frame(played["result"], NONCE, 0) == answer
 
 
 def test_an_answer_without_a_frame_is_replayed_unchanged() -> None:

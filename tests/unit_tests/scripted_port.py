@@ -38,6 +38,8 @@ class ScriptedPort:
         self, sandbox_id: str, script: str, *, env: Mapping[str, str], timeout_s: int
     ) -> ExecReply:
         answer = self._next("execute")
+        if isinstance(answer, ExecReply):
+            return answer
         return ExecReply(0, answer if isinstance(answer, str) else f"\n{NONCE} {json.dumps(answer)}\n")
 
     async def get(self, id_or_name: str) -> SandboxInfo | None:

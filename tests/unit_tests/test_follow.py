@@ -20,8 +20,11 @@ DONE = Job("abcd2345", "finished", exit_code=0)
 class Ops:
     """Answers `read_on` with pieces of an output: (job, data, offset)."""
 
-    def __init__(self, *pieces: tuple[Job, bytes, int] | JobError, restarts_at: int = 0) -> None:
+    def __init__(
+        self, *pieces: tuple[Job, bytes, int] | JobError, restarts_at: int = 0, beyond: int = 0
+    ) -> None:
         self.pieces = list(pieces)
+        self.beyond = beyond  # bytes after each piece
         self.asked: list[tuple[int | None, int | None, float]] = []
         self.restarts_at = restarts_at
 
@@ -36,7 +39,7 @@ class Ops:
         if isinstance(piece, JobError):
             raise piece
         job, data, at = piece
-        return LogPiece(job, data, at, at + len(data))
+        return LogPiece(job, data, at, at + len(data) + self.beyond)
 
 
 def followed(ops: Ops, **start: Any) -> list[JobLine]:
@@ -98,6 +101,11 @@ def test_a_lost_sandbox_is_the_end() -> None:
     assert lines[-1].text == "job abcd2345 lost: the machine is gone, 0 bytes of output"
     with pytest.raises(JobError):
         followed(Ops(no_such_job("abcd2345")))
+
+
+def test_an_ended_job_without_more_output_is_the_end_whatever_its_size() -> None:
+    lines = followed(Ops((DONE, b"a\n", 0), (DONE, b"", 2), beyond=9))
+    assert [(line.kind, line.next_offset) for line in lines] == [("output", 2), ("end", 2)]
 
 
 def test_a_line_without_an_end_comes_in_pieces() -> None:

@@ -266,7 +266,7 @@ def test_an_unreadable_field_for_an_attachment_is_an_unknown_outcome() -> None:
 
 
 def test_a_missing_python_is_not_retried() -> None:
-    port = ScriptedPort(execute=["bash: python3: not found"])
+    port = ScriptedPort(execute=[ExecReply(127, "bash: line 1: exec: python3: not found\n")])
     with pytest.raises(SandboxError, match="no python3"):
         call(port)
     assert port.asked == ["execute"]

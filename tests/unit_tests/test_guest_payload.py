@@ -7,6 +7,8 @@ import hashlib
 import json
 import random
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -25,7 +27,7 @@ FRAME = f"\n{NONCE} {json.dumps(ANSWER)}\n"
 
 @given(st.text(max_size=50), st.text(max_size=50))
 def test_noise_around_it_does_not_matter(before: str, after: str) -> None:
-    assert read_frame(before + FRAME + after, NONCE) == ANSWER
+    assert read_frame(before + FRAME + after, NONCE, 0) == ANSWER
 
 
 @pytest.mark.parametrize(
@@ -44,23 +46,58 @@ def test_noise_around_it_does_not_matter(before: str, after: str) -> None:
 )
 def test_anything_but_one_whole_answer_is_refused(printed: str) -> None:
     with pytest.raises(SandboxError) as caught:
-        read_frame(printed, NONCE)
+        read_frame(printed, NONCE, 0)
     assert caught.value.code == "unreadable_answer"
     assert caught.value.retryable
 
 
 @pytest.mark.parametrize(
-    "message",
+    ("message", "exit_code"),
     [
-        "zsh: command not found: python3",
-        "sh: 1: exec: python3: not found",
-        "bash: exec: python3: not found",
-        'exec: "sh": executable file not found in $PATH',  # Go's message
+        ("zsh: command not found: python3", 127),
+        ("zsh:1: command not found: python3", 127),
+        ("/usr/bin/dash: 1: exec: python3: not found", 127),
+        ("/usr/bin/bash: line 1: exec: python3: not found", 127),
+        ("/bin/sh: exec: line 1: python3: not found", 127),  # busybox
+        ('exec: "sh": executable file not found in $PATH', -1),  # Go's message
     ],
 )
-def test_a_missing_python_is_named(message: str) -> None:
+def test_a_missing_python_is_named(message: str, exit_code: int) -> None:
     with pytest.raises(SandboxError, match=r"Python 3\.8") as caught:
-        read_frame(message + "\n", NONCE)
+        read_frame(message + "\n", NONCE, exit_code)
+    assert caught.value.code == "no_python"
+
+
+@pytest.mark.parametrize(
+    ("printed", "exit_code"),
+    [
+        ("sh: 1: python3: not found\n", 0),
+        ("sh: 1: python3: not found\n", -1),
+        ("python3 x.py: module not found\n", 127),
+        ('a line\nexec: "sh": executable file not found in $PATH\n', -1),
+    ],
+)
+def test_a_lost_answer_is_not_a_missing_python(printed: str, exit_code: int) -> None:
+    with pytest.raises(SandboxError) as caught:
+        read_frame(printed, NONCE, exit_code)
+    assert caught.value.code == "unreadable_answer"
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash", "zsh"])
+def test_shells_name_a_missing_python_so(shell: str) -> None:
+    program = shutil.which(shell)
+    if program is None:
+        pytest.skip(f"{shell} is not installed")
+    run = subprocess.run(
+        [program],
+        check=False,
+        input=guest_call("command", {}, NONCE).script,
+        capture_output=True,
+        text=True,
+        env={"PATH": "/none"},
+    )
+    with pytest.raises(SandboxError) as caught:
+        read_frame(run.stderr, NONCE, run.returncode)
     assert caught.value.code == "no_python"
 
 
@@ -100,11 +137,11 @@ ENDED = {
 @pytest.mark.parametrize(("line", "names"), ENDED.values(), ids=ENDED)
 def test_what_was_ended_is_read_from_a_line_of_its_own(line: str, names: list[str]) -> None:
     printed = f'\n{NONCE} {{"ok": true}}\n\n{NONCE}+ {line}\n'
-    assert read_frame(printed, NONCE) == {"ok": True, "ended": names}
+    assert read_frame(printed, NONCE, 0) == {"ok": True, "ended": names}
 
 
 def test_an_answer_says_nothing_of_its_own_about_what_was_ended() -> None:
-    assert read_frame(f'\n{NONCE} {{"ok": true}}\n', NONCE) == {"ok": True}
+    assert read_frame(f'\n{NONCE} {{"ok": true}}\n', NONCE, 0) == {"ok": True}
 
 
 @pytest.mark.parametrize("entry", ["command", "files", "tree", "search"])

@@ -343,7 +343,7 @@ class GuestClient:
             # Drop the traceback: its frames contain the secret, and tracebacks may show local variables.
             fault.__cause__ = fault.__context__ = None
             raise fault.with_traceback(None) from None
-        return read_frame(reply.output, call.nonce)
+        return read_frame(reply.output, call.nonce, reply.exit_code)
 
     async def _kill(self, info: SandboxInfo, fields: Answer) -> None:
         """Kill a cancelled command. If its request has not arrived yet, the guest will refuse to start it."""

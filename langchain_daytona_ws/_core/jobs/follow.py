@@ -67,7 +67,7 @@ class LogFollower:
         self._rest += piece.data
         self._offset = piece.offset + len(piece.data)
         found += self._whole_lines()
-        if not piece.job.is_running and self._offset >= piece.size_bytes:
+        if not piece.job.is_running and (not piece.data or self._offset >= piece.size_bytes):
             found += self._end(piece.job)
         return found
 
