@@ -310,6 +310,11 @@ def test_searches_take_absolute_patterns(world: World) -> None:
     assert grepped("/a.py") == ["a.py"]
     assert grepped(f"{world.root}/src/*.py", "src") == ["src/a.py"]
     assert grepped("!/a.py") == ["src/a.py", "src/deep/a.py"]
+    assert grepped(f"{world.root}/**/*.py", "src/deep") == ["src/deep/a.py"]
+    for elsewhere in (f"{world.root}/src/*.py", f"{world.root}/**/src/*.py", "!/src/a.py", "/*.py"):
+        with pytest.raises(FileError, match="Give a glob relative to src/deep, or leave out path") as caught:
+            grepped(elsewhere, "src/deep")
+        assert caught.value.code == "bad_glob"
     assert grepped("deep/*", "src") == ["src/deep/a.py"]
 
 

@@ -21,10 +21,10 @@ class Ops:
     """Answers `read_on` with pieces of an output: (job, data, offset)."""
 
     def __init__(
-        self, *pieces: tuple[Job, bytes, int] | JobError, restarts_at: int = 0, beyond: int = 0
+        self, *pieces: tuple[Job, bytes, int] | JobError, restarts_at: int = 0, missing: int = 0
     ) -> None:
         self.pieces = list(pieces)
-        self.beyond = beyond  # bytes after each piece
+        self.missing = missing  # bytes after each piece
         self.asked: list[tuple[int | None, int | None, float]] = []
         self.restarts_at = restarts_at
 
@@ -39,7 +39,7 @@ class Ops:
         if isinstance(piece, JobError):
             raise piece
         job, data, at = piece
-        return LogPiece(job, data, at, at + len(data) + self.beyond)
+        return LogPiece(job, data, at, at + len(data) + self.missing)
 
 
 def followed(ops: Ops, **start: Any) -> list[JobLine]:
@@ -104,7 +104,7 @@ def test_a_lost_sandbox_is_the_end() -> None:
 
 
 def test_an_ended_job_without_more_output_is_the_end_whatever_its_size() -> None:
-    lines = followed(Ops((DONE, b"a\n", 0), (DONE, b"", 2), beyond=9))
+    lines = followed(Ops((DONE, b"a\n", 0), (DONE, b"", 2), missing=9))
     assert [(line.kind, line.next_offset) for line in lines] == [("output", 2), ("end", 2)]
 
 

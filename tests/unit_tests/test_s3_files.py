@@ -579,7 +579,7 @@ class TestTree:
     def test_a_slow_pattern_ends_in_time(
         self, bucket: MemoryBucket, ops: FileOperations, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Even within one page of keys."""
+        """The deadline is checked within a page of keys too."""
 
         def slow(_segment: object, _name: str) -> bool:
             bucket.clock_s += 5

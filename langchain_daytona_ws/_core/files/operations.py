@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -19,6 +20,7 @@ from langchain_daytona_ws._core.paths import (
     is_log,
     outside,
     shown,
+    shown_name,
     with_slashes,
     workspace_path,
     workspace_pattern,
@@ -459,6 +461,14 @@ class FileOperations:
         relative, absolute = workspace_pattern(glob[negated:], self._root)
         if absolute:
             below = "" if location == "." else location + "/"
+            # ** and one more segment, such as **/*.py, select the same files below any directory.
+            if not relative.startswith(below) and not re.fullmatch(r"\*\*/[^/]+", relative):
+                raise FileError(
+                    f"The glob {shown_name(glob)} starts at the workspace directory, and the search at "
+                    f"{shown(location)}. Give a glob relative to {shown(location)}, or leave out path.",
+                    code="bad_glob",
+                    op="grep",
+                )
             # Without "./", a name without a directory would also match in the directories below.
             relative = "./" + relative.removeprefix(below)
         return "!" + relative if negated else relative

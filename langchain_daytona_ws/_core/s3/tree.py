@@ -24,7 +24,7 @@ States = frozenset[tuple[int, int]]
 
 LIST_TIMEOUT_S = 20.0
 SURVEY_TIMEOUT_S = 120.0
-PAGE_S = 1.0  # the keys of a page that arrived are visited for so long, even after the deadline
+PAGE_S = 1.0  # minimum time to visit the keys of one page, even after the deadline
 
 
 class Visitor(Protocol[S]):
