@@ -117,8 +117,9 @@ class PermissionDecision:
         Args:
             scope: ``"command"``: this exact command (for another tool: this exact call). ``"prefix"``, for bash only:
                 commands in which every part (between ``&&``, ``|`` …) starts with a remembered prefix. A part is not
-                allowed if a later word is known to run another program, as in ``make test --eval=…``. ``"tool"``: every
-                call of this tool.
+                allowed if a later word is known to run another program, as in ``make test --eval=…``. For both, a
+                command with another ``background`` or other ``hours`` needs a new approval. ``"tool"``: every call of
+                this tool.
             prefix: The words to remember, such as ``"git status"``. Default: ``request.suggested_prefixes``; if this is
                 empty, the call is allowed once.
 

@@ -12,6 +12,9 @@ from langchain_daytona_ws.permissions.decision import Scope
 from langchain_daytona_ws.permissions.prefixes import covers, prefix_words
 from langchain_daytona_ws.permissions.request import PermissionRequest
 
+# Arguments that an approval of a bash command ignores. All others count: a job runs for up to 24 hours.
+_IGNORED = {"command", "timeout", "pty", "description"}
+
 
 class RememberedApprovals:
     """Approvals in memory, safe for use by several threads of the process."""
@@ -19,7 +22,7 @@ class RememberedApprovals:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._tools: set[str] = set()
-        self._prefixes: dict[shell.Words, str] = {}
+        self._prefixes: dict[tuple[shell.Words, str], str] = {}  # words and `_manner` → rule to display
         self._calls: dict[bytes, str] = {}
 
     def remember(self, request: PermissionRequest, scope: Scope, prefix: str | None = None) -> bool:
@@ -38,12 +41,13 @@ class RememberedApprovals:
             prefixes = request.suggested_prefixes if prefix is None else (prefix,)
             if not prefixes:
                 return False
-        rules: dict[shell.Words, str] = {}
+        rules: dict[tuple[shell.Words, str], str] = {}
         for text in prefixes:
             words = prefix_words(text)
             if words is None:
                 raise ValueError("a prefix must be the first words of one literal command")
-            rules[words] = text
+            label = request.summary.partition(": ")[0]  # "bash", "bash (in the background)" …
+            rules[words, _manner(request.arguments)] = f"{label} prefix: {text}"
         with self._lock:
             self._prefixes.update(rules)
             if scope == "tool":
@@ -55,12 +59,14 @@ class RememberedApprovals:
     def covers(self, tool: str, action: str, arguments: Mapping[str, object]) -> bool:
         """Return whether the tool, the exact call, or a prefix for each part of a bash command is remembered.
 
-        A part is a simple command (between ``&&``, ``|`` …). `prefixes.covers` compares it with a prefix.
+        A part is a simple command (between ``&&``, ``|`` …). `prefixes.covers` compares it with a prefix. An
+        approval with another ``background`` or other ``hours`` does not cover the call.
         """
         with self._lock:
             if tool in self._tools:
                 return True
-            prefixes = tuple(self._prefixes)
+            manner = _manner(arguments)
+            prefixes = tuple(words for words, approved in self._prefixes if approved == manner)
             calls = frozenset(self._calls)
         if calls and _fingerprint(tool, action, arguments) in calls:
             return True
@@ -77,7 +83,7 @@ class RememberedApprovals:
         with self._lock:
             return (
                 *(f"all of {tool}" for tool in sorted(self._tools)),
-                *(f"bash prefix: {prefix}" for prefix in self._prefixes.values()),
+                *self._prefixes.values(),
                 *(f"exactly {summary}" for summary in self._calls.values()),
             )
 
@@ -94,12 +100,16 @@ def _command(tool: str, arguments: Mapping[str, object]) -> str | None:
 
 
 def _fingerprint(tool: str, action: str, arguments: Mapping[str, object]) -> bytes:
-    # A hash, because a command may be a megabyte long. For bash only the command counts: the approval also holds with
-    # other values of all other arguments, such as the time-out and `background`.
+    # A hash, because a command may be a megabyte long.
     command = _command(tool, arguments)
-    call: object = command if command is not None else _canonical(arguments)
+    call = _canonical(arguments) if command is None else (command, _manner(arguments))
     text = repr((tool, action, call))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def _manner(arguments: Mapping[str, object]) -> str:
+    """Return how a bash command runs, such as in the background for 2 hours; for comparison only."""
+    return repr(_canonical({name: value for name, value in arguments.items() if name not in _IGNORED}))
 
 
 def _canonical(value: object) -> object:

@@ -18,6 +18,7 @@ from langchain_daytona_ws.permissions import (
     legible,
     needs_approval,
 )
+from langchain_daytona_ws.permissions.decision import Scope
 from langchain_daytona_ws.permissions.request import MAX_SUMMARY_CHARS
 
 BIDI = "\u202e"
@@ -272,12 +273,33 @@ def test_nothing_is_remembered_at_first() -> None:
     assert not covers(RememberedApprovals(), bash("ls"))
 
 
-def test_an_exact_command_is_remembered_whatever_its_other_arguments() -> None:
+def test_an_exact_command_is_remembered_whatever_its_timeout_pty_and_description() -> None:
     remembered = RememberedApprovals()
     assert remembered.remember(bash("make $x", timeout=5), "command")
-    assert covers(remembered, bash("make $x", timeout=9, description="again"))
+    assert covers(remembered, bash("make $x", timeout=9, description="again", pty=True))
     assert not covers(remembered, bash("make $x "))
     assert not covers(remembered, file("write", command="make $x"))
+
+
+@pytest.mark.parametrize("scope", ["command", "prefix"])
+def test_a_remembered_command_asks_again_to_run_in_the_background_or_for_other_hours(scope: Scope) -> None:
+    foreground, background = bash("npm test"), bash("npm test", background=True)
+    for_two_hours = bash("npm test", background=True, hours=2.0)
+    calls = (foreground, background, for_two_hours, bash("npm test", background=True, hours=24.0))
+    for approved in (foreground, background, for_two_hours):
+        remembered = RememberedApprovals()
+        assert remembered.remember(approved, scope)
+        assert [call for call in calls if covers(remembered, call)] == [approved]
+
+
+def test_the_rules_show_the_background() -> None:
+    remembered = RememberedApprovals()
+    remembered.remember(bash("npm test", background=True, hours=2.0), "prefix")
+    remembered.remember(bash("npm test", background=True), "command")
+    assert remembered.rules() == (
+        "bash (in the background, for 2 hours) prefix: npm test",
+        "exactly bash (in the background): npm test",
+    )
 
 
 def test_an_exact_file_call_is_remembered_with_all_its_arguments() -> None:
