@@ -111,7 +111,7 @@ class CredentialsRefused(WorkspaceError):
 
 
 class SandboxError(WorkspaceError):
-    """The sandbox or Daytona failed or refused the call, or an answer was invalid.
+    """The sandbox or Daytona failed or refused the call.
 
     Also raised if the sandbox can't mount or synchronise the workspace on S3.
     """
@@ -135,7 +135,10 @@ class UnpushedFiles(SandboxError):
 
 
 class OutcomeUnknown(SandboxError):
-    """The call was sent, but its effect is unknown, for example after a lost connection: it may have run or not."""
+    """The call was sent, but its effect is unknown: it may have run or not.
+
+    The answer was lost with the connection, or was invalid.
+    """
 
     default_code = "outcome_unknown"
 

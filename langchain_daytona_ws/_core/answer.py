@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from langchain_daytona_ws.errors import SandboxError
+from langchain_daytona_ws.errors import OutcomeUnknown, SandboxError
 
 Answer = dict[str, object]
 
@@ -19,6 +19,9 @@ MAX_TEXT = 4 << 20  # characters
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _NAME = re.compile(r"[\w.+:@-]{1,15}", re.ASCII)
 _NAMES_MAX = 5
+_UNREADABLE = (
+    "The machine's answer could not be read. The call may have taken effect: check before you do it again."
+)
 
 # The messages of zsh, bash, dash, busybox and other shells, and their exit code. The guest itself never ends with it.
 _NOT_FOUND = 127
@@ -35,8 +38,9 @@ def read_frame(printed: str, nonce: str, exit_code: int) -> dict[str, object]:
     ``exit_code`` is that of the request: of the guest, or of the shell that did not find Python.
 
     Raises:
-        SandboxError: ``code="no_python"`` if no shell or no Python was found; ``code="unreadable_answer"`` if the
-            output does not contain exactly one well-formed answer, for example because it was cut off.
+        SandboxError: ``code="no_python"`` if no shell or no Python was found.
+        UnreadableAnswer: The output does not contain exactly one well-formed answer, for example because it was cut
+            off.
     """
     lines = [line for line in printed.split("\n") if line.startswith(nonce + " ")]
     if len(lines) == 1:
@@ -78,7 +82,7 @@ def process_names(value: object) -> list[str]:
     return [name for name in names if isinstance(name, str) and _NAME.fullmatch(name)][:_NAMES_MAX]
 
 
-class UnreadableAnswer(SandboxError):
+class UnreadableAnswer(OutcomeUnknown):
     """The answer cannot be from a guest program, or is incomplete: the call may have run."""
 
 
@@ -89,13 +93,12 @@ def unreadable(detail: str) -> UnreadableAnswer:
         code="unreadable_answer",
         op="execute",
         retryable=True,
-        for_model="The machine's answer could not be read. The call may or may not have taken effect: check "
-        "before you do it again.",
+        for_model=_UNREADABLE,
     )
 
 
 def decode_base64(value: object) -> bytes:
-    """Decode a base64 field of an answer; raise `SandboxError` if it is not base64 text."""
+    """Decode a base64 field of an answer; raise `UnreadableAnswer` if it is not base64 text."""
     try:
         return binascii.a2b_base64(value if isinstance(value, str) else b"?", strict_mode=True)
     except ValueError:
@@ -103,11 +106,12 @@ def decode_base64(value: object) -> bytes:
             "A field of the sandbox's answer is not what it should be.",
             code="unreadable_answer",
             op="execute",
+            for_model=_UNREADABLE,
         ) from None
 
 
 class Reply:
-    """Reads the fields of a guest's answer, which may be forged. Each unexpected value raises a `SandboxError`."""
+    """Reads the fields of a guest's answer, which may be forged. Each unexpected value raises `UnreadableAnswer`."""
 
     def __init__(self, op: str, answer: object) -> None:
         self.op = op
@@ -118,10 +122,11 @@ class Reply:
     def malformed(self, part: str) -> UnreadableAnswer:
         return UnreadableAnswer(
             f"The sandbox returned an invalid answer to '{self.op}' ({part}). "
-            "A process in it may have changed its Python.",
+            "A process in it may have changed its Python. A change may have been made: look before you repeat it.",
             code="garbled_answer",
             op=self.op,
-            for_model=f"The sandbox returned an invalid answer to '{self.op}'. Use a shell command instead.",
+            for_model=f"The sandbox returned an invalid answer to '{self.op}'. Use a shell command instead. If it was "
+            "to change something, first check whether it did.",
         )
 
     def __contains__(self, name: str) -> bool:

@@ -200,7 +200,8 @@ def test_the_literal_directory_of_an_absolute_pattern(pattern: str, directory: s
 def test_the_error_of_an_invalid_answer_names_no_tool() -> None:
     error = Reply("read", {}).malformed("content")
     assert error_text(error, "/x").endswith(
-        "'/x': The sandbox returned an invalid answer to 'read'. Use a shell command instead."
+        "'/x': The sandbox returned an invalid answer to 'read'. Use a shell command instead. If it was to change "
+        "something, first check whether it did."
     )
 
 

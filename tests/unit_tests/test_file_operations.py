@@ -27,6 +27,7 @@ from langchain_daytona_ws.errors import (
     FileError,
     FileMissing,
     FileUnsuitable,
+    OutcomeUnknown,
     PathRefused,
     SandboxError,
     WorkspaceError,
@@ -338,8 +339,8 @@ class TestForgedAnswers:
 
     @pytest.mark.parametrize("forged", FORGED, ids=str)
     @pytest.mark.parametrize("op", ["read", "write", "edit", "list", "glob", "grep", "delete"])
-    def test_are_errors(self, op: str, forged: object) -> None:
-        refusal(SandboxError, getattr(_forging(forged), op)(*_arguments(op)))
+    def test_are_unknown_outcomes(self, op: str, forged: object) -> None:
+        refusal(OutcomeUnknown, getattr(_forging(forged), op)(*_arguments(op)))
 
     GOOD: ClassVar[dict[str, dict[str, Any]]] = {
         "read": {

@@ -241,9 +241,8 @@ def test_an_unreadable_answer_is_retried_a_few_times() -> None:
         call(port)
     assert (caught.value.code, caught.value.retryable) == ("unreadable_answer", False)
     assert port.asked == ["execute"] * 3
-    with pytest.raises(SandboxError) as caught_read:
+    with pytest.raises(OutcomeUnknown):
         call(ScriptedPort(execute=["noise"]), key=None)
-    assert not isinstance(caught_read.value, OutcomeUnknown)
 
 
 @pytest.mark.parametrize("code", ["processes", "python", "state"])

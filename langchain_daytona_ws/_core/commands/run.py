@@ -18,7 +18,7 @@ from langchain_daytona_ws._core.sync.push import finish_push
 from langchain_daytona_ws._core.sync.report import SyncReport, read_report
 from langchain_daytona_ws._guest.terminal import VALUES as TERMINAL_VARIABLES
 from langchain_daytona_ws._guest.text import visible
-from langchain_daytona_ws.errors import CommandRefused, OutcomeUnknown, SandboxError, WorkspaceError
+from langchain_daytona_ws.errors import CommandRefused, WorkspaceError
 from langchain_daytona_ws.permissions import legible
 
 COMMAND_LIMIT_BYTES = 1024 * 1024
@@ -183,15 +183,7 @@ async def run_command(
     report = None
     if answer.get("sync") is not None:
         report = await finish_push(client.only_for(sandbox_id), root, read_report(answer["sync"]))
-    try:
-        return _result(answer, sandbox_id, report, timeout_s=timeout_s, limit_bytes=limit_bytes, pty=terminal)
-    except SandboxError as error:
-        raise OutcomeUnknown(
-            error.message,
-            code=error.code,
-            op="execute",
-            for_model="The machine's answer could not be read. The command ran: check what it did.",
-        ) from error
+    return _result(answer, sandbox_id, report, timeout_s=timeout_s, limit_bytes=limit_bytes, pty=terminal)
 
 
 def check_command(command: str) -> None:
@@ -272,7 +264,7 @@ def _result(
     """Read the result from an answer, which may be forged: its fields may have any type.
 
     Raises:
-        SandboxError: The answer is not that of a command that has ended.
+        OutcomeUnknown: The answer is not that of a command that has ended.
     """
     reply = Reply("execute", answer)
     head, tail = decode_base64(answer.get("head")), decode_base64(answer.get("tail"))

@@ -125,9 +125,9 @@ class GuestClient:
             on_progress: Receives lines about long preparations in the sandbox.
 
         Raises:
-            OutcomeUnknown: The call may have run, wholly or in part.
+            OutcomeUnknown: The call may have run, wholly or in part, or its answer was unreadable.
             SandboxUnavailable: The sandbox could not be reached; a call with a ``key`` did not run.
-            SandboxError: The sandbox refused the call, or the answer to a call without a ``key`` was unreadable.
+            SandboxError: The sandbox refused the call.
             ProvisionError: There was no sandbox, and none could be created.
             CredentialsRefused: No credentials for the S3 workspace could be obtained; a call with a ``key`` did not
                 run.
@@ -387,8 +387,8 @@ class GuestClient:
 
 def _raise_if_unknown(error: WorkspaceError) -> None:
     """Raise OutcomeUnknown in place of an error that states "nothing ran", because an earlier attempt may have run."""
-    if isinstance(error, OutcomeUnknown):
-        return
     if isinstance(error, UnreadableAnswer):
         raise unknown("Its answer could not be read.", code=error.code, detail=error.message) from error
+    if isinstance(error, OutcomeUnknown):
+        return
     raise unknown("Then the machine could not be reached again.", detail=error.message) from error

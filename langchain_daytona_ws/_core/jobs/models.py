@@ -158,7 +158,7 @@ def is_job_id(name: str) -> bool:
 
 
 def read_job(row: object, sandbox_id: str) -> Job:
-    """Read one job of an answer; raise `SandboxError` if it is invalid."""
+    """Read one job of an answer; raise `UnreadableAnswer` if it is invalid."""
     reply = Reply("job", row)
     state = reply.raw("state")
     if state not in get_args(JobState):

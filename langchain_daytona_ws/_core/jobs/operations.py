@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import NoReturn
 
-from langchain_daytona_ws._core.answer import Answer, Reply, UnreadableAnswer, decode_base64
+from langchain_daytona_ws._core.answer import Answer, Reply, decode_base64
 from langchain_daytona_ws._core.commands.characters import whole_end, whole_start
 from langchain_daytona_ws._core.commands.run import (
     check_command,
@@ -15,7 +15,6 @@ from langchain_daytona_ws._core.commands.run import (
     optional_fields,
 )
 from langchain_daytona_ws._core.guest_rpc.client import GuestClient
-from langchain_daytona_ws._core.guest_rpc.errors import unknown
 from langchain_daytona_ws._core.jobs.keep_alive import JobTracker
 from langchain_daytona_ws._core.jobs.models import (
     Job,
@@ -129,10 +128,7 @@ class JobOps:
                 "The idempotency key belongs to an earlier call that started no job. Nothing ran now. Use another key.",
                 code="idempotency_key",
             )
-        try:
-            job = read_started(answer.get("job"), command, sandbox_id)
-        except UnreadableAnswer as error:
-            raise unknown("Its answer could not be read.", code=error.code, detail=error.message) from error
+        job = read_started(answer.get("job"), command, sandbox_id)
         if answer.get("from_record") is True:
             job = replace(await self.status(job.id), notices=(STARTED_BEFORE,))
         report = None if answer.get("sync") is None else read_report(answer["sync"])
