@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from langchain_daytona_ws._core.guest_rpc.client import GuestClient
 from langchain_daytona_ws._core.guest_rpc.payload import guest_source
 from langchain_daytona_ws._core.jobs.keep_alive import JobTracker
 from langchain_daytona_ws._core.jobs.models import UNSAVED, Job, JobLog, read_job
-from langchain_daytona_ws._core.jobs.operations import JobOps, job_request
+from langchain_daytona_ws._core.jobs.operations import STARTED_BEFORE, STATE_UNKNOWN, JobOps, job_request
 from langchain_daytona_ws._core.ports import ExecReply, FaultKind, PortFault
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._guest import job_log, job_store
@@ -62,6 +63,18 @@ class Port(ShellPort):
 
     async def sleep(self, seconds: float) -> None:
         return None
+
+
+def faulty(execute: Callable[..., Any], faults: list[PortFault | None]) -> Callable[..., Any]:
+    """Return an ``execute`` whose answers are replaced by these faults in turn; None keeps an answer."""
+
+    async def run(*args: Any, **settings: Any) -> ExecReply:
+        reply: ExecReply = await execute(*args, **settings)
+        if fault := faults.pop(0):
+            raise fault
+        return reply
+
+    return run
 
 
 class Jobs:
@@ -275,6 +288,35 @@ class TestStart:
         again = bash.start("echo x >> log; sleep 600", idempotency_key="a1")
         assert (again.id, again.state) == (made[0].id, "stopped")
         assert (bash.root / "log").read_text() == "x\n"
+
+    def test_a_repeated_start_returns_its_job_though_the_state_cannot_be_read(
+        self, bash: Jobs, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        job = bash.start(LONG, idempotency_key="a1")
+        refused = PortFault(FaultKind.REFUSED, "no", status=403)
+        monkeypatch.setattr(bash.port, "execute", faulty(bash.port.execute, [None, refused]))
+        again = bash.start(LONG, idempotency_key="a1")
+        assert again == replace(job, notices=(STARTED_BEFORE, STATE_UNKNOWN))
+
+    def test_a_stop_whose_answers_are_lost_is_an_unknown_outcome(
+        self, bash: Jobs, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        job, execute = bash.start(LONG), bash.port.execute
+        lost, refused = PortFault(FaultKind.DROPPED, "cut"), PortFault(FaultKind.REFUSED, "no", status=403)
+        monkeypatch.setattr(bash.port, "execute", faulty(execute, [lost, refused]))
+        with pytest.raises(OutcomeUnknown):
+            bash.jobs.stop(job.id)
+        monkeypatch.setattr(bash.port, "execute", execute)
+        assert bash.jobs.status(job.id).state == "stopped"
+
+    def test_a_stop_whose_answer_is_lost_returns_its_record(
+        self, bash: Jobs, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        job = bash.start(LONG)
+        lost = PortFault(FaultKind.DROPPED, "cut")
+        monkeypatch.setattr(bash.port, "execute", faulty(bash.port.execute, [lost, None]))
+        stopped, was_running = run_sync(bash.ops.stop(job.id))
+        assert (stopped.state, was_running) == ("stopped", True)
 
     def test_a_background_process_belongs_to_its_job(self, bash: Jobs) -> None:
         job = bash.start("(echo from below; sleep 600) & echo from above; exit 7")

@@ -34,7 +34,7 @@ from langchain_daytona_ws._core.limits import (
     check_range,
 )
 from langchain_daytona_ws._core.sync.report import read_report
-from langchain_daytona_ws.errors import CommandRefused
+from langchain_daytona_ws.errors import CommandRefused, JobError, WorkspaceError
 
 TAIL_LINES = 100
 LOG_PIECE_MIN_BYTES = 64  # longer than any character
@@ -48,6 +48,7 @@ WAIT_CALL_S = 20.0  # maximum time for which one request waits for a job's end
 COMMAND_SHOWN = 2000
 SYNTAX_ERROR_MAX_BYTES = 2000
 STARTED_BEFORE = "this call was made before: this is the job that it started then"
+STATE_UNKNOWN = "its present state could not be read: it may have ended since"
 STOPPED_BEFORE = "this call was made before: this is its recorded result"
 
 _bad_range = partial(CommandRefused, code="log_range")
@@ -130,10 +131,19 @@ class JobOps:
             )
         job = read_started(answer.get("job"), command, sandbox_id)
         if answer.get("from_record") is True:
-            job = replace(await self.status(job.id), notices=(STARTED_BEFORE,))
+            job = await self._started_before(job)
         report = None if answer.get("sync") is None else read_report(answer["sync"])
         synchronised = () if report is None or report.is_pending else report.notices
         return replace(job, notices=(*synchronised, *job.notices, *self._remarks(job)))
+
+    async def _started_before(self, job: Job) -> Job:
+        """Return the present state of a job that an earlier call started; its state at the start if that fails."""
+        try:
+            return replace(await self.status(job.id), notices=(STARTED_BEFORE,))
+        except JobError:
+            raise
+        except WorkspaceError:  # the job was started: an error could cause a second start
+            return replace(job, notices=(STARTED_BEFORE, STATE_UNKNOWN))
 
     async def status(self, job_id: str, *, wait_s: float = 0.0) -> Job:
         """Wait for a job's end, at most ``wait_s`` seconds, and return its state."""
@@ -155,8 +165,8 @@ class JobOps:
     async def stop(self, job_id: str, *, idempotency_key: str | None = None) -> tuple[Job, bool]:
         """Stop a job; return its state, and True if it was running before."""
         check_idempotency_key(idempotency_key)
-        fields: dict[str, object] = {} if idempotency_key is None else {"key": idempotency_key}
-        answer, job = await self._job_call("stop", job_id, STOP_S, **fields)
+        key = idempotency_key or (await self._client()).new_key()
+        answer, job = await self._job_call("stop", job_id, STOP_S, key=key)
         reply = Reply("stop", answer)
         if reply.is_from_record:
             job = replace(job, notices=(*job.notices, STOPPED_BEFORE))
