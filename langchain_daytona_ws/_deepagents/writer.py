@@ -202,10 +202,7 @@ class Writer:
             else:
                 allowed.setdefault(ops, []).append((answer, location.path, data))
         for ops, uploads in allowed.items():
-            try:
-                errors = await ops.overwrite_many([(path, data) for _, path, data in uploads])
-            except WorkspaceError as error:
-                errors = [error] * len(uploads)
+            errors = await ops.overwrite_many([(path, data) for _, path, data in uploads])
             for (answer, _, _), failure in zip(uploads, errors, strict=True):
                 answer.error = transfer_error(failure) if failure else None
         return answers

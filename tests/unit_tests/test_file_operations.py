@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from langchain_daytona_ws._core.files import errors as file_errors
 from langchain_daytona_ws._core.files import rendering as render
-from langchain_daytona_ws._core.files.guest import INLINE_BYTES
+from langchain_daytona_ws._core.files.guest import BATCH_FILES, INLINE_BYTES
 from langchain_daytona_ws._core.files.models import Entry, GrepResult, GrepRow
 from langchain_daytona_ws._core.files.operations import FileOperations
 from langchain_daytona_ws._core.paths import shown
@@ -30,6 +30,7 @@ from langchain_daytona_ws.errors import (
     OutcomeUnknown,
     PathRefused,
     SandboxError,
+    SandboxUnavailable,
     WorkspaceError,
     WriteConflict,
 )
@@ -155,6 +156,19 @@ class TestKnowing:
         (world.root / "a").write_text("one")
         asyncio.run(world.ops.edit("a", "one", "1"))
         asyncio.run(world.ops.write("a", "all mine"))
+
+    @pytest.mark.parametrize(("read", "edited"), [("real", "link"), ("link", "real"), ("link", "link2")])
+    def test_an_edit_through_a_symlink_does_not_hide_another_change(
+        self, world: World, read: str, edited: str
+    ) -> None:
+        (world.root / "real").write_text("one two")
+        for name in ("link", "link2"):
+            os.symlink("real", world.root / name)
+        asyncio.run(world.ops.read(read))
+        (world.root / "real").write_text("one two three")
+        asyncio.run(world.ops.edit(edited, "one", "1"))
+        for name in ("real", read):
+            assert refusal(WriteConflict, world.ops.write(name, "all mine"), world).code == "changed"
 
     def test_through_a_symlink(self, world: World) -> None:
         (world.root / "real").write_text("x")
@@ -395,6 +409,23 @@ class TestForgedAnswers:
         refusal(SandboxError, _forging({"ok": True, **self.GOOD["read"], "lines": 10**400}).read("a"))
         entries = [["a", "file", 1, 1, None]] * 20_000
         refusal(SandboxError, _forging({"ok": True, **self.GOOD["list"], "entries": entries}).list())
+
+
+def test_a_failed_batch_leaves_the_results_of_earlier_batches(world: World) -> None:
+    failure = SandboxUnavailable("The sandbox could not be reached; nothing ran.")
+
+    async def guest(entry: str, request: dict[str, Any]) -> Any:
+        if world.requests and request["op"] == "batch":
+            raise failure
+        return await world.guest(entry, request)
+
+    backend = guest_files(guest, root=str(world.root))
+    ops = FileOperations(backend, root=str(world.root), batches=backend)
+    names = [f"f{number}" for number in range(2 * BATCH_FILES + 1)]
+    errors = asyncio.run(ops.overwrite_many([(name, b"x") for name in names]))
+    assert errors == [*[None] * BATCH_FILES, *[failure] * (BATCH_FILES + 1)]
+    assert len(os.listdir(world.root)) == BATCH_FILES
+    asyncio.run(ops.write(names[0], "known since its write"))
 
 
 def _forging(forged: object) -> FileOperations:

@@ -163,17 +163,25 @@ class GuestFiles:
         results: list[models.FileWritten | WorkspaceError] = []
         for start in range(0, len(writes), BATCH_FILES):
             part = writes[start : start + BATCH_FILES]
-            fields = await self._write_fields([query for _, query in part], INLINE_BYTES)
-            requests = [
-                self.request("write", path, **each) for (path, _), each in zip(part, fields, strict=True)
-            ]
-            replies = await self.batch("files", requests, key=new_key())
+            try:
+                replies = await self._write_batch(part, new_key())
+            except WorkspaceError as error:
+                return [*results, *[error] * (len(writes) - start)]
             for (path, _), reply in zip(part, replies, strict=True):
                 try:
                     results.append(written(unless_refused(path, reply)))
                 except WorkspaceError as error:
                     results.append(error)
         return results
+
+    async def _write_batch(
+        self, writes: Sequence[tuple[str, models.WriteQuery]], key: str
+    ) -> Sequence[FileReply]:
+        fields = await self._write_fields([query for _, query in writes], INLINE_BYTES)
+        requests = [
+            self.request("write", path, **each) for (path, _), each in zip(writes, fields, strict=True)
+        ]
+        return await self.batch("files", requests, key=key)
 
     async def _write_fields(
         self, queries: Sequence[models.WriteQuery], inline_bytes: int

@@ -340,7 +340,11 @@ class FileBackend(Protocol):
 
 
 class BatchBackend(Protocol):
-    """Operations on many files in few requests. Each file has its own result or error; a failed request is raised."""
+    """Operations on many files in few requests. Each file has its own result or error.
+
+    If a request of `fetch_many` fails, its error is raised. If a request of `write_many` fails, its files and all files
+    after them get its error, because earlier requests may have written files.
+    """
 
     async def fetch_many(
         self, paths: Sequence[str], *, max_bytes: int

@@ -171,8 +171,8 @@ class FileOperations:
     async def overwrite_many(self, files: Sequence[tuple[str, bytes]]) -> list[WorkspaceError | None]:
         """Write whole files, also over existing ones; return the error of each, or None.
 
-        Files in the sandbox are written in batches. If the request for a batch fails, its error is raised, although
-        the files of earlier batches were written.
+        Files in the sandbox are written in batches. If the request for a batch fails, its files and all files after
+        them get its error.
         """
         results: list[WorkspaceError | None] = [None] * len(files)
         if self._batches is None or len(files) < 2:
@@ -451,8 +451,9 @@ class FileOperations:
 
     def _remember_edit(self, location: str, real_path: str, before: str, after: str) -> None:
         # If other writers changed the file after this session read it, the edit kept their changes. The session has not
-        # read these changes. So keep the old hash: it refuses a later write of the whole file.
-        if self._read_hashes.get(location) in (None, before):
+        # read these changes. So keep the old hash: it refuses a later write of the whole file. The session may have
+        # read the file by its real path, and edit it through a symlink.
+        if {self._read_hashes.get(location), self._read_hashes.get(real_path)} <= {None, before}:
             self._remember(location, real_path, after)
 
     def _filter(self, glob: str, location: str) -> str:
