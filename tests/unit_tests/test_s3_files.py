@@ -366,6 +366,22 @@ class TestLostAnswers:
         }
         refusal(OutcomeUnknown, ops.delete("a"))
 
+    def test_a_lost_change_is_not_repeated_over_equal_content_of_another_writer(
+        self, bucket: MemoryBucket, ops: FileOperations
+    ) -> None:
+        """The other writer restored the file after the change: its ETag is the old one again."""
+
+        def restore() -> None:
+            bucket.put_by_others("a", "one")
+
+        restore()
+        bucket.script = {"put": [LOST], "get": [None, restore]}
+        refusal(OutcomeUnknown, ops.edit("a", "one", "1"))
+        assert bucket.data() == {"a": b"one"}
+        bucket.script = {"delete": [LOST], "list": [None, None, restore]}
+        refusal(OutcomeUnknown, ops.delete("a"))
+        assert bucket.data() == {"a": b"one"}
+
     @given(
         st.lists(st.sampled_from(["", "UNKNOWN", "LOST", "PASSING", "CONFLICT", "ours", "bash"]), max_size=8),
         st.lists(st.sampled_from(["", "UNKNOWN", "PASSING", "ours", "bash", "bash ours"]), max_size=8),

@@ -120,8 +120,8 @@ class ConditionalWriter:
             recorded = mark_of(now.metadata, call_key) if now else None
             if recorded is not None:
                 return recorded
-            if (now.info.etag if now else None) == etag:
-                continue  # the object is unchanged
+            if (now and now.info) == (old and old.info):
+                continue  # the object was not written: another writer changes at least its time
             if now is not None and proves_not_applied(before, now.metadata, call_key):
                 raise Conflict
             raise outcome_unknown("write", "the object has neither the old nor the new content")
@@ -151,7 +151,7 @@ class ConditionalWriter:
             now = await self._listed(info.key, tries)
             if now is None:
                 return
-            if now.etag != info.etag:
+            if now != info:  # another file, or the same content that another writer wrote since
                 raise outcome_unknown("delete", "another file exists there now")
 
     async def _apply(self, change: Callable[[_Tries], Awaitable[T]]) -> T:
