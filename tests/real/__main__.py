@@ -1,4 +1,4 @@
-"""Run the tests of mounts, credentials, policies, hints and faults on the original programs; print the differences.
+"""Run the tests that use mount-s3, S3 or STS, and the faults, on the original programs; print the differences.
 
 If a test fails here and passes in `make test`, the local program differs from the original.
 """
@@ -30,6 +30,8 @@ STORES = [
     "tests/integration_tests/test_credentials.py",
     "tests/integration_tests/test_s3_files.py",
     "tests/integration_tests/test_s3_session.py",
+    "tests/integration_tests/test_s3_synced_files.py",
+    "tests/integration_tests/test_sync.py",
 ]
 FAULTS = "tests/faults/test_faults.py"
 SHOWN_CHARS = 300  # of an error message

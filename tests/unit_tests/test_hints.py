@@ -75,6 +75,12 @@ REPORTED = [
     ("for f in *; do mv $f x/$f; done; true", MV, 0, "cp -r A B"),
     ("time mv a b", MV, 1, "cp -r a b && rm -rf a"),
     ("mv -f a b && ls", MV, 1, "cp -r a b && rm -rf a"),
+    ("ls; pwd", "ls: cannot open directory '.': Transport endpoint is not connected\n/w\n", 0, "lost"),
+    (
+        "for i in 1 2; do echo $i > u$i.txt; done; true",
+        "bash: line 1: u2.txt: Transport endpoint is not connected\n", 0, "lost",
+    ),
+    ("flock lock make", "flock: cannot open lock file lock: Operation not permitted\n", 66, "/tmp"),
     ("cat log >>old; ls", SHELL, 0, "Appending"),
     ("./run.py --all", "/usr/bin/bash: line 1: ./run.py: Permission denied\n", 126, "Use: python3 run.py"),
 ]  # fmt: skip
@@ -250,6 +256,9 @@ UNTOLD = [
     ("mv c d && cat build.log", MV, 0),
     ("cat build.log 2>/dev/null", SHELL, 0),
     ("cat build.log > x; cat x", SHELL, 1),
+    ("for i in 1 2; do echo $i > out$i; done; cat build.log", SHELL, 0),
+    ("echo x > $out; cat build.log", SHELL, 0),
+    ("ls; cat build.log", MV, 0),
     ("python3 kill.py", TRACE + "PermissionError: [Errno 1] Operation not permitted\n", 1),
     ("python3 x.py", "OSError: [Errno 107] Transport endpoint is not connected\n", 1),
     ("ssh host", "ssh: recv: Transport endpoint is not connected\n", 255),

@@ -45,7 +45,8 @@ _ERRORS = re.compile(
     r"function not implemented|operation not permitted|permission denied|invalid argument|bad file descriptor"
     r"|input/output error|i/o error|not connected|read-only file system|stale file handle|no such file or directory"
     r"|disk I/O error|readonly database|unable to open database|file truncated|\(23\)|cannot set \w+"
-    r"|cannot allocate memory|not enough memory|new_index|couldn't set|E(?:PERM|NOSYS|IO|INVAL|BADF|NOMEM|NOTCONN)\b",
+    r"|cannot allocate memory|not enough memory|file changed as we read it"
+    r"|new_index|couldn't set|E(?:PERM|NOSYS|IO|INVAL|BADF|NOMEM|NOTCONN)\b",
     re.IGNORECASE,
 )
 

@@ -128,7 +128,7 @@ def _is_of_this_command(error: ErrorLine, ran: list[SimpleCommand], exit_code: i
     if error.program == "shell":
         name = error.message.partition(": ")[0].removeprefix("cannot create ")
         is_named = any(
-            name in simple.words or any(name == redirect.target for redirect in simple.redirects)
+            name in simple.words or any(_may_be(redirect.target, name) for redirect in simple.redirects)
             for simple in ran
         )
         expands = any("$" in word for simple in ran for word in simple.words)
@@ -146,8 +146,15 @@ def _is_of_this_command(error: ErrorLine, ran: list[SimpleCommand], exit_code: i
     return any(_is_about_its_files(error.message, simple) for simple in own)
 
 
+def _may_be(target: str, name: str) -> bool:
+    """Return whether a redirection's target is this file, or can become it when bash expands a variable in it."""
+    start, dollar, _ = target.partition("$")
+    return name.startswith(start) if start and dollar else target == name
+
+
 def _is_about_its_files(message: str, command: SimpleCommand) -> bool:
     quoted = _QUOTED.findall(message)
     if not quoted or any(_EXPANDED.search(word) for word in command.words) or command.has_flag("rR"):
         return True
-    return not set(quoted).isdisjoint(command.words)
+    # Without a path as argument, programs such as ls read the current directory.
+    return not set(quoted).isdisjoint([*command.words, "."])

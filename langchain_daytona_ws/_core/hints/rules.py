@@ -267,6 +267,10 @@ RULES: tuple[Rule, ...] = (
          "Use: tar xm --no-same-owner --no-same-permissions"),
     Rule(("tar",), _r("cannot write: bad file descriptor|cannot open: operation not permitted"),
          "An archive here cannot be added to. Make it whole with tar c, or change it under /tmp and cp it here."),
+    # Some stores list a file's time with milliseconds, and read it in seconds: then tar finds each file changed.
+    Rule(("tar",), _r("file changed as we read it"),
+         "If nothing writes these files, only their times differ, and the archive is complete: ignore exit code 1. "
+         "Or use: cp -r DIR /tmp/x && tar c -C /tmp/x ."),
     Rule(("unzip",), _r("cannot set (?:modif|permissions)"),
          "It was unpacked; only times and permissions could not be set, which is harmless. Use: unzip -DD"),
     Rule(("zip",), _r("invalid argument|could not create|" + _EPERM),
@@ -295,8 +299,9 @@ RULES: tuple[Rule, ...] = (
          "files cannot be removed by rmdir. Use: rm -rf DIR"),
     Rule(("rm",), _r("no such file"), "Directories here vanish with their last file, so rm -r may complain after "
          "doing its work. Use: rm -rf DIR", _has("rm", "rR", "--recursive")),
-    Rule(("truncate", "dd", "fallocate"), _EITHER, "A file here cannot be changed in place. Work on a copy under /tmp, "
-         "then cp it over the file."),
+    Rule(("flock",), _NOT_PERMITTED, "A file here cannot be locked. Use: flock /tmp/lock COMMAND"),
+    Rule(("truncate", "dd", "fallocate"), _r(rf"{_EPERM}|{_ENOSYS}|bad file descriptor"), "A file here cannot "
+         "be changed in place. Work on a copy under /tmp, then cp it over the file."),
     Rule(("bzip2", "xz"), _NOT_PERMITTED, "It cannot set permissions here. Use: bzip2 -c FILE > FILE.bz2 (or xz -c), "
          "then rm FILE"),
     # --- Python ---

@@ -57,16 +57,17 @@ class Bucket:
         answer = self._call("list_objects_v2", path, Prefix=prefix, Delimiter="/", MaxKeys=1)
         return bool(answer.get("Contents") or answer.get("CommonPrefixes"))
 
-    def names(self, path: str) -> Iterator[tuple[str, bool]]:
-        """Yield the name of each entry directly below `path`, and True if it is a folder."""
+    def entries(self, path: str) -> Iterator[tuple[str, StoredObject | None]]:
+        """Yield the name of each entry directly below `path`, with the object as listed; None for a folder."""
         prefix = self._key(path) + "/" if path else self._prefix
         page: dict[str, Any] = {}
         while True:
             answer = self._call("list_objects_v2", path, Prefix=prefix, Delimiter="/", **page)
             for folder in answer.get("CommonPrefixes", ()):
-                yield folder["Prefix"][len(prefix) : -1], True
+                yield folder["Prefix"][len(prefix) : -1], None
             for item in answer.get("Contents", ()):
-                yield item["Key"][len(prefix) :], False
+                listed = StoredObject(item["Size"], item["LastModified"].timestamp(), item["ETag"])
+                yield item["Key"][len(prefix) :], listed
             if not answer.get("IsTruncated"):
                 return
             page = {"ContinuationToken": answer["NextContinuationToken"]}

@@ -14,7 +14,8 @@ from .handles import Reader, Writer
 
 FOLDER_CACHE_S = 1.0
 # How long stat still finds a file that is gone: after its upload failed, or after the last stat that found the object
-# in S3. Opening such a file fails.
+# in S3. Opening such a file fails. Also how long stat shows the time of a listing, which may be more precise than
+# that of HEAD, unless the file is opened.
 FILE_CACHE_S = 0.1
 
 
@@ -60,6 +61,7 @@ class Tree:
         self._readers: dict[str, set[Reader]] = {}
         self._failed: dict[str, tuple[float, StoredObject]] = {}
         self._found: dict[str, tuple[float, StoredObject]] = {}
+        self._listed: dict[str, tuple[float, StoredObject]] = {}
 
     # --- look-up ---
 
@@ -79,6 +81,8 @@ class Tree:
         entry = self.fetch(path)
         if isinstance(entry, StoredObject):
             self._found[path] = (now + FILE_CACHE_S, entry)
+            listed_until, listed = self._listed.get(path, (0.0, entry))
+            return listed if listed_until > now and listed.etag == entry.etag else entry
         found_until, found = self._found.get(path, (0.0, None))
         return found if entry is None and found_until > now else entry
 
@@ -88,13 +92,14 @@ class Tree:
         if not path:
             return Folder()
         lifetime = self._lifetime or 0.0
+        # The original sends both requests at the same time. If S3 refuses the HEAD, it fails even for a folder.
+        stored = self._bucket.head(path)
         if self._bucket.is_folder(path):
             self._folders_until[path] = time.monotonic() + max(FOLDER_CACHE_S, lifetime)
             with self._lock:
                 self._local_folders.discard(path)
             return Folder()
         self._folders_until.pop(path, None)
-        stored = self._bucket.head(path)
         with self._lock:
             if path in self._writers:
                 return self._writers[path]
@@ -113,9 +118,16 @@ class Tree:
 
     def list(self, path: str) -> Iterator[str]:
         """Yield the names in a folder, without keys that are not valid file names."""
-        names = {
-            name for name, _ in self._bucket.names(path) if name not in ("", ".", "..") and "\0" not in name
-        }
+        names: set[str] = set()
+        now = time.monotonic()
+        listed = {inner: entry for inner, entry in list(self._listed.items()) if entry[0] > now}
+        for name, stored in self._bucket.entries(path):
+            if name in ("", ".", "..") or "\0" in name:
+                continue
+            names.add(name)
+            if stored is not None:
+                listed[f"{path}/{name}" if path else name] = (time.monotonic() + FILE_CACHE_S, stored)
+        self._listed = listed
         with self._lock:
             local = [
                 inner
@@ -176,6 +188,7 @@ class Tree:
             entry = current
         assert isinstance(entry, StoredObject)  # noqa: S101 - see above
         reader = Reader(self._bucket, path, entry)
+        self._listed.pop(path, None)
         with self._lock:
             self._readers.setdefault(path, set()).add(reader)
         return reader

@@ -63,6 +63,7 @@ class LocalS3:
             "deny_role": False,
             "accept_renames": False,
             "list_missing_buckets": False,
+            "list_fractions": False,
         }
         self._settings = dict(self._initial)
         self._control_path = f"/_local/{secrets.token_hex(16)}"
@@ -234,6 +235,20 @@ class LocalS3:
     @list_missing_buckets.setter
     def list_missing_buckets(self, value: bool) -> None:
         self._settings["list_missing_buckets"] = value
+        self._send_settings()
+
+    @property
+    def list_fractions(self) -> bool:
+        """True: LastModified in a listing has milliseconds, as in MinIO; HEAD and GET return whole seconds.
+
+        mount-s3 shows the time of the listing, and another time once the file is opened. So tar reports that each file
+        has changed.
+        """
+        return bool(self._settings["list_fractions"])
+
+    @list_fractions.setter
+    def list_fractions(self, value: bool) -> None:
+        self._settings["list_fractions"] = value
         self._send_settings()
 
     def add_fault(self, fault: S3Fault) -> None:

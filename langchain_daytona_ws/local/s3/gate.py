@@ -38,6 +38,7 @@ class Settings:
     deny_role: bool = False
     accept_renames: bool = False
     list_missing_buckets: bool = False
+    list_fractions: bool = False
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ class Gate:
         lists = request.method == "GET" and not request.key
         if lists and request.query.get("max-keys") == "0" and self._settings.list_missing_buckets:
             return _no_keys(request, start)
-        if lists and request.query.get("encoding-type") == "url":
+        if lists and (self._settings.list_fractions or request.query.get("encoding-type") == "url"):
             return self._list(request, environ, start)
         return self._backend(environ, start)
 
@@ -242,14 +243,21 @@ class Gate:
             )
 
     def _list(self, request: Request, environ: Environ, start: StartResponse) -> Iterable[bytes]:
-        """Encode <StartAfter> in a listing: moto leaves control characters in it, which XML forbids."""
+        """Encode <StartAfter> in a listing: moto leaves control characters in it, which XML forbids.
+
+        With `LocalS3.list_fractions`, add milliseconds to the times.
+        """
         head: list[Any] = []
         answer = b"".join(self._backend(environ, lambda *arguments: head.extend(arguments)))
-        after = request.query.get("start-after", "")
-        raw, encoded = (
-            f"<StartAfter>{value}</StartAfter>".encode() for value in (escape(after), quote(after, safe="/"))
-        )
-        answer = answer.replace(raw, encoded, 1)
+        if request.query.get("encoding-type") == "url":
+            after = request.query.get("start-after", "")
+            raw, encoded = (
+                f"<StartAfter>{value}</StartAfter>".encode()
+                for value in (escape(after), quote(after, safe="/"))
+            )
+            answer = answer.replace(raw, encoded, 1)
+        if self._settings.list_fractions:
+            answer = re.sub(rb"(?:\.\d+)?Z</LastModified>", b".123Z</LastModified>", answer)
         headers = [(name, value) for name, value in head[1] if name.lower() != "content-length"]
         start(head[0], [*headers, ("Content-Length", str(len(answer)))])
         return [answer]

@@ -177,6 +177,8 @@ ROWS = [
         "cp old /tmp/$ROW/x && truncate -s 2 /tmp/$ROW/x && cp /tmp/$ROW/x old; cat old",
         "ol",
     ),
+    ("dd if=/dev/zero of=old bs=1 seek=2 count=1 conv=notrunc", "changed in place", "true", ""),
+    ("flock lock true", "flock /tmp/lock", "flock /tmp/$ROW/lock cat old", "old"),
     ("install s.sh t.sh", "Use: cp", "cp s.sh t.sh; bash t.sh", "ran"),
     ("bzip2 -k lines", "bzip2 -c", "bzip2 -c lines >lines.bz2; bzip2 -dc lines.bz2", "two\none"),
     ("rmdir d", "rm -rf DIR", "rm -rf d; echo $?", "0"),
@@ -254,7 +256,7 @@ ROWS = [
     ("node -e \"require('fs').symlinkSync('old', 'x')\"", "Links", "true", ""),
 ]  # fmt: skip
 
-NEEDED = ("git", "sqlite3", "zip", "unzip", "gcc", "patch", "perl", "node", "make", "curl", "bzip2")
+NEEDED = ("flock", "git", "sqlite3", "zip", "unzip", "gcc", "patch", "perl", "node", "make", "curl", "bzip2")
 
 
 def _there(command: str) -> bool:
@@ -289,6 +291,19 @@ def test_a_hint_that_works(mounted_sandbox: Mounted, row: str, case: tuple[str, 
     assert message in given, (given, output)
     _, after = _run(mounted_sandbox, row, instead)
     assert printed in after, after
+
+
+def test_a_hint_for_tar_on_a_store_with_milliseconds_in_listings(mounted_sandbox: Mounted, row: str) -> None:
+    mounted_sandbox.server.s3.list_fractions = True
+    try:
+        code, output = _run(mounted_sandbox, row, "tar cf /tmp/$ROW/a.tar d")
+        given = hint("tar cf /tmp/a.tar d", output, code)
+        assert given is not None, (code, output)
+        assert "cp -r DIR /tmp/x && tar c -C /tmp/x" in given
+        instead = "cp -r d /tmp/$ROW/x && tar cf a.tar -C /tmp/$ROW/x . && tar xOf a.tar ./f"
+        assert _run(mounted_sandbox, row, instead) == (0, "x\n")
+    finally:
+        mounted_sandbox.server.s3.list_fractions = False
 
 
 FINE = [

@@ -233,15 +233,30 @@ def test_an_upload_that_fails_is_an_error_of_the_close(mounted_sandbox: Mounted)
     assert mounted_sandbox.keys(f"{HOME}late") == []
 
 
-def test_a_missing_key_that_is_forbidden_cannot_be_created(mounted_sandbox: Mounted) -> None:
+def test_if_missing_keys_are_forbidden_nothing_can_be_created_and_no_folder_entered(
+    mounted_sandbox: Mounted,
+) -> None:
     mounted_sandbox.put(f"{HOME}forbidden/f", b"x")
+    mounted_sandbox.put(f"{HOME}known", b"x")
     mounted_sandbox.server.s3.head_403 = True
     try:
-        program = "print(err(os.stat, 'no'), err(os.open, 'no', W), open('f').read())"
-        assert mounted_sandbox.python(program, "/mnt/w/forbidden") == "EIO EIO x"
+        program = "print(err(os.stat, 'no'), err(os.open, 'no', W), err(os.stat, 'forbidden'), open('known').read())"
+        assert mounted_sandbox.python(program, "/mnt/w") == "EIO EIO EIO x"
     finally:
         mounted_sandbox.server.s3.head_403 = False
     assert mounted_sandbox.python("print(err(os.stat, 'no'))", "/mnt/w/forbidden") == "ENOENT"
+
+
+def test_on_a_store_with_milliseconds_in_listings_a_file_changes_its_time(mounted_sandbox: Mounted) -> None:
+    mounted_sandbox.put(f"{HOME}listed/f", b"x")
+    mounted_sandbox.server.s3.list_fractions = True
+    try:
+        assert mounted_sandbox.run("cd /mnt/w && tar cf /tmp/listed.tar listed") == (
+            1,
+            "tar: listed/f: file changed as we read it\n",
+        )
+    finally:
+        mounted_sandbox.server.s3.list_fractions = False
 
 
 def test_a_folder_is_renamed_never(alone: Mounted) -> None:
