@@ -16,7 +16,7 @@ from .record import timestamp
 GENERAL = ("default", "fuse-s3")
 # Field of a snapshot → field of the create request.
 _SIZES = {"cpu": "cpu", "gpu": "gpu", "mem": "memory", "disk": "disk"}
-FROM_LINE = re.compile(r"^\s*FROM\s+\S+", re.IGNORECASE | re.MULTILINE)
+FROM_LINE = re.compile(r"^[^\S\n]*FROM\s+\S", re.IGNORECASE | re.MULTILINE)
 
 
 @dataclass(frozen=True)

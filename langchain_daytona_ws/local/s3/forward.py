@@ -16,8 +16,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from xml.sax.saxutils import escape
 
 TIMEOUT_S = 60.0
+CONNECT_S = 5.0  # an unreachable store must not make each request of a test wait for a minute
 # Key in the WSGI environment. Its value is True if the request is signed with credentials from AssumeRole.
 HAS_ISSUED_KEY = "local_s3.has_issued_key"
 # Headers that are not forwarded: they concern one connection only, or are written again.
@@ -80,8 +82,10 @@ class Forward:
         if "authorization" in headers and not environ.get(HAS_ISSUED_KEY):
             headers.pop("x-amz-security-token", None)
             headers = self._sign(environ["REQUEST_METHOD"], target, headers, body)
-        connection = self._connect(self._address, timeout=TIMEOUT_S)
+        connection = self._connect(self._address, timeout=CONNECT_S)
         try:
+            connection.connect()
+            connection.sock.settimeout(TIMEOUT_S)
             connection.putrequest(
                 environ["REQUEST_METHOD"], target, skip_host=True, skip_accept_encoding=True
             )
@@ -99,6 +103,12 @@ class Forward:
                 (name, value) for name, value in answer.getheaders() if name.lower() not in _HOP_HEADERS
             ]
             answer_headers.append(("Content-Length", declared_length or str(len(content))))
+        except (OSError, http.client.HTTPException) as error:
+            message = escape(f"the store {self._store.endpoint} did not answer: {error!r}")
+            content = f"<Error><Code>ServiceUnavailable</Code><Message>{message}</Message></Error>".encode()
+            start_response("503 Service Unavailable", [("Content-Length", str(len(content)))])
+            return [] if environ["REQUEST_METHOD"] == "HEAD" else [content]
+        else:
             start_response(f"{answer.status} {answer.reason}", answer_headers)
             return [content]
         finally:

@@ -16,7 +16,8 @@ from .sessions import Command, Sessions
 
 if TYPE_CHECKING:
     # For type checkers only: older Pythons cannot evaluate these types.
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import BinaryIO
 
     Request = dict[str, Any]
 
@@ -66,6 +67,8 @@ class Daemon:
                 return  # the server has ended, or its request is malformed
 
     def _answer(self, request: Request, connection: socket.socket) -> None:
+        content: Iterable[bytes] = ()
+        header: dict[str, Any]
         try:
             operation = request["op"]
             if operation == "execute":
@@ -73,13 +76,12 @@ class Daemon:
                 connection.sendall(wire.pack({"exitCode": exit_code}) + output)
                 return
             if operation == "read":
-                self._read(request, connection)
-                return
-            if operation == "connect":
-                _relay(int(request["port"]), connection)
-                return
-            value = self._operations[operation](request, connection)
-            header: dict[str, Any] = {} if value is None else {"value": value}
+                header, content = self._read(request)
+            elif operation == "connect":
+                header, content = {}, _relay(int(request["port"]), connection)
+            else:
+                value = self._operations[operation](request, connection)
+                header = {} if value is None else {"value": value}
         except ToolboxError as error:
             header = {"status": error.status, "code": error.code, "message": error.message}
         except OSError as error:
@@ -91,6 +93,8 @@ class Daemon:
         except Exception as error:  # noqa: BLE001 - a bug must not end the daemon
             header = {"status": 500, "code": "", "message": repr(error)}
         connection.sendall(wire.pack(header))
+        for chunk in content:  # an error here ends the connection: the header is sent
+            connection.sendall(chunk)
 
     def _execute(self, request: Request, connection: socket.socket) -> Any:
         script = bytes(wire.read_rest(connection))
@@ -136,24 +140,19 @@ class Daemon:
     def _permissions(self, request: Request, _: socket.socket) -> None:
         files.permissions(request["path"], request["mode"], request["owner"], request["group"])
 
-    def _read(self, request: Request, connection: socket.socket) -> None:
+    def _read(self, request: Request) -> tuple[dict[str, Any], Iterable[bytes]]:
         path = request["path"]
         try:
             # Non-blocking, because opening a FIFO would wait for a writer.
             file = open(path, "rb", opener=_open_nonblocking)  # noqa: SIM115 - closed below
         except OSError as error:
             raise _read_error(error, path) from error
-        with file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise ToolboxError(400, f"{path}: is not a regular file", "INVALID_FILE_PATH")
-            os.set_blocking(file.fileno(), True)
-            connection.sendall(wire.pack({"size": status.st_size}))
-            while True:
-                chunk = file.read(wire.CHUNK_BYTES)
-                if not chunk:
-                    return
-                connection.sendall(chunk)
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            file.close()
+            raise ToolboxError(400, f"{path}: is not a regular file", "INVALID_FILE_PATH")
+        os.set_blocking(file.fileno(), True)
+        return {"size": status.st_size}, _chunks(file)
 
     def _write(self, request: Request, connection: socket.socket) -> int:
         """Truncate the file and write it in place, as the original does: readers may see a partial file."""
@@ -168,6 +167,12 @@ class Daemon:
                 if not chunk:
                     return size
                 size += file.write(chunk)
+
+
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        while chunk := file.read(wire.CHUNK_BYTES):
+            yield chunk
 
 
 def _open_nonblocking(path: str, flags: int) -> int:
@@ -191,8 +196,8 @@ def _decoded(logs: dict[str, bytes]) -> dict[str, str]:
     return {"stdout": stdout, "stderr": stderr, "output": stdout + stderr}
 
 
-def _relay(port: int, connection: socket.socket) -> None:
-    """Send the rest of `connection`'s data to the server on a port of localhost, and send the server's answer back.
+def _relay(port: int, connection: socket.socket) -> Iterator[bytes]:
+    """Send the rest of `connection`'s data to the server on a port of localhost; return the server's answer.
 
     Raises:
         ToolboxError: no server accepts the connection.
@@ -202,12 +207,12 @@ def _relay(port: int, connection: socket.socket) -> None:
         upstream = socket.create_connection(("localhost", port), timeout=CONNECT_TIMEOUT_S)
     except OSError as error:
         raise ToolboxError(502, reason(error)) from error
+    upstream.settimeout(None)
+    return _relayed(request, upstream)
+
+
+def _relayed(request: bytes, upstream: socket.socket) -> Iterator[bytes]:
     with upstream:
-        upstream.settimeout(None)
-        connection.sendall(wire.pack({}))
         upstream.sendall(request)
-        while True:
-            chunk = upstream.recv(wire.CHUNK_BYTES)
-            if not chunk:
-                return
-            connection.sendall(chunk)
+        while chunk := upstream.recv(wire.CHUNK_BYTES):
+            yield chunk

@@ -164,7 +164,7 @@ def _feed_and_collect(
     """Write the script, and read the output until its end, or until `drain_s` after the script's end."""
     os.set_blocking(script_pipe.fileno(), False)
     unwritten = memoryview(script)
-    output = bytearray()
+    output, is_open = bytearray(), True
     ended_at: float | None = None
     poller = select.poll()
     poller.register(output_pipe.fileno(), select.POLLIN)
@@ -174,14 +174,19 @@ def _feed_and_collect(
         for descriptor, _ in poller.poll(wait_s * 1000):
             if descriptor == output_pipe.fileno():
                 chunk = os.read(descriptor, PIPE_BYTES)
-                if not chunk:
-                    return output
                 output += chunk
+                if (
+                    not chunk
+                ):  # the script may have redirected its own output: the shell still reads the rest of it
+                    poller.unregister(descriptor)
+                    is_open = False
                 continue
             unwritten = _feed(descriptor, unwritten)
             if not unwritten:
                 poller.unregister(descriptor)
                 script_pipe.close()
+        if not is_open and not unwritten:
+            return output
         limit.enforce()
         if drain_s is not None and limit.child.ended.is_set():
             ended_at = ended_at or time.monotonic()

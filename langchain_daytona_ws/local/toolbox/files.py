@@ -241,16 +241,16 @@ def _lines(path: str) -> Iterator[bytes]:
 
 def _glob(pattern: str) -> Callable[[str], bool]:
     """Return a function that checks a name against the glob; an invalid glob matches no name."""
-    expression, index = "", 0
+    pieces, index = [""], 0  # regular expressions of the parts between the stars
     while index < len(pattern):
         letter = pattern[index]
         index += 1
         if letter == "*":
-            expression += ".*"
+            pieces.append("")
         elif letter == "?":
-            expression += "."
+            pieces[-1] += "."
         elif letter == "\\" and index < len(pattern):
-            expression += re.escape(pattern[index])
+            pieces[-1] += re.escape(pattern[index])
             index += 1
         elif letter == "[":
             end = pattern.find("]", index + 1 + pattern.startswith("^", index))
@@ -258,12 +258,16 @@ def _glob(pattern: str) -> Callable[[str], bool]:
                 return lambda _: False
             negated = pattern.startswith("^", index)
             members = re.sub(r"([\[&~|])", r"\\\1", pattern[index + negated : end])
-            expression += f"[{'^' if negated else ''}{members}]"
+            pieces[-1] += f"[{'^' if negated else ''}{members}]"
             index = end + 1
         else:
-            expression += re.escape(letter)
+            pieces[-1] += re.escape(letter)
+    first, *middle, last = pieces if len(pieces) > 1 else ["", *pieces]
+    # Each part matches at its first position, without backtracking, which could take forever.
+    inner = "".join(f"(?=(?P<part{n}>.*?{part}))(?P=part{n})" for n, part in enumerate(middle))
+    any_end = ".*" if len(pieces) > 1 else ""
     try:
-        compiled = re.compile(expression, re.DOTALL)
+        compiled = re.compile(first + inner + any_end + last, re.DOTALL)
     except re.error:
         return lambda _: False
     return lambda name: compiled.fullmatch(name) is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import io
 import json
 import os
@@ -14,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import pytest
 from starlette.requests import Request
@@ -23,14 +24,15 @@ from starlette.types import Message
 
 from langchain_daytona_ws import local
 from langchain_daytona_ws.local import Fault, LocalDaytona, ManualClock, proxy, rootfs, scratch
-from langchain_daytona_ws.local.errors import DaemonGone
+from langchain_daytona_ws.local.errors import ApiError, DaemonGone
 from langchain_daytona_ws.local.faults import Faults
 from langchain_daytona_ws.local.isolation import _unprivileged_uid
 from langchain_daytona_ws.local.journal import MAX_ENTRIES, Journal
 from langchain_daytona_ws.local.link import Link
 from langchain_daytona_ws.local.proxy import BYTEWISE, _part_head
 from langchain_daytona_ws.local.record import timestamp
-from langchain_daytona_ws.local.toolbox import wire
+from langchain_daytona_ws.local.snapshots import require_dockerfile
+from langchain_daytona_ws.local.toolbox import daemon, files, wire
 from langchain_daytona_ws.local.toolbox.children import Children
 from langchain_daytona_ws.local.toolbox.errors import ToolboxError
 from langchain_daytona_ws.local.toolbox.execute import check_env, execute, find_shell
@@ -169,6 +171,64 @@ def test_without_programs_it_is_sh(children: Children, tmp_path: Path) -> None:
     assert shell == "sh"
     ended = execute(children, b"true", shell=shell, cwd=None, env=env, timeout_s=None)
     assert ended == (-1, b'exec: "sh": executable file not found in $PATH')
+
+
+def test_a_script_that_redirects_its_output_is_read_to_its_end(children: Children, tmp_path: Path) -> None:
+    script = b"exec >/dev/null 2>&1\n" + b": %s\n" % (b"x" * 100) * 2000 + b"echo end > end\n"
+    ended = execute(
+        children, script, shell="/bin/sh", cwd=str(tmp_path), env={}, timeout_s=None, drains=False
+    )
+    assert ended == (0, b"")
+    assert (tmp_path / "end").read_text() == "end\n"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "matches"),
+    [
+        ("*a" * 60 + "b", "a" * 200, False),  # this took forever
+        ("*a" * 60 + "*b", "a" * 200 + "b", True),
+        ("a*b", "ab", True),
+        ("a*b*", "a\nbc", True),
+        ("*", "", True),
+        ("**", "x", True),
+        ("ab", "abc", False),
+        ("a*a", "a", False),
+        (r"\**[^b-d]?", "*xay", True),
+        ("[b-a]", "a", False),
+    ],
+)
+def test_search_patterns(pattern: str, name: str, matches: bool) -> None:
+    assert files._glob(pattern)(name) is matches
+
+
+@pytest.mark.parametrize(
+    ("content", "is_valid"),
+    [("# x\n\n  from debian\n", True), ("FROM\n", False), ("", False), ("\n" * 100_000, False)],
+    ids=["valid", "no image", "empty", "blank lines"],
+)
+def test_a_dockerfile_needs_an_image(content: str, is_valid: bool) -> None:
+    with contextlib.nullcontext() if is_valid else pytest.raises(ApiError):
+        require_dockerfile({"dockerfileContent": content})
+
+
+def test_a_read_error_after_the_header_ends_the_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "f").write_bytes(b"x")
+
+    def broken(file: BinaryIO) -> Iterator[bytes]:
+        with file:
+            yield b"x"
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(daemon, "_chunks", broken)
+    ours, theirs = socket.socketpair()
+    with ours:
+        ours.sendall(wire.pack({"op": "read", "path": str(tmp_path / "f")}))
+        ours.shutdown(socket.SHUT_WR)
+        daemon.Daemon(str(tmp_path), None).answer(theirs)
+        assert wire.read_header(ours) == {"size": 1}
+        assert wire.read_rest(ours) == b"x"
 
 
 @pytest.mark.parametrize("drains", [True, False])

@@ -56,5 +56,20 @@ def test_as_botocore_does(
     assert "Credential=AKIASTORE/20261129/eu-central-1/s3/aws4_request" in signed["authorization"]
 
 
+def test_a_store_that_cannot_be_reached_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+
+    def refused(_address: object, timeout_s: float, *_: object, **__: object) -> None:
+        waited.append(timeout_s)
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(forward.http.client.socket, "create_connection", refused)
+    started: list[str] = []
+    environ = {"REQUEST_METHOD": "GET", "REQUEST_URI": "/agents"}
+    (content,) = Forward(STORE)(environ, lambda status, _headers: started.append(status))
+    assert (waited, started) == ([forward.CONNECT_S], ["503 Service Unavailable"])
+    assert b"http://127.0.0.1:9000 did not answer: TimeoutError" in content
+
+
 def test_its_secret_is_not_shown() -> None:
     assert "the-secret" not in repr(STORE)
