@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -120,8 +121,15 @@ def call_request(
 
 
 def upload_arguments(data: bytes) -> dict[str, object]:
-    """Return arguments that describe uploaded bytes to an approver: the text, or the size of binary data."""
+    """Return arguments that describe uploaded bytes to an approver: the text, or size and hash of binary data.
+
+    An approval that is remembered for exactly these arguments must not cover other data of the same size.
+    """
     try:
         return {"content": data.decode()}
     except UnicodeDecodeError:
-        return {"content": f"<{len(data):,} bytes of binary data>", "size_bytes": len(data)}
+        return {
+            "content": f"<{len(data):,} bytes of binary data>",
+            "size_bytes": len(data),
+            "sha256": hashlib.sha256(data).hexdigest(),
+        }

@@ -25,7 +25,7 @@ from langchain_daytona_ws._core.files.operations import EDIT_BYTES, FileOperatio
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.s3.files import S3Files
 from langchain_daytona_ws._deepagents import calls
-from langchain_daytona_ws._deepagents.approval import file_request
+from langchain_daytona_ws._deepagents.approval import file_request, upload_arguments
 from langchain_daytona_ws._deepagents.locations import FileLocation, artifact_directories, locate
 from langchain_daytona_ws._deepagents.messages import code_of, directory_error, error_text, file_error
 from langchain_daytona_ws._deepagents.reader import (
@@ -51,6 +51,7 @@ from langchain_daytona_ws.errors import (
     WorkspaceError,
     WriteConflict,
 )
+from langchain_daytona_ws.permissions import PermissionRequest, RememberedApprovals
 
 from .bucket import MemoryBucket
 from .guest import guest_files, guest_operations
@@ -203,6 +204,14 @@ def test_the_error_of_an_invalid_answer_names_no_tool() -> None:
         "'/x': The sandbox returned an invalid answer to 'read'. Use a shell command instead. If it was to change "
         "something, first check whether it did."
     )
+
+
+def test_a_remembered_upload_of_binary_data_covers_no_other_data() -> None:
+    approved, other = upload_arguments(b"\xff1"), upload_arguments(b"\xff2")
+    remembered = RememberedApprovals()
+    remembered.remember(PermissionRequest.for_file("write", approved, namespace="demo"), "command")
+    assert remembered.covers("workspace_file", "write", approved)
+    assert not remembered.covers("workspace_file", "write", other)
 
 
 def test_a_pattern_without_a_slash_is_for_any_depth() -> None:
