@@ -226,11 +226,10 @@ class WorkspaceSession:
         Raises:
             CommandRefused: The command is empty, too large or not valid text, or another argument is invalid. Nothing
                 was sent.
-            OutcomeUnknown: The command may or may not have run.
+            OutcomeUnknown: The command may or may not have run. With ``code="cancelled"``: another call with the same
+                key was cancelled, now or before, and its command was killed, or never started.
             ProvisionError, SandboxError, CredentialsRefused, HookFailed: The command did not run.
             ConfigError: The API key is missing, or the Daytona client cannot be created.
-            WorkspaceError: Another call with the same key was cancelled, now or before (``code="cancelled"``): its
-                command was killed, or never started.
             SessionClosed: The session is closed.
             TypeError: ``on_output`` is a coroutine function.
         """

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from langchain_daytona_ws._core.commands.run import run_command
 from langchain_daytona_ws._core.guest_rpc.client import MARGIN_S, GuestClient
 from langchain_daytona_ws._core.guest_rpc.recovery import RETRY_WITHIN_S
 from langchain_daytona_ws._core.jobs.keep_alive import JobTracker
@@ -308,6 +309,13 @@ def test_an_interrupted_call_is_killed_in_the_sandbox() -> None:
     with pytest.raises(KeyboardInterrupt):
         call(port)
     assert port.asked == ["execute", "finish", "execute"]
+
+
+def test_a_cancelled_command_is_an_unknown_outcome() -> None:
+    client = client_of(ScriptedPort(execute=[{"outcome": "cancelled"}]))
+    with pytest.raises(OutcomeUnknown) as caught:
+        run_sync(run_command(client, "/w", "true", timeout_s=1, limit_bytes=100, key="k"))
+    assert caught.value.code == "cancelled"
 
 
 def test_an_interrupt_between_two_attempts_kills_too() -> None:
