@@ -158,11 +158,13 @@ def logs(
 def _session(source: str | None, namespace: str, *, creates: bool = False) -> Iterator[WorkspaceSession]:
     """Open the session of a persistent workspace; exit with an error if the configuration is not persistent.
 
-    Without ``creates``, also exit with an error if the workspace has no sandbox.
+    Without ``creates``, also exit with an error if the workspace has no sandbox. If only the closing of the session
+    fails, print a warning: after an error, a script could start its job again.
     """
     from langchain_daytona_ws._session.account import AccountSandboxes, persistent_spec
     from langchain_daytona_ws.session import WorkspaceSession
 
+    is_done = False
     try:
         config = read_configuration(source)
         if not config.persistent:
@@ -176,10 +178,13 @@ def _session(source: str | None, namespace: str, *, creates: bool = False) -> It
             raise error_exit(f"the workspace {namespace} has no sandbox now, and therefore no jobs")
         with cleaning_up(), WorkspaceSession(config, namespace=namespace) as session:
             yield session
+            is_done = True
     except (ConfigError, CommandRefused) as error:
         raise error_exit(error.message, code=USAGE_ERROR) from None
     except WorkspaceError as error:
-        raise error_exit(error.message, code=FAILED) from None
+        if not is_done:
+            raise error_exit(error.message, code=FAILED) from None
+        typer.echo(f"Warning: {error.message}", err=True)
 
 
 def _show(job: Job, *, as_json: bool) -> None:

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from langchain_daytona_ws import WorkspaceSession
 from langchain_daytona_ws.cli.app import app
+from langchain_daytona_ws.errors import UnpushedFiles
 from langchain_daytona_ws.local import LocalDaytona
 from tests.integration_tests.conftest import config_for
 
@@ -68,6 +70,22 @@ def test_a_job_from_its_start_to_its_end(server: LocalDaytona, jobs: Jobs) -> No
     assert "exit 7" in jobs("list").stdout
     assert server.count("create") == 1
     assert len(server.sandboxes) == 1
+
+
+def test_the_id_of_a_started_job_is_printed_though_the_session_cannot_be_closed(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = WorkspaceSession.close
+
+    def fail(session: WorkspaceSession) -> None:
+        close(session)
+        raise UnpushedFiles("not in S3")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(WorkspaceSession, "close", fail)
+        result = jobs("start", "sleep", "50")
+    assert (result.exit_code, result.stderr) == (0, "Warning: not in S3\n")
+    assert [job["id"] for job in jobs.reported("list")["jobs"]] == [result.stdout.strip()]
 
 
 def test_a_running_job_is_stopped(jobs: Jobs) -> None:
