@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent import futures
@@ -55,6 +56,7 @@ class SingleFlight(Generic[T]):
         self._lock = threading.Lock()
         self._future: Future[T] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._begun_in = 0  # id of the process that creates the value
         self.value: T | None = None
         """The value; None if it does not exist yet."""
 
@@ -62,7 +64,8 @@ class SingleFlight(Generic[T]):
     def pending(self) -> Future[T] | None:
         """The future of a value that is being created; None otherwise."""
         future = self._future
-        return None if future is None or future.done() else future
+        is_pending = future is not None and not future.done() and self._begun_in == os.getpid()
+        return future if is_pending else None
 
     async def settled(self, timeout_s: float) -> None:
         """Wait until the creation of the value has ended, at most ``timeout_s`` seconds."""
@@ -109,9 +112,10 @@ class SingleFlight(Generic[T]):
 
     def _join_or_start(self, loop: asyncio.AbstractEventLoop | None) -> tuple[Future[T], bool]:
         with self._lock:
-            if self._future is not None:
+            # A forked child does not have the thread in which its parent process creates the value.
+            if self._future is not None and (self._begun_in == os.getpid() or self._future.done()):
                 return self._future, False
-            self._loop = loop
+            self._loop, self._begun_in = loop, os.getpid()
             self._future = Future()
             # Marked as running, so that a cancelled waiter cannot cancel it for all waiters.
             self._future.set_running_or_notify_cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -152,6 +153,19 @@ def test_a_blocking_caller_on_the_owner_s_loop_is_refused_instead_of_hanging() -
         return await owner
 
     assert asyncio.run(work()) == "made"
+
+
+def test_a_forked_child_does_not_wait_for_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    flight: SingleFlight[str] = SingleFlight()
+    here = os.getpid()
+
+    def make_in_parent() -> str:
+        monkeypatch.setattr(os, "getpid", lambda: here + 1)
+        assert flight.pending is None
+        assert flight.get(lambda: "child's") == "child's"
+        return "parent's"
+
+    flight.get(make_in_parent)
 
 
 def test_only_the_value_meant_is_forgotten() -> None:
