@@ -92,7 +92,7 @@ class SandboxManager:
         self._is_saved = False  # the last push has succeeded, or none is needed
         self.is_persistent = config.persistent
         self.is_kept = False  # the sandbox has unpushed files, and the caller got `UnpushedFiles`
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # reentrant, for the garbage collector: see `SingleFlight`
         # Gets the sandbox and the seconds that its creation took.
         self.on_created: Callable[[SandboxInfo, float], object] | None = None
         self.clients = DaytonaClients(config, clock)
@@ -146,6 +146,7 @@ class SandboxManager:
             return await self._get_or_create(port, organization_id)
         spec = self._spec()
         self._namespace = spec.labels["namespace"]
+        self._record_abandoned()
         with self._lock:
             self._name = spec.name
             process_end.add(self)
@@ -169,6 +170,12 @@ class SandboxManager:
             self._unregister(spec.name)
             raise
         return info
+
+    def _record_abandoned(self) -> None:
+        """Record the sandbox of a creation that never ends, because its event loop was closed: it must be deleted."""
+        if process_end.is_owned_here(self) and (name := self._name):
+            self._delete_later(name)
+            self._unregister(name)
 
     async def _end_creation(self, port: SandboxPort, info: SandboxInfo, duration_s: float) -> None:
         """Report a new sandbox, and delete recorded sandboxes. No caller has the new sandbox yet."""
@@ -425,6 +432,8 @@ class SandboxManager:
         """Return the sandbox if closing must push its files or delete it; otherwise None."""
         if self.is_persistent:
             return None if push is None or self._is_saved else self.info
+        if self._flight.pending is None and self.info is None:
+            self._record_abandoned()
         return self.info if process_end.is_owned_here(self) else None
 
     async def _end(

@@ -53,7 +53,8 @@ class SingleFlight(Generic[T]):
 
     def __init__(self, making: str = "making it", op: str = "create") -> None:
         self.making, self.op = making, op
-        self._lock = threading.Lock()
+        # Reentrant: the garbage collector may close a coroutine of `aget` while this thread holds the lock.
+        self._lock = threading.RLock()
         self._future: Future[T] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._begun_in = 0  # id of the process that creates the value
@@ -64,8 +65,7 @@ class SingleFlight(Generic[T]):
     def pending(self) -> Future[T] | None:
         """The future of a value that is being created; None otherwise."""
         future = self._future
-        is_pending = future is not None and not future.done() and self._begun_in == os.getpid()
-        return future if is_pending else None
+        return None if future is None or future.done() or self._is_abandoned() else future
 
     async def settled(self, timeout_s: float) -> None:
         """Wait until the creation of the value has ended, at most ``timeout_s`` seconds."""
@@ -112,14 +112,17 @@ class SingleFlight(Generic[T]):
 
     def _join_or_start(self, loop: asyncio.AbstractEventLoop | None) -> tuple[Future[T], bool]:
         with self._lock:
-            # A forked child does not have the thread in which its parent process creates the value.
-            if self._future is not None and (self._begun_in == os.getpid() or self._future.done()):
+            if self._future is not None and (self._future.done() or not self._is_abandoned()):
                 return self._future, False
             self._loop, self._begun_in = loop, os.getpid()
             self._future = Future()
             # Marked as running, so that a cancelled waiter cannot cancel it for all waiters.
             self._future.set_running_or_notify_cancel()
             return self._future, True
+
+    def _is_abandoned(self) -> bool:
+        """Return True if an unfinished creation never ends: its loop was closed, or a parent process began it."""
+        return self._begun_in != os.getpid() or (self._loop is not None and self._loop.is_closed())
 
     def _make(self, future: Future[T], make: Callable[[], T]) -> T:
         try:

@@ -69,7 +69,8 @@ async def provision(
         if info.state not in _READY:
             info = await _wait_until_started(port, info)
         check_organization(info, organization_id)
-    except GeneratorExit:
+    except GeneratorExit:  # the event loop was closed: no request is possible
+        on_left(spec.name)
         raise
     except BaseException as error:
         nothing_created = isinstance(error, ProvisionError) and error.context.get("nothing_created")
@@ -301,9 +302,9 @@ async def discard_quietly(
     except SandboxUnavailable as error:
         logger.warning("%s", error)
         on_left(id_or_name)
-    except (Exception, GeneratorExit):
+    except Exception:
         raise
-    except BaseException:  # Ctrl-C, or the task was cancelled
+    except BaseException:  # Ctrl-C, or the task was cancelled, or its event loop was closed
         on_left(id_or_name)
         raise
 
@@ -315,9 +316,9 @@ async def sweep(port: SandboxPort, name: str, on_left: Callable[[str], object]) 
     """
     try:
         is_gone = await _is_swept(port, name)
-    except (Exception, GeneratorExit):
+    except Exception:
         raise
-    except BaseException:  # Ctrl-C, or the task was cancelled
+    except BaseException:  # Ctrl-C, or the task was cancelled, or its event loop was closed
         on_left(name)
         raise
     if not is_gone:
