@@ -169,8 +169,8 @@ def _changes(before: Mapping[str, object], after: Mapping[str, object]) -> str:
         for key in after
         if key not in before or before[key] != after[key]
     ]
-    changes += [f"{legible.one_line(str(key), 100)} left out" for key in before if key not in after]
-    return f"The user changed this call before allowing it. What ran had: {'; '.join(changes)}."
+    changes += [f"{legible.one_line(str(key), 100)} removed" for key in before if key not in after]
+    return f"The user changed this call before allowing it. Changed arguments: {'; '.join(changes)}."
 
 
 def _value(value: object) -> str:

@@ -60,8 +60,9 @@ def s3_snapshot(
     user: Annotated[
         str,
         typer.Option(
-            help="Account that runs commands; created if the base image does not have it. It may run only the mount "
-            "helper as root. `root`: no helper is installed, and the agent can read the S3 credentials on purpose."
+            help="Account that runs the agent's commands; it is created if the base image does not have it. It can "
+            "run only the mount helper as root. With `root`, no helper is installed, and the agent can read the S3 "
+            "credentials."
         ),
     ] = USER,
     workspace_root: Annotated[

@@ -122,8 +122,8 @@ class SandboxConfig(ConfigModel):
     permission_mode: PermissionMode = Field(
         default="ask",
         description=(
-            "Actions that need approval: `ask` = commands, writes, edits and deletes; "
-            "`edit` = commands; `bypass` = nothing."
+            "What needs approval. `ask`: commands and changes of files. `edit`: commands. `bypass`: nothing. "
+            "Stopping a job and opening a preview link count as commands."
         ),
     )
     env_vars: values.Variables = Field(

@@ -207,7 +207,7 @@ class TestAFinding:
         [
             (PortFault(FaultKind.UNAUTHORIZED, "401"), "unauthorized", "DAYTONA_API_KEY"),
             (PortFault(FaultKind.REFUSED, "the key is expired"), "api_key_expired", "new API key"),
-            (PortFault(FaultKind.REFUSED, "no"), "refused", "objected"),
+            (PortFault(FaultKind.REFUSED, "no"), "refused", "states why Daytona refused"),
         ],
     )
     def test_of_a_fault_has_a_remedy(self, fault: PortFault, code: str, expected: str) -> None:

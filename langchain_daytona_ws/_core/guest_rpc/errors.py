@@ -139,8 +139,8 @@ def refused(fault: PortFault) -> SandboxError:
             for_model="The machine's disk is full. Nothing was done. Delete what is not needed, then try again.",
         )
     return SandboxError(
-        f"Daytona refused the request: {fault.message}. See the message for what it objected to; check the API key's "
-        "permissions and that options.apiUrl is Daytona's.",
+        f"Daytona refused the request: {fault.message}. Check the API key's permissions, and that options.apiUrl is "
+        "the address of Daytona's API.",
         code=f"daytona_{fault.kind.name.lower()}",
         op="execute",
         context={"status": fault.status},

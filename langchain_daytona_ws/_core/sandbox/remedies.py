@@ -49,7 +49,7 @@ BY_KIND = {
 
 def remedy_for(fault: PortFault, otherwise: str = "refused") -> tuple[str, str]:
     """Return the code and the remedy for a failed request. If the cause is unknown, the code is ``otherwise``."""
-    by_kind = BY_KIND.get(fault.kind, (otherwise, "See the message for what Daytona objected to."))
+    by_kind = BY_KIND.get(fault.kind, (otherwise, "The message states why Daytona refused the request."))
     if fault.kind is FaultKind.UNTRUSTED:  # the message is not from Daytona
         return by_kind
     return next(

@@ -80,8 +80,8 @@ def test_edited_arguments_are_validated_and_the_model_is_told(check: Check, as_a
     assert approval.validated == 'ls "a"\x1b'
     assert approval.arguments == {"command": 'ls "a"\x1b'}
     assert approval.note == (
-        "The user changed this call before allowing it. What ran had: "
-        'command = "ls \\"a\\"\\u001b"; timeout left out.'
+        "The user changed this call before allowing it. Changed arguments: "
+        'command = "ls \\"a\\"\\u001b"; timeout removed.'
     )
 
 
@@ -97,7 +97,9 @@ def test_a_null_in_an_edit_is_no_argument(check: Check) -> None:
     request = PermissionRequest.for_bash("ls", namespace="demo", arguments={"timeout": 5})
     approval = check(gate, request, only_command)
     assert approval.arguments == {"command": "ls"}
-    assert approval.note == "The user changed this call before allowing it. What ran had: timeout left out."
+    assert (
+        approval.note == "The user changed this call before allowing it. Changed arguments: timeout removed."
+    )
 
 
 @pytest.mark.parametrize("arguments", [{}, {"command": 1}, {"command": "ls", "more": 1}])
