@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from email.utils import parsedate_to_datetime
 from math import isnan
 from time import time
+from traceback import walk_tb
 from typing import Any, ParamSpec, TypeVar
 
 import aiohttp
@@ -34,6 +35,8 @@ _NOT_SENT = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
 )
+# A request is sent after the handshake of TLS. urllib3 raises the same error for a failure before and after it.
+_HANDSHAKES = {ssl.SSLSocket.do_handshake.__code__, ssl.SSLObject.do_handshake.__code__}
 _TRANSPORT = (urllib3.exceptions.HTTPError, aiohttp.ClientError, httpx.HTTPError, OSError)
 _TRANSLATED = (DaytonaError, *_TRANSPORT, ValueError, TypeError, AttributeError, LookupError)
 _BY_STATUS = {
@@ -143,13 +146,17 @@ def _kind(error: DaytonaError, message: str) -> FaultKind:
 
 def _transport_kind(error: BaseException) -> FaultKind:
     causes = list(_causes(error))
-    if any(isinstance(cause, _NOT_SENT) for cause in causes):
+    if any(isinstance(cause, _NOT_SENT) or _in_handshake(cause) for cause in causes):
         return FaultKind.NOT_SENT
     if any(isinstance(cause, (*_TRANSPORT, DaytonaTimeoutError, DaytonaConnectionError)) for cause in causes):
         return FaultKind.DROPPED
     if any(isinstance(cause, ValueError) for cause in causes):
         return FaultKind.UNREADABLE
     return FaultKind.REFUSED
+
+
+def _in_handshake(error: BaseException) -> bool:
+    return any(frame.f_code in _HANDSHAKES for frame, _ in walk_tb(error.__traceback__))
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

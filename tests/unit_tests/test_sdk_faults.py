@@ -85,6 +85,15 @@ def test_kinds(error: Exception, kind: FaultKind) -> None:
     assert caught(error).kind is kind
 
 
+def test_nothing_was_sent_when_the_tls_handshake_failed() -> None:
+    incoming = ssl.MemoryBIO()
+    incoming.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")  # from a server of plain http
+    with pytest.raises(ssl.SSLError) as handshake:
+        ssl.create_default_context().wrap_bio(incoming, ssl.MemoryBIO(), server_hostname="x").do_handshake()
+    refused = urllib3.exceptions.MaxRetryError(None, "u", urllib3.exceptions.SSLError(handshake.value))  # type: ignore[arg-type]
+    assert caught(caused(DaytonaError("x"), refused)).kind is FaultKind.NOT_SENT
+
+
 def test_a_certificate_that_is_refused_is_told_by_its_reason_only() -> None:
     error = caused(DaytonaError("Failed to create sandbox: key expired"), EXPIRED)
     assert (caught(error).kind, "has expired" in caught(error).message) == (FaultKind.UNTRUSTED, True)
