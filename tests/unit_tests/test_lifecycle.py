@@ -119,6 +119,7 @@ class TestProvision:
             ("Total CPU limit exceeded. Maximum", "quota", "limits"),
             ("Organization is suspended: x", "organization_suspended", "dashboard"),
             ("This API key has expired", "api_key_expired", "DAYTONA_API_KEY"),
+            ("Cannot POST /sandbox", "api_url", r"options\.apiUrl .*/api"),
             ("something else", "create_refused", "something else"),
         ],
     )

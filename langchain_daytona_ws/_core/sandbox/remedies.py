@@ -26,6 +26,8 @@ MESSAGES = (
      "Delete sandboxes that are not needed, or raise the organization's limits in the Daytona dashboard."),
     ("suspended", "organization_suspended", "See the organization's page in the Daytona dashboard."),
     ("expired", "api_key_expired", "Make a new API key and set options.apiKey or DAYTONA_API_KEY."),
+    ("Cannot POST /|Cannot GET /", "api_url",
+     "The server has no such path: check options.apiUrl and DAYTONA_API_URL. The address usually ends with /api."),
 )  # fmt: skip
 CERTIFICATE_REMEDY = (
     "Nothing was sent, and sending again will not help. Where a proxy or a company's own authority signs the "
