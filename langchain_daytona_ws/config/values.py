@@ -104,6 +104,11 @@ def api_key(value: SecretStr) -> SecretStr:
         raise refusal(
             "contains white space, a control character or a non-ASCII character (often a final newline); remove it"
         )
+    if set(key) & set("\"'`${}<>"):
+        raise refusal(
+            "contains a quotation mark, or a placeholder such as ${NAME}: placeholders are not expanded; use the key "
+            "itself"
+        )
     return value
 
 

@@ -537,6 +537,8 @@ REFUSALS: list[tuple[Any, str, str]] = [
     ({"options": {"apiKey": f"{SECRET} x"}}, "options.apiKey", "contains white space"),
     ({"options": {"apiKey": f"{SECRET}é"}}, "options.apiKey", "non-ASCII"),
     ({"options": {"apiKey": "**********"}}, "options.apiKey", "use the key itself"),
+    ({"options": {"apiKey": "${DAYTONA_API_KEY}"}}, "options.apiKey", "are not expanded"),
+    ({"options": {"apiKey": f'"{SECRET}"'}}, "options.apiKey", "contains a quotation mark"),
     (
         {"options": {"organizationId": " o"}},
         "options.organizationId",
