@@ -129,13 +129,15 @@ _UNAVAILABLE = set() if find_spec("deepagents") else {"WorkspaceBackend"}
 __all__ = sorted(_MODULE_OF_NAME.keys() - _UNAVAILABLE)  # noqa: PLE0605 - a test compares the names with the imports above
 
 
-def __getattr__(name: str) -> Any:
-    module = _MODULE_OF_NAME.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{module}"), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # with this function, type checkers would accept every name
+
+    def __getattr__(name: str) -> Any:
+        module = _MODULE_OF_NAME.get(name)
+        if module is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{__name__}.{module}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -63,6 +63,8 @@ def test_every_public_name_resolves_and_is_visible_to_type_checkers() -> None:
         for alias in node.names
     }
     assert reported == set(langchain_daytona_ws.__all__)
+    # With this function, a type checker accepts every name.
+    assert "__getattr__" not in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
     with pytest.raises(AttributeError):
         _ = langchain_daytona_ws.no_such_name  # type: ignore[attr-defined]
 
