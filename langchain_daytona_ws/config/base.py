@@ -27,6 +27,17 @@ class _NormalizedObject(dict[str, Any]):
     """An object with known keys in camelCase. Missing values were read from environment variables."""
 
 
+_SPELLINGS = {"timeout_s": "timeout", "memory_gib": "memoryGiB", "disk_gib": "diskGiB"}
+"""The keys that differ from the camelCase of their field's name.
+
+They are not aliases of the fields: type checkers without pydantic's plugin would accept only the alias as an argument.
+"""
+
+
+def _key(name: str) -> str:
+    return _SPELLINGS.get(name) or to_camel(name)
+
+
 class ConfigModel(BaseModel):
     """A frozen model that accepts its known keys in camelCase or snake_case, and reports all problems in one error.
 
@@ -39,7 +50,7 @@ class ConfigModel(BaseModel):
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",
-        alias_generator=to_camel,
+        alias_generator=_key,
         populate_by_name=True,
         hide_input_in_errors=True,
         field_title_generator=lambda name, _: name.removesuffix("_s").replace("_", " "),

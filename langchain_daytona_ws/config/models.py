@@ -138,7 +138,6 @@ class SandboxConfig(ConfigModel):
     )
     timeout_s: Annotated[int, WholeNumber(1, 600, "seconds")] = Field(
         default=120,
-        alias="timeout",
         description="Seconds that a command may take.",
     )
     on_timeout: OnTimeout = Field(

@@ -43,10 +43,10 @@ class SandboxResources(ConfigModel):
         default=None, description="CPU cores. Daytona's default: 1."
     )
     memory_gib: Annotated[int, WholeNumber(1, 4096, "GiB")] | None = Field(
-        default=None, alias="memoryGiB", description="Memory, in GiB. Daytona's default: 1."
+        default=None, description="Memory, in GiB. Daytona's default: 1."
     )
     disk_gib: Annotated[int, WholeNumber(1, 65_536, "GiB")] | None = Field(
-        default=None, alias="diskGiB", description="Disk, in GiB. Daytona's default: 3."
+        default=None, description="Disk, in GiB. Daytona's default: 3."
     )
 
 

@@ -21,6 +21,7 @@ from langchain_daytona_ws.config import (
     NetworkConfig,
     SandboxConfig,
     SandboxOptions,
+    SandboxResources,
     validate_namespace,
 )
 from langchain_daytona_ws.errors import ConfigError
@@ -1106,3 +1107,9 @@ def test_a_namespace_is_one_plain_segment_or_refused(text: str) -> None:
     else:
         with pytest.raises(ConfigError):
             validate_namespace(text)
+
+
+@pytest.mark.parametrize("model", [SandboxConfig, SandboxOptions, SandboxResources])
+def test_arguments_have_the_names_of_the_fields_for_type_checkers(model: type[BaseModel]) -> None:
+    # A type checker without pydantic's plugin accepts only the alias of a field that names its alias itself.
+    assert [name for name, field in model.model_fields.items() if field.alias_priority != 1] == []
