@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -153,9 +152,9 @@ class PermissionRequest:
         """
         call = {**(arguments or {}), "command": command}
         hours = call.get("hours")
-        # The arguments may not be validated yet: "g" raises an error for an integer that is too large for a float.
-        is_shown = isinstance(hours, (int, float)) and abs(hours) <= sys.float_info.max
-        duration = f", for {hours:g} hours" if is_shown else ""
+        # Also a text is shown: the arguments may not be validated yet, and the tool accepts "24".
+        text = f"{hours:g}" if isinstance(hours, float) else argument_text(hours)
+        duration = "" if hours is None else f", for {legible.one_line(text, 60)} hours"
         label = f"bash (in the background{duration}): " if call.get("background") else "bash: "
         summary = label + legible.one_line(command, MAX_SUMMARY_CHARS - len(label))
         return cls(
