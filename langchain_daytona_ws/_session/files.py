@@ -91,9 +91,10 @@ class WorkspaceFiles:
             The uploaded files with their hashes, and the entries that were skipped.
 
         Raises:
-            FileError: Reading ``local`` failed (codes ``local_…``), or the workspace refused a file. Other files may
-                have been uploaded.
+            FileError: Reading ``local`` failed (codes ``local_…``), or the workspace refused a file.
             PathRefused: The path leaves the workspace.
+            WorkspaceError: Another failure, such as `SandboxUnavailable`. After any error, other files may have been
+                uploaded, even if the message states that nothing ran: it is about the failed request.
         """
         return run_sync(self._sync_transfers().upload(local, path, on_progress))
 
