@@ -155,7 +155,7 @@ class SandboxManager:
                 port,
                 spec,
                 organization_id=organization_id,
-                on_left=self._delete_later,
+                on_left=self._record_left,
                 reached_before=self._reached,
             )
             self._reached = True
@@ -170,6 +170,11 @@ class SandboxManager:
             self._unregister(spec.name)
             raise
         return info
+
+    def _record_left(self, name: str) -> None:
+        """Record the sandbox of a failed creation, which may exist. `_record_abandoned` may have recorded it."""
+        if name == self._name:
+            self._delete_later(name)
 
     def _record_abandoned(self) -> None:
         """Record the sandbox of a creation that never ends, because its event loop was closed: it must be deleted."""

@@ -55,11 +55,11 @@ def test_a_closed_loop_leaves_no_sandbox(*, is_collected: bool, is_used: bool) -
         return port
 
     loop = asyncio.new_event_loop()
-    creating = loop.create_task(manager.acquire(once_on_loop, api))
+    creating: object = loop.create_task(manager.acquire(once_on_loop, api))
     loop.run_until_complete(asyncio.sleep(0))
     loop.close()
     if is_collected:
-        del creating
+        creating = None
         gc.collect()
     if is_used:
         assert manager._flight.pending is None
@@ -67,4 +67,6 @@ def test_a_closed_loop_leaves_no_sandbox(*, is_collected: bool, is_used: bool) -
         assert port.deleted == ["a"]
     manager.close()
     assert sorted(port.deleted) == port.created
+    del creating
+    gc.collect()
     assert not process_end.is_owned_here(manager)
