@@ -74,6 +74,7 @@ class PooledSession(Protocol):
 
 
 S = TypeVar("S", bound=PooledSession)
+_Record: TypeAlias = Callable[[BaseException | None], None]
 
 
 class PoolSessions(Generic[S]):
@@ -92,7 +93,8 @@ class PoolSessions(Generic[S]):
         self._on_event = on_event
         # Slots with a failed or interrupted closing: the sandbox may exist, or the files may not be saved.
         self._unclosed: list[Slot[S]] = []
-        self._closing_tasks: set[asyncio.Task[Any]] = set()
+        # The tasks that close slots, with the function that records the end. An event loop holds only weak references.
+        self._closing_tasks: dict[asyncio.Task[None], _Record] = {}
         self._releasing_loops: list[asyncio.AbstractEventLoop] = []  # one for each `arelease` that waits
 
     def __len__(self) -> int:
@@ -139,6 +141,7 @@ class PoolSessions(Generic[S]):
             SandboxUnavailable: The time is over. Or only this thread's event loop can free a session, and waiting would
                 block this loop (`WouldDeadlock`).
         """
+        self._end_closings_of_closed_loops()
         left_s = began + self._wait_s - time.monotonic()
         error: SandboxUnavailable | None = None
         if left_s <= 0:
@@ -226,6 +229,7 @@ class PoolSessions(Generic[S]):
 
     def close(self) -> None:
         """Close all sessions in parallel, also those in use; later leases are refused."""
+        self._end_closings_of_closed_loops()
         to_close, closing = self._slots.close()
         to_close += self._take_unclosed()
         failures: list[WorkspaceError | None] = []
@@ -240,6 +244,7 @@ class PoolSessions(Generic[S]):
 
     async def aclose(self) -> None:
         """Close all sessions as `close` does. If this call is cancelled, the closing goes on."""
+        self._end_closings_of_closed_loops()
         to_close, closing = self._slots.close()
         to_close += self._take_unclosed()
         failures = await self._aend(to_close, lambda session: session.aclose())
@@ -290,13 +295,24 @@ class PoolSessions(Generic[S]):
     def _start(self, slot: Slot[S], work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         record = self._recorder(slot)
         task = asyncio.create_task(work)
-        self._closing_tasks.add(task)  # an event loop holds only weak references to its tasks
-        task.add_done_callback(self._closing_tasks.discard)
+        self._closing_tasks[task] = record
         # Not a part of `work`: the end of the event loop may cancel the task before its first step.
-        task.add_done_callback(lambda task: record(_error_of(task)))
+        task.add_done_callback(self._end_closing)
         return task
 
-    def _recorder(self, slot: Slot[S]) -> Callable[[BaseException | None], None]:
+    def _end_closing(self, task: asyncio.Task[None]) -> None:
+        record = self._closing_tasks.pop(task, None)
+        if record is not None:
+            ended = task.done() and not task.cancelled()
+            record(task.exception() if ended else asyncio.CancelledError())
+
+    def _end_closings_of_closed_loops(self) -> None:
+        """Record the end of the closings whose event loop was closed without cancelling its tasks."""
+        for task in list(self._closing_tasks):
+            if task.get_loop().is_closed():
+                self._end_closing(task)
+
+    def _recorder(self, slot: Slot[S]) -> _Record:
         """Return a function that records and reports the end of a closing that begins now, with its error."""
         began, sandbox_id = time.monotonic(), slot.value.sandbox_id
 
@@ -389,7 +405,3 @@ class Lease(Generic[S]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._sessions.end_lease(self._slots.pop())
-
-
-def _error_of(task: asyncio.Task[None]) -> BaseException | None:
-    return asyncio.CancelledError() if task.cancelled() else task.exception()

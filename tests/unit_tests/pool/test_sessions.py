@@ -16,13 +16,13 @@ from langchain_daytona_ws.errors import SandboxUnavailable
 
 
 class Session:
-    """A session whose next closing fails with `error`."""
+    """A session whose next closing fails with `error`, or whose next async closing `hangs`."""
 
     sandbox_id = None
 
     def __init__(self) -> None:
         self.error: BaseException | None = None
-        self.is_closed = False
+        self.is_closed = self.hangs = False
 
     def close(self) -> None:
         error, self.error = self.error, None
@@ -31,13 +31,16 @@ class Session:
         self.is_closed = True
 
     async def aclose(self) -> None:
+        hangs, self.hangs = self.hangs, False
+        if hangs:
+            await asyncio.Event().wait()
         self.close()
 
     def release(self, *, discard_unpushed: bool) -> None:
         self.close()
 
     async def arelease(self, *, discard_unpushed: bool) -> None:
-        self.close()
+        await self.aclose()
 
 
 @dataclass
@@ -129,6 +132,25 @@ def test_a_loop_that_ends_before_the_closing_begins_loses_no_session(
     assert len(bench.sessions) == 0
     bench.sessions.close()
     assert [session.is_closed for session in bench.made] == [True]
+
+
+@pytest.mark.parametrize("end", [Bench.arelease, Bench.aclose])
+def test_a_loop_that_is_closed_during_a_closing_loses_no_session(
+    end: Callable[[Bench], Coroutine[Any, Any, None]],
+) -> None:
+    bench = Bench()
+    with Lease(bench.sessions, "a") as session:
+        session.hangs = True
+    loop = asyncio.new_event_loop()
+    ending = loop.create_task(end(bench))
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    assert not ending.done()
+    bench.sessions.reopen()
+    with Lease(bench.sessions, "a"):
+        pass
+    bench.sessions.close()
+    assert [session.is_closed for session in bench.made] == [True, True]
 
 
 def test_a_sync_lease_is_refused_while_a_release_of_the_same_loop_waits() -> None:
