@@ -50,6 +50,22 @@ def test_building_the_tools_loads_neither_daytona_nor_boto3() -> None:
     assert loaded & {f"langchain_daytona_ws._core.{name}" for name in names} == set()
 
 
+@pytest.mark.parametrize(
+    ("extra", "missing", "program"),
+    [
+        ("local", "starlette", "import langchain_daytona_ws.local"),
+        ("local", "uvicorn", "from langchain_daytona_ws.local import LocalDaytona"),
+        ("deepagents", "deepagents", "from langchain_daytona_ws import WorkspaceBackend"),
+    ],
+)
+def test_an_import_without_its_extra_names_the_command_that_installs_it(
+    extra: str, missing: str, program: str
+) -> None:
+    hide = f"import sys; sys.modules[{missing!r}] = None; {program}"
+    done = subprocess.run([sys.executable, "-c", hide], capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1].endswith(f"run pip install 'langchain-daytona-ws[{extra}]'")
+
+
 def test_every_public_name_resolves_and_is_visible_to_type_checkers() -> None:
     assert langchain_daytona_ws.__all__ == sorted(langchain_daytona_ws.__all__)
     for name in langchain_daytona_ws.__all__:
