@@ -111,6 +111,23 @@ def test_a_program_that_hangups_do_not_concern_goes_on() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
+def test_a_table_that_does_not_fit_is_printed_as_a_list(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from langchain_daytona_ws.cli.output import print_table
+
+    rows = [("ldw-demo-1", "started", "two  words"), ("ldw-demo-2", "", "x" * 50)]
+    monkeypatch.setenv("COLUMNS", "25")
+    print_table(("name", "state", "command"), rows)
+    assert capsys.readouterr().out == (
+        "name:    ldw-demo-1\nstate:   started\ncommand: two  words\n\n"
+        "name:    ldw-demo-2\nstate:   \ncommand: " + "x" * 50 + "\n"
+    )
+    monkeypatch.setenv("COLUMNS", "40")  # long words alone are wrapped in the table
+    print_table(("name", "state", "command"), rows)
+    assert "ldw-demo-2 │" in capsys.readouterr().out
+
+
 def test_control_characters_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     from langchain_daytona_ws.cli.output import print_table
 
