@@ -118,7 +118,9 @@ class _Task:
 
             settings = get_config().get("configurable", {})
         except ImportError:
-            raise AnswerUnusable("InterruptApprover needs langgraph: pip install langgraph") from None
+            raise AnswerUnusable(
+                "InterruptApprover needs langgraph: pip install 'langchain-daytona-ws[langgraph]'"
+            ) from None
         except RuntimeError:
             settings = {}
         if _SCRATCHPAD not in settings:

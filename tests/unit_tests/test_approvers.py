@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
@@ -428,3 +429,9 @@ def test_a_response_is_a_message_and_nothing_else(parts: dict[str, Any]) -> None
         PermissionDecision(**parts)
     with pytest.raises(TypeError):
         PermissionDecision.respond(5)  # type: ignore[arg-type]
+
+
+def test_without_langgraph_the_interrupt_approver_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "langgraph.config", None)
+    with pytest.raises(AnswerUnusable, match=r"pip install 'langchain-daytona-ws\[langgraph\]'"):
+        InterruptApprover()(RUN)
