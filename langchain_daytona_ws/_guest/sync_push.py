@@ -161,7 +161,13 @@ class Push:
         """Delete the object of a deleted file. If another writer has changed the object, restore the file instead."""
         copy = self._copy
         entry = copy.index.entries.get(path)
-        status = copy.tree.status(path)
+        try:
+            status = copy.tree.status(path)
+        except (
+            OSError
+        ) as error:  # whether the file exists is unknown, for example if its directory has the mode 0444
+            copy.skip(path, error.strerror or str(error))
+            return None
         if entry is None or (status is not None and stat.S_ISDIR(status.st_mode) == path.endswith("/")):
             return None  # the file exists again
         try:

@@ -596,6 +596,33 @@ def test_an_unreadable_directory_is_not_deleted(
     assert contents() == {"d/a": b"1"}
 
 
+def test_a_deletion_in_a_directory_that_can_only_be_listed_is_skipped(
+    s3: MemoryS3, make: Make, contents: Contents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its mode is 0444: the names are listed, but a status cannot be read, not even of a missing file."""
+    copy = make()
+    copy.pull()
+    for path in ("d/a", "d/b", "e"):
+        copy.write(path, "1")
+    copy.push()
+    status = copy.copy.tree.status
+
+    def refuse(path: str) -> Any:  # root may read everything
+        if path.startswith("d/"):
+            raise PermissionError(13, "Permission denied")
+        return status(path)
+
+    monkeypatch.setattr(copy.copy.tree, "status", refuse)
+    (copy.root / "d/a").unlink()
+    (copy.root / "e").unlink()
+    report = copy.push()
+    assert (report["failure"], report["skipped"]) == ("", [["d/a", "Permission denied"]])
+    assert contents() == {"d/a": b"1", "d/b": b"1"}
+    monkeypatch.undo()
+    copy.push()
+    assert contents() == {"d/b": b"1"}
+
+
 def test_a_file_that_changes_while_it_is_read_is_stored_again(
     s3: MemoryS3, make: Make, contents: Contents
 ) -> None:
