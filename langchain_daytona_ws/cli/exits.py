@@ -11,6 +11,8 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from langchain_daytona_ws.cli.output import printable
+
 FAILED = 1
 USAGE_ERROR = 2
 # Exit codes of `run` and `jobs wait` that are not the exit code of the command or job. 124 and 125 are as in GNU
@@ -21,9 +23,9 @@ NOT_RUN = LOST = 125
 
 
 def error_exit(message: str, *, code: int = FAILED) -> typer.Exit:
-    """Print an error on standard error; return the exception for the caller to raise."""
+    """Print an error on standard error, and return the exception for the caller to raise."""
     Console(stderr=True, soft_wrap=True).print(
-        Text("Error: ", style="bold red").append(message, style="default")
+        Text("Error: ", style="bold red").append(printable(message), style="default")
     )
     return typer.Exit(code)
 

@@ -184,7 +184,7 @@ def _session(source: str | None, namespace: str, *, creates: bool = False) -> It
     except WorkspaceError as error:
         if not is_done:
             raise error_exit(error.message, code=FAILED) from None
-        typer.echo(f"Warning: {error.message}", err=True)
+        typer.echo(f"Warning: {printable(error.message)}", err=True)
 
 
 def _show(job: Job, *, as_json: bool) -> None:

@@ -14,6 +14,7 @@ from langchain_daytona_ws.cli.configuration import (
     read_configuration,
 )
 from langchain_daytona_ws.cli.exits import NOT_RUN, OUTCOME_UNKNOWN, TIMED_OUT, cleaning_up, error_exit
+from langchain_daytona_ws.cli.output import printable
 from langchain_daytona_ws.config import SandboxConfig
 from langchain_daytona_ws.errors import OutcomeUnknown, WorkspaceError
 
@@ -65,13 +66,15 @@ def _run_command(command: str, source: str | None, namespace: str, timeout_s: in
             code = result.exit_code if result.job_id is None else TIMED_OUT
             typer.echo(result.output.encode(), nl=False)  # bytes: unchanged in any encoding
             for notice in (*result.notices, *([result.hint] if result.hint else [])):
-                typer.echo(f"[{notice}]", err=True)
+                typer.echo(f"[{printable(notice)}]", err=True)
     except OutcomeUnknown as error:
         raise error_exit(error.message, code=OUTCOME_UNKNOWN) from None
     except WorkspaceError as error:
         if code is None:
             raise error_exit(error.message, code=NOT_RUN) from None
-        typer.echo(f"Warning: {error.message}", err=True)  # closing the session failed; the command has run
+        typer.echo(
+            f"Warning: {printable(error.message)}", err=True
+        )  # closing the session failed; the command has run
     return code
 
 

@@ -14,7 +14,7 @@ import typer
 from langchain_daytona_ws._core.sandbox.prune import age_s, never_stopping, prunable
 from langchain_daytona_ws.cli.configuration import ConfigOption, JsonOption, read_configuration
 from langchain_daytona_ws.cli.exits import USAGE_ERROR, cleaning_up, error_exit
-from langchain_daytona_ws.cli.output import print_json, print_table
+from langchain_daytona_ws.cli.output import print_json, print_table, printable
 from langchain_daytona_ws.errors import ConfigError, WorkspaceError
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def recover(
         print_json({"recovered": _as_json(found), "sync": asdict(report), "deleted": found.is_kept})
         return
     for notice in report.notices:
-        typer.echo(f"[{notice}]", err=True)
+        typer.echo(f"[{printable(notice)}]", err=True)
     typer.echo(f"Saved {report.pushed:,} files of {found.name} in S3, deleted {report.deleted:,} there.")
     if found.is_kept:
         typer.echo(f"Deleted {found.name}.")

@@ -59,7 +59,7 @@ def argument_text(value: object) -> str:
     for text in (json_text if isinstance(value, (Mapping, list, tuple)) else str, repr):
         try:
             return text(value)
-        except ValueError:  # `str` and `repr` refuse integers of more than 4,300 digits
+        except (ValueError, RecursionError):  # `str` and `repr` refuse integers of more than 4,300 digits
             continue
     return f"<a value of type {type(value).__qualname__} that is too large to show>"
 

@@ -137,3 +137,8 @@ def test_control_characters_do_not_reach_the_terminal(capsys: pytest.CaptureFixt
     assert "\u202e" not in shown
     assert "[bold]x[/bold]" in shown
     assert isinstance(exits.error_exit("x"), typer.Exit)
+
+
+def test_an_error_message_does_not_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    exits.error_exit("it said \x1b]0;title\x07\u202e\nsecond line")
+    assert capsys.readouterr().err == "Error: it said  ]0;title  \nsecond line\n"

@@ -15,6 +15,7 @@ from langchain_daytona_ws.permissions import (
     PermissionDecision,
     PermissionRequest,
     RememberedApprovals,
+    argument_text,
     legible,
     needs_approval,
 )
@@ -213,6 +214,13 @@ def test_a_number_of_any_size_is_shown(number: int, shown: str) -> None:
             PermissionRequest.for_preview({"port": 3000, "expires_s": value}, namespace="demo"),
         ):
             assert shown in request.summary
+
+
+def test_an_argument_that_is_nested_too_deeply_is_described() -> None:
+    nested: list[object] = []
+    for _ in range(100_000):
+        nested = [nested]
+    assert argument_text(nested) == "<a value of type list that is too large to show>"
 
 
 @pytest.mark.parametrize("lines", [900, 100_000])
