@@ -7,6 +7,7 @@ import base64
 import re
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -833,6 +834,29 @@ def test_a_command_with_an_unreadable_answer_has_no_exit_code(
     result = backend.execute("true")
     assert result.exit_code is None
     assert "may have run" in result.output
+
+
+def test_a_repeated_command_that_was_cancelled_has_no_exit_code(server: LocalDaytona) -> None:
+    async def scene() -> Any:
+        async with WorkspaceSession(config_for(server), namespace="demo") as session:
+            backend: Any = WorkspaceBackend(session)
+            command = "touch begun; sleep 60"
+            call = {"name": "execute", "args": {"command": command}, "id": "one"}
+            request: Any = type("Request", (), {"tool_call": call})
+
+            def execute() -> Any:
+                return backend.run_once.awrap_tool_call(request, lambda _: backend.aexecute(command))
+
+            running = asyncio.ensure_future(execute())
+            await session.arun("until test -e begun; do sleep 0.05; done")
+            running.cancel()
+            with suppress(asyncio.CancelledError):
+                await running
+            return await execute()
+
+    result = asyncio.run(scene())
+    assert result.exit_code is None
+    assert "What it had done stays" in result.output
 
 
 def test_impossible_calls_are_reported(server: LocalDaytona, open_session: OpenSession) -> None:
