@@ -232,6 +232,7 @@ class TestRefusals:
             (lambda ops: ops.read("../x"), PathRefused, "leaves the workspace"),
             (lambda ops: ops.read("text", offset=9), FileError, "only 3 lines"),
             (lambda ops: ops.read("text", offset=0), FileError, "offset must be from 1"),
+            (lambda ops: ops.grep("x" * 16_385), FileError, "more than 16,384 bytes. Search for a part"),
             (lambda ops: ops.read("text", limit=0), FileError, "limit must be from 1"),
             (lambda ops: ops.edit("text", "", "x"), EditRefused, "old_string is empty"),
             (lambda ops: ops.edit("text", "a", "a"), EditRefused, "identical"),

@@ -44,6 +44,9 @@ MAX_BYTES = 10 << 20
 EDIT_BYTES = 512 << 10
 MAX_ROWS = 5000
 MAX_CONTEXT = 100
+PATTERN_BYTES = (
+    16_384  # of a regular expression: a megabyte takes seconds to compile, and is too long for ripgrep
+)
 SEARCH_TIMEOUT_S = 20
 LARGEST_BYTES = 128 << 20  # largest file that `fetch` reads by default
 
@@ -315,7 +318,11 @@ class FileOperations:
         if output_mode not in ("files_with_matches", "content", "count"):
             raise FileError("output_mode must be files_with_matches, content or count.", code="bad_argument")
         location, files = await self._readable(path)
-        _encoded(pattern, "pattern")
+        if len(_encoded(pattern, "pattern")) > PATTERN_BYTES:
+            message = (
+                f"The regular expression has more than {PATTERN_BYTES:,} bytes. Search for a part of it."
+            )
+            raise FileError(message, code="bad_pattern", op="grep")
         query = models.GrepQuery(
             pattern,
             self._filter(glob, location) if glob else None,
