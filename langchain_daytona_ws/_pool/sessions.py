@@ -231,12 +231,12 @@ class PoolSessions(Generic[S]):
         """Close all sessions in parallel, also those in use; later leases are refused."""
         self._end_closings_of_closed_loops()
         to_close, closing = self._slots.close()
-        to_close += self._take_unclosed()
+        self._unclosed += to_close  # Ctrl-C may come before a thread takes them
         failures: list[WorkspaceError | None] = []
-        if to_close:
-            with ThreadPoolExecutor(min(len(to_close), CLOSE_WORKERS)) as workers:
+        if unclosed := list(self._unclosed):
+            with ThreadPoolExecutor(min(len(unclosed), CLOSE_WORKERS)) as workers:
                 # Not `workers.map`: at Ctrl-C, it cancels the closings that have not begun.
-                closings = [workers.submit(self._close, slot) for slot in to_close]
+                closings = [workers.submit(self._close_unclosed, slot) for slot in unclosed]
                 failures = [closing.result() for closing in closings]
         if not self._closes_on_this_loop():
             futures.wait([slot.closed for slot in closing], timeout=CLOSE_WAITS_S)
@@ -263,6 +263,9 @@ class PoolSessions(Generic[S]):
 
     def _close(self, slot: Slot[S]) -> WorkspaceError | None:
         return self._end(slot, lambda session: session.close())
+
+    def _close_unclosed(self, slot: Slot[S]) -> WorkspaceError | None:
+        return self._close(slot) if self._take(slot) else None
 
     def _end(self, slot: Slot[S], end: Callable[[S], None]) -> WorkspaceError | None:
         """Close or release a session; return the failure, which is already logged."""

@@ -112,6 +112,22 @@ def test_ctrl_c_in_a_close_loses_no_session() -> None:
     assert bench.made[0].is_closed
 
 
+def test_ctrl_c_before_a_close_begins_loses_no_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+    with Lease(bench.sessions, "a"):
+        pass
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(futures.ThreadPoolExecutor, "submit", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            bench.sessions.close()
+    bench.sessions.close()
+    assert bench.made[0].is_closed
+
+
 @pytest.mark.parametrize("end", [Bench.arelease, Bench.aclose])
 def test_a_loop_that_ends_before_the_closing_begins_loses_no_session(
     end: Callable[[Bench], Coroutine[Any, Any, None]],
