@@ -156,15 +156,15 @@ class SandboxManager:
                 spec,
                 organization_id=organization_id,
                 on_left=self._record_left,
+                on_gone=self._record_gone,
                 reached_before=self._reached,
             )
             self._reached = True
             if not self._closed:
                 await self._end_creation(port, info, port.now() - began)
             if self._closed:
-                deletion = lifecycle.discard_quietly(port, info.id, self._delete_later)
-                if not await port.finish(deletion, within_s=CLOSE_WAITS_S):
-                    self._delete_later(info.id)
+                self._delete_later(info.id)
+                await port.finish(self._discard_quietly(port, info.id), within_s=CLOSE_WAITS_S)
                 self.check_open()
         except BaseException:
             self._unregister(spec.name)
@@ -297,10 +297,17 @@ class SandboxManager:
             except SandboxUnavailable as error:
                 failures.append(error)
                 continue
-            with self._lock, suppress(ValueError):  # the other runtime may have removed it
-                self._undeleted.remove(id_or_name)
-        self._unregister()
+            self._record_gone(id_or_name)
         return failures
+
+    async def _discard_quietly(self, port: SandboxPort, sandbox_id: str) -> None:
+        if await lifecycle.discard_quietly(port, sandbox_id):
+            self._record_gone(sandbox_id)
+
+    def _record_gone(self, id_or_name: str) -> None:
+        with self._lock, suppress(ValueError):  # the other runtime may have removed it
+            self._undeleted.remove(id_or_name)
+        self._unregister()
 
     def record_restart(self, since: int) -> None:
         """Record a restart once, even if several calls detect it.
@@ -368,7 +375,8 @@ class SandboxManager:
         await self._flight.settled(min(END_CREATION_S, within_s))
         port = await self.clients.async_port()  # may import the SDK, which takes seconds on a busy machine
         if self.info is None and (name := self._name):
-            sweep = lifecycle.sweep(port, name, self._delete_later)
+            self._delete_later(name)
+            sweep = lifecycle.sweep(port, name, self._record_gone)
             await self._finish(port, sweep, name, until - time.monotonic())
         left_s = until - time.monotonic()
         push_s = 0.0 if self._apush is None else max(left_s - END_AFTER_PUSH_S, 0.0)

@@ -91,7 +91,11 @@ class TestProvision:
     ) -> None:
         port, named = ScriptedPort(create=[KeyboardInterrupt()], get=get, delete=delete), list[str]()
         with pytest.raises(KeyboardInterrupt):
-            run_sync(lifecycle.provision(port, self.SPEC, organization_id=None, on_left=named.append))
+            run_sync(
+                lifecycle.provision(
+                    port, self.SPEC, organization_id=None, on_left=named.append, on_gone=named.remove
+                )
+            )
         assert named == left
 
     def test_the_sandbox_of_a_lost_answer_is_found_by_name(self) -> None:
@@ -155,16 +159,28 @@ class TestProvision:
         assert left == [self.SPEC.name]
 
     @pytest.mark.parametrize("where", ["get", "delete"])
-    def test_an_interrupted_deletion_is_reported(self, where: str) -> None:
+    def test_after_an_interrupted_deletion_it_is_not_gone(self, where: str) -> None:
         answers: dict[str, list[Any]] = {
             "get": [info("error")],
             "delete": [None],
             where: [KeyboardInterrupt()],
         }
-        left: list[str] = []
+        gone: list[str] = []
         with pytest.raises(KeyboardInterrupt):
-            run_sync(lifecycle.sweep(ScriptedPort(**answers), "name", left.append))
-        assert left == ["name"]
+            run_sync(lifecycle.sweep(ScriptedPort(**answers), "name", gone.append))
+        assert gone == []
+
+    def test_a_failure_of_the_deletion_itself_is_reported(self) -> None:
+        class Closed(ScriptedPort):
+            async def finish(self, work: Coroutine[Any, Any, None], *, within_s: float) -> bool:
+                work.close()
+                raise RuntimeError("no running event loop")
+
+        left: list[str] = []
+        port = Closed(create=[KeyboardInterrupt()])
+        with pytest.raises(RuntimeError):
+            run_sync(lifecycle.provision(port, self.SPEC, organization_id=None, on_left=left.append))
+        assert left == [self.SPEC.name]
 
     def test_a_sandbox_without_a_runner_may_exist(self) -> None:
         port = ScriptedPort(

@@ -46,6 +46,7 @@ async def provision(
     *,
     organization_id: str | None,
     on_left: Callable[[str], object] = lambda _: None,
+    on_gone: Callable[[str], object] = lambda _: None,
     reached_before: bool = True,
 ) -> SandboxInfo:
     """Create a sandbox, and return it when it is started. After a failure, delete the sandbox if it was created.
@@ -56,7 +57,9 @@ async def provision(
         port: The API.
         spec: The sandbox to create.
         organization_id: The organization that the sandbox must belong to; None for any organization.
-        on_left: Called with the sandbox's name if the sandbox could not be deleted and may still exist.
+        on_left: Called with the sandbox's name after a failure, if the sandbox may exist: before it is deleted, because
+            the deletion may be interrupted.
+        on_gone: Called with the sandbox's name when it was deleted, or did not appear.
         reached_before: False if Daytona has never answered this session: then a failed connection is retried for 5
             seconds only.
 
@@ -69,15 +72,11 @@ async def provision(
         if info.state not in _READY:
             info = await _wait_until_started(port, info)
         check_organization(info, organization_id)
-    except GeneratorExit:  # the event loop was closed: no request is possible
-        on_left(spec.name)
-        raise
     except BaseException as error:
-        nothing_created = isinstance(error, ProvisionError) and error.context.get("nothing_created")
-        if not (
-            nothing_created or await port.finish(sweep(port, spec.name, on_left), within_s=DELETE_WITHIN_S)
-        ):
-            on_left(spec.name)  # the time was over
+        if not (isinstance(error, ProvisionError) and error.context.get("nothing_created")):
+            on_left(spec.name)
+            if not isinstance(error, GeneratorExit):  # the event loop was closed: no request is possible
+                await port.finish(sweep(port, spec.name, on_gone), within_s=DELETE_WITHIN_S)
         raise
     return info
 
@@ -290,58 +289,32 @@ def not_deleted(sandbox_id: str, cause: str) -> SandboxUnavailable:
     )
 
 
-async def discard_quietly(
-    port: SandboxPort, id_or_name: str, on_left: Callable[[str], object] = lambda _: None
-) -> None:
-    """Delete a sandbox. Log a failure instead of raising it, because the caller already raises an error.
-
-    After a failure, ``on_left`` is called with ``id_or_name``.
-    """
+async def discard_quietly(port: SandboxPort, id_or_name: str) -> bool:
+    """Delete a sandbox. Log a failure and return False, because the caller already raises an error."""
     try:
         await discard(port, id_or_name)
     except SandboxUnavailable as error:
         logger.warning("%s", error)
-        on_left(id_or_name)
-    except Exception:
-        raise
-    except BaseException:  # Ctrl-C, or the task was cancelled, or its event loop was closed
-        on_left(id_or_name)
-        raise
+        return False
+    return True
 
 
-async def sweep(port: SandboxPort, name: str, on_left: Callable[[str], object]) -> None:
+async def sweep(port: SandboxPort, name: str, on_gone: Callable[[str], object]) -> None:
     """Delete the sandbox of a failed or aborted create, which may still appear.
 
-    Call ``on_left`` with the name if the sandbox may still exist at the end.
+    Call ``on_gone`` with the name if the sandbox was deleted, or did not appear.
     """
-    try:
-        is_gone = await _is_swept(port, name)
-    except Exception:
-        raise
-    except BaseException:  # Ctrl-C, or the task was cancelled, or its event loop was closed
-        on_left(name)
-        raise
-    if not is_gone:
-        on_left(name)
-
-
-async def _is_swept(port: SandboxPort, name: str) -> bool:
-    """Wait for the sandbox, and delete it. Return True if it did not appear, or was deleted."""
-    was_checked = False
+    is_gone = False
     for pause_s in LINGER_S:
         await port.sleep(pause_s)
         try:
             found = await port.get(name)
         except PortFault as fault:
             logger.warning("could not check sandbox %s after a failed start: %s", name, fault)
-            was_checked = False
+            is_gone = False
             continue
-        was_checked = True
+        is_gone = found is None or await discard_quietly(port, found.id)
         if found is not None:
-            try:
-                await discard(port, found.id)
-            except SandboxUnavailable as error:
-                logger.warning("%s", error)
-                return False
-            return True
-    return was_checked
+            break
+    if is_gone:
+        on_gone(name)
