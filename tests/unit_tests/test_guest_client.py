@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from langchain_daytona_ws._core.commands.run import run_command
 from langchain_daytona_ws._core.guest_rpc.client import MARGIN_S, GuestClient
 from langchain_daytona_ws._core.guest_rpc.recovery import RETRY_WITHIN_S
 from langchain_daytona_ws._core.jobs.keep_alive import JobTracker
@@ -311,10 +310,9 @@ def test_an_interrupted_call_is_killed_in_the_sandbox() -> None:
     assert port.asked == ["execute", "finish", "execute"]
 
 
-def test_a_cancelled_command_is_an_unknown_outcome() -> None:
-    client = client_of(ScriptedPort(execute=[{"outcome": "cancelled"}]))
+def test_a_cancelled_call_is_an_unknown_outcome() -> None:
     with pytest.raises(OutcomeUnknown) as caught:
-        run_sync(run_command(client, "/w", "true", timeout_s=1, limit_bytes=100, key="k"))
+        call(ScriptedPort(execute=[{"outcome": "cancelled"}]))
     assert caught.value.code == "cancelled"
 
 

@@ -18,7 +18,7 @@ from langchain_daytona_ws._core.sync.push import finish_push
 from langchain_daytona_ws._core.sync.report import SyncReport, read_report
 from langchain_daytona_ws._guest.terminal import VALUES as TERMINAL_VARIABLES
 from langchain_daytona_ws._guest.text import visible
-from langchain_daytona_ws.errors import CommandRefused, OutcomeUnknown
+from langchain_daytona_ws.errors import CommandRefused
 from langchain_daytona_ws.permissions import legible
 
 COMMAND_LIMIT_BYTES = 1024 * 1024
@@ -137,8 +137,6 @@ async def run_command(
 
     Raises:
         CommandRefused: The command cannot run, or an argument is invalid. No request was sent.
-        OutcomeUnknown: A kill request with the same key arrived (``code="cancelled"``), or as `GuestClient.call`
-            raises.
         WorkspaceError: As `GuestClient.call` raises.
     """
     check_command(command)
@@ -175,13 +173,6 @@ async def run_command(
             on_progress=live.emit_note,
         )
         answer, sandbox_id = await live.during(call)
-    if answer.get("outcome") == "cancelled":
-        raise OutcomeUnknown(
-            "The command was cancelled: it was killed if it had started. What it had done stays.",
-            code="cancelled",
-            op="execute",
-            for_model="This call was cancelled: the command was killed if it had started. What it had done stays.",
-        )
     report = None
     if answer.get("sync") is not None:
         report = await finish_push(client.only_for(sandbox_id), root, read_report(answer["sync"]))

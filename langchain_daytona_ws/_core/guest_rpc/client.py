@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from langchain_daytona_ws._core.answer import Answer, UnreadableAnswer, read_frame, unreadable
 from langchain_daytona_ws._core.guest_rpc.attachments import Attachment, GuestRequest, OnProgress, Send
-from langchain_daytona_ws._core.guest_rpc.errors import LOST_WHILE_RUNNING, setup_error, unknown
+from langchain_daytona_ws._core.guest_rpc.errors import LOST_WHILE_RUNNING, cancelled, setup_error, unknown
 from langchain_daytona_ws._core.guest_rpc.payload import GuestCall, KeptPrograms
 from langchain_daytona_ws._core.guest_rpc.recovery import MAYBE_RAN, RETRY_WITHIN_S, Attempts
 from langchain_daytona_ws._core.ports import (
@@ -125,7 +125,8 @@ class GuestClient:
             on_progress: Receives lines about long preparations in the sandbox.
 
         Raises:
-            OutcomeUnknown: The call may have run, wholly or in part, or its answer was unreadable.
+            OutcomeUnknown: The call may have run, wholly or in part, or its answer was unreadable. Or a kill request
+                with the same ``key`` arrived (``code="cancelled"``).
             SandboxUnavailable: The sandbox could not be reached; a call with a ``key`` did not run.
             SandboxError: The sandbox refused the call.
             ProvisionError: There was no sandbox, and none could be created.
@@ -156,6 +157,8 @@ class GuestClient:
         if answer.get("outcome") == "running":
             # An earlier attempt with this key still runs after its own time limit.
             raise unknown("It was still running when its time was up.", code="still_running")
+        if answer.get("outcome") == "cancelled":
+            raise cancelled()
         try:
             return self._checked(answer), info.id
         except WorkspaceError as error:

@@ -103,6 +103,17 @@ def unknown(event: str, code: str | None = None, *, detail: str = "") -> Outcome
     )
 
 
+def cancelled() -> OutcomeUnknown:
+    """Return the error for a command whose key has been used in a kill request."""
+    text = "the command was killed if it had started. What it had done stays."
+    return OutcomeUnknown(
+        f"The command was cancelled: {text}",
+        code="cancelled",
+        op="execute",
+        for_model=f"This call was cancelled: {text}",
+    )
+
+
 def unreachable(fault: PortFault, info: SandboxInfo, tried: int) -> SandboxUnavailable:
     """Return the error for a sandbox that could not be reached in ``tried`` attempts; nothing ran."""
     return SandboxUnavailable(
