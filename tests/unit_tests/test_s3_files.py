@@ -663,6 +663,9 @@ def test_heavy_work_is_offloaded(bucket: MemoryBucket, monkeypatch: pytest.Monke
         found = run_sync(file.read("a", offset=1, limit=9, limit_bytes=99, max_bytes=10 << 20))
         assert found.sha256 == hashlib.sha256(bucket.data()["a"]).hexdigest()
         assert len(offloaded) == most
+    bucket.put_by_others("a", b"small")
+    run_sync(file.edit("a", EditQuery("small", "x", False, False, 10 << 20), key="call"))
+    assert len(offloaded) == 2
 
 
 def test_a_path_with_backslashes_is_not_called_missing_if_that_is_unknown(
