@@ -10,7 +10,7 @@ import pytest
 from langchain_daytona_ws._core.ports import FaultKind, PortFault, SandboxInfo, SandboxSpec
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.sandbox import lifecycle
-from langchain_daytona_ws.errors import ProvisionError, SandboxUnavailable
+from langchain_daytona_ws.errors import ConfigError, ProvisionError, SandboxUnavailable
 from tests.unit_tests.scripted_port import ScriptedPort, fault, info
 
 
@@ -169,6 +169,13 @@ class TestProvision:
         with pytest.raises(KeyboardInterrupt):
             run_sync(lifecycle.sweep(ScriptedPort(**answers), "name", gone.append))
         assert gone == []
+
+    def test_without_a_client_nothing_is_left(self) -> None:
+        left: list[str] = []
+        port = ScriptedPort(create=[ConfigError("no API key")])
+        with pytest.raises(ConfigError):
+            run_sync(lifecycle.provision(port, self.SPEC, organization_id=None, on_left=left.append))
+        assert (left, port.asked) == ([], ["create"])
 
     def test_a_failure_of_the_deletion_itself_is_reported(self) -> None:
         class Closed(ScriptedPort):

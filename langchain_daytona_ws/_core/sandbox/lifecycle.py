@@ -11,7 +11,7 @@ from typing import Protocol
 from langchain_daytona_ws._core.guest_rpc.errors import untrusted
 from langchain_daytona_ws._core.ports import FaultKind, PortFault, SandboxInfo, SandboxPort, SandboxSpec
 from langchain_daytona_ws._core.sandbox.remedies import NO_RUNNER, create_error
-from langchain_daytona_ws.errors import ProvisionError, SandboxUnavailable
+from langchain_daytona_ws.errors import ConfigError, ProvisionError, SandboxUnavailable
 
 logger = logging.getLogger("langchain_daytona_ws")
 
@@ -73,7 +73,9 @@ async def provision(
             info = await _wait_until_started(port, info)
         check_organization(info, organization_id)
     except BaseException as error:
-        if not (isinstance(error, ProvisionError) and error.context.get("nothing_created")):
+        # `ConfigError`: there is no client, so no request was sent.
+        nothing_created = isinstance(error, ProvisionError) and error.context.get("nothing_created")
+        if not (nothing_created or isinstance(error, ConfigError)):
             on_left(spec.name)
             if not isinstance(error, GeneratorExit):  # the event loop was closed: no request is possible
                 await port.finish(sweep(port, spec.name, on_gone), within_s=DELETE_WITHIN_S)
