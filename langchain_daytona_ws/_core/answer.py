@@ -23,11 +23,7 @@ _UNREADABLE = (
     "The machine's answer could not be read. The call may have taken effect: check before you do it again."
 )
 
-# The messages of zsh, bash, dash, busybox and other shells, and their exit code. The guest itself never ends with it.
-_NOT_FOUND = 127
-_NO_PYTHON = re.compile(
-    r"\S+: (?:(?:exec|(?:line )?[0-9]+): ){0,2}python3: (?:command )?not found|\S+: command not found: python3"
-)
+_NOT_FOUND = 127  # exit code of every shell that has not found python3; the guest never ends with it
 # The daemon's message if there is no shell.
 _NO_SHELL = re.compile(r'exec: "[^"\n]*": executable file not found in \$PATH')
 
@@ -52,8 +48,7 @@ def read_frame(printed: str, nonce: str, exit_code: int) -> dict[str, object]:
             if f"\n{nonce}+ " in printed:
                 answer["ended"] = _killed_processes(printed, nonce)
             return answer
-    by_shell = exit_code == _NOT_FOUND and any(map(_NO_PYTHON.fullmatch, printed.splitlines()))
-    if by_shell or _NO_SHELL.fullmatch(printed.strip()):
+    if not lines and (exit_code == _NOT_FOUND or _NO_SHELL.fullmatch(printed.strip())):
         raise SandboxError(
             "The sandbox has no python3 in its PATH, which the workspace tools need. Use a snapshot or image with "
             "Python 3.8 or later and Node (options.snapshot or options.image). A PATH in envVars must have all "
