@@ -389,11 +389,12 @@ def _first_difference(content: str, start: int, skip: int, old: str) -> list[Dif
 
     The text begins in the line at the offset ``start``, after ``skip`` characters that are not whitespace.
     """
+    import re  # takes 5 ms
+
     begin = len(old) - len(old.lstrip())
-    at = start
-    while at < len(content) and (skip or not alike.plain(content[at]).strip()):
-        skip -= 1 if alike.plain(content[at]).strip() else 0
-        at += 1
+    visible = re.compile("[^\\s" + alike.SPACES + alike.INVISIBLE + "]").finditer(content, start)
+    first = next((match for number, match in enumerate(visible) if number == skip), None)
+    at = first.start() if first else len(content)
     ahead = 0
     while begin + ahead < len(old) and content[at + ahead : at + ahead + 1] == old[begin + ahead]:
         ahead += 1
