@@ -14,7 +14,7 @@ from daytona_api_client import ApiKeyList, ApiKeysApi
 from langchain_daytona_ws._adapters.daytona_sync import Client
 from langchain_daytona_ws._adapters.faults import translated
 from langchain_daytona_ws._adapters.sdk import REQUEST_TIMEOUT_S, Account, client_config, making_a_client
-from langchain_daytona_ws._core.sandbox.prune import SandboxSummary
+from langchain_daytona_ws._core.sandbox.inventory import SandboxSummary
 
 PAGE = 100
 

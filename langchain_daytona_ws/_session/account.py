@@ -8,9 +8,9 @@ from langchain_daytona_ws._adapters.sdk import account_of
 from langchain_daytona_ws._core.ports import PortFault, SandboxSpec
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.s3.workspace import s3_workspace
-from langchain_daytona_ws._core.sandbox.prune import SandboxSummary, managed_labels, remove
+from langchain_daytona_ws._core.sandbox.inventory import SandboxSummary, managed_labels, remove
 from langchain_daytona_ws._core.sandbox.remedies import remedy_for
-from langchain_daytona_ws._core.sandbox.reservation import SYNC_LABEL, specification, sync_location
+from langchain_daytona_ws._core.sandbox.specification import SYNC_LABEL, specification, sync_location
 from langchain_daytona_ws.config import SandboxConfig, validate_namespace
 from langchain_daytona_ws.errors import ConfigError, SandboxError
 

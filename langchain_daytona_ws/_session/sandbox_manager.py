@@ -15,7 +15,7 @@ from langchain_daytona_ws._core.ports import PortFault, SandboxInfo, SandboxPort
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.sandbox import lifecycle
 from langchain_daytona_ws._core.sandbox.get_or_create import RESTARTED_NOTICE, find, get_or_create
-from langchain_daytona_ws._core.sandbox.reservation import EPHEMERAL_STOP_MINUTES, SYNC_LABEL
+from langchain_daytona_ws._core.sandbox.specification import EPHEMERAL_STOP_MINUTES, SYNC_LABEL
 from langchain_daytona_ws._core.sync.push import PUSH_LIMIT_S, unpushed_error
 from langchain_daytona_ws._core.sync.report import SyncReport
 from langchain_daytona_ws._session import process_end

@@ -18,7 +18,7 @@ from langchain_daytona_ws._core.jobs.keep_alive import JobTracker
 from langchain_daytona_ws._core.ports import SandboxSpec
 from langchain_daytona_ws._core.sandbox.get_or_create import REPLACED_NOTICE
 from langchain_daytona_ws._core.sandbox.network import caution_of, warn_of_network
-from langchain_daytona_ws._core.sandbox.reservation import specification
+from langchain_daytona_ws._core.sandbox.specification import specification
 from langchain_daytona_ws._core.sync.report import LOST
 from langchain_daytona_ws._session.conversations import Conversation, conversation_of, identity_of
 from langchain_daytona_ws._session.graph_messages import first_turn

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from langchain_daytona_ws._core.sandbox.prune import age_s, never_stopping, prunable
+from langchain_daytona_ws._core.sandbox.inventory import age_s, never_stopping, prunable
 from langchain_daytona_ws.cli.configuration import ConfigOption, JsonOption, read_configuration
 from langchain_daytona_ws.cli.exits import USAGE_ERROR, cleaning_up, error_exit
 from langchain_daytona_ws.cli.output import print_json, print_table, printable
 from langchain_daytona_ws.errors import ConfigError, WorkspaceError
 
 if TYPE_CHECKING:
-    from langchain_daytona_ws._core.sandbox.prune import SandboxSummary
+    from langchain_daytona_ws._core.sandbox.inventory import SandboxSummary
     from langchain_daytona_ws._session.account import AccountSandboxes
     from langchain_daytona_ws.config import SandboxConfig
 

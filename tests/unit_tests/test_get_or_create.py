@@ -19,7 +19,7 @@ from langchain_daytona_ws._core.sandbox.get_or_create import (
     get_or_create,
 )
 from langchain_daytona_ws._core.sandbox.network import network_rules
-from langchain_daytona_ws._core.sandbox.reservation import (
+from langchain_daytona_ws._core.sandbox.specification import (
     config_hash,
     sandbox_name,
     specification,

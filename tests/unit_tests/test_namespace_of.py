@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from langchain_daytona_ws import ConfigError, SandboxConfig, namespace_of
-from langchain_daytona_ws._core.sandbox.reservation import specification
+from langchain_daytona_ws._core.sandbox.specification import specification
 from langchain_daytona_ws.config import validate_namespace
 
 # Characters that separate, escape or are lost somewhere on the way to S3, IAM, the shell or the sandbox's name.

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from langchain_daytona_ws._core.ports import FaultKind, PortFault, SandboxInfo, SandboxPort, SandboxSpec
 from langchain_daytona_ws._core.sandbox import lifecycle
 from langchain_daytona_ws._core.sandbox.remedies import NO_RUNNER, create_error
-from langchain_daytona_ws._core.sandbox.reservation import MANAGED_BY
+from langchain_daytona_ws._core.sandbox.specification import MANAGED_BY
 from langchain_daytona_ws.errors import ProvisionError
 
 logger = logging.getLogger("langchain_daytona_ws")

@@ -23,7 +23,7 @@ from langchain_daytona_ws._core.doctor.finding import (
 from langchain_daytona_ws._core.ports import PortFault
 from langchain_daytona_ws._core.run_sync import run_sync
 from langchain_daytona_ws._core.sandbox.get_or_create import check_ours
-from langchain_daytona_ws._core.sandbox.prune import managed_labels
+from langchain_daytona_ws._core.sandbox.inventory import managed_labels
 from langchain_daytona_ws._session.account import persistent_spec
 from langchain_daytona_ws.config import SandboxConfig
 from langchain_daytona_ws.errors import ProvisionError

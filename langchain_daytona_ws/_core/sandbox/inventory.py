@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from langchain_daytona_ws._core.ports import PortFault, SandboxPort
 from langchain_daytona_ws._core.sandbox.lifecycle import DELETE_WITHIN_S, POLL_S, discard, not_deleted
-from langchain_daytona_ws._core.sandbox.reservation import MANAGED_BY
+from langchain_daytona_ws._core.sandbox.specification import MANAGED_BY
 from langchain_daytona_ws.config.values import RESERVED_LABELS
 from langchain_daytona_ws.errors import SandboxUnavailable
 

@@ -6,7 +6,13 @@ import pytest
 
 from langchain_daytona_ws._core.ports import FaultKind, PortFault, SandboxInfo
 from langchain_daytona_ws._core.run_sync import run_sync
-from langchain_daytona_ws._core.sandbox.prune import SandboxSummary, age_s, managed_labels, prunable, remove
+from langchain_daytona_ws._core.sandbox.inventory import (
+    SandboxSummary,
+    age_s,
+    managed_labels,
+    prunable,
+    remove,
+)
 from langchain_daytona_ws.errors import SandboxUnavailable
 
 NOW = 1_000_000.0
