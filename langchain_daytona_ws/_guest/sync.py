@@ -108,8 +108,10 @@ def begin(options: Request) -> None:
 
 def _pull(options: Request) -> Question:
     age = "fresh" if options["is_new"] else "known"
+    asked = options.setdefault("asked", time.monotonic())
     try:
-        return Question(socket_path(options), "pull %s %s %.1f" % (options["id"], age, options["min_life_s"]))
+        text = "pull %s %s %.1f %.6f" % (options["id"], age, options["min_life_s"], asked)
+        return Question(socket_path(options), text)
     except OSError:
         raise SetupError("sync_absent", "") from None
 
@@ -129,8 +131,9 @@ def enter(request: Request) -> Request:
 
     Raises:
         SetupError: ``sync_absent``: the host must send a new resident. ``sync_credentials``: it must send new
-            credentials. ``sync_pulling``: the pull has not ended after ``wait_s`` seconds; the resident continues it.
-            Another code: the workspace cannot be pulled, or its directory cannot be entered.
+            credentials. ``sync_pulling``: the pull has not ended after ``wait_s`` seconds. The resident continues it,
+            and the call's next request sends the time in the detail as ``asked``. Another code: the workspace cannot be
+            pulled, or its directory cannot be entered.
     """
     options = request["sync"]
     if options["is_new"]:
@@ -146,7 +149,7 @@ def enter(request: Request) -> Request:
     except OSError:
         raise SetupError("sync_absent", "") from None  # the host sends a new resident
     if code is None:
-        raise SetupError("sync_pulling", value)
+        raise SetupError("sync_pulling", "%.6f %s" % (options["asked"], value))
     if code != "ok":
         # Another process may listen at the socket, and answer anything.
         raise SetupError("sync_" + (code if code.isidentifier() else "absent"), _detail(value))
@@ -168,17 +171,23 @@ def _detail(text: str) -> str:
 
 
 def leave(request: Request, timed_out: bool) -> Request:
-    """Push the changes of a call. Return the resident's report as JSON text, or a JSON text with only ``failure``."""
+    """Push the changes of a call. Return the resident's report as JSON text, or a JSON text with only ``failure``.
+
+    The failure ``pending`` also has the time at which the call asked for the push: the next request, which waits for
+    the same push, sends it as ``asked``.
+    """
     if "op" in request and "key" not in request:  # a file operation that changes nothing
         return {}
     options = request["sync"]
+    asked = "%.6f" % request.get("asked", time.monotonic())
     try:
         path = socket_path(options)
-        code, report = patient_answer(Question(path, "push %s" % options["id"]), path, options["wait_s"])
+        question = Question(path, "push %s %s" % (options["id"], asked))
+        code, report = patient_answer(question, path, options["wait_s"])
     except (OSError, SetupError):  # SetupError: the command made the state directory unusable
         code, report = "absent", ""
     if code is None:
-        return {"sync": '{"failure": "pending"}'}
+        return {"sync": '{"failure": "pending", "detail": "%s"}' % asked}
     return {"sync": report if code == "ok" else '{"failure": "absent"}'}
 
 
@@ -192,7 +201,7 @@ def push(request: Request, wait_s: float) -> bool:
     """
     options = request["sync"]
     try:
-        question = Question(socket_path(options), "flush %s" % options["id"])
+        question = Question(socket_path(options), "flush %s %.6f" % (options["id"], time.monotonic()))
         answer = question.answer(wait_s) if wait_s else None
     except (OSError, SetupError):
         return False  # the next call starts a new resident, which pushes the changes

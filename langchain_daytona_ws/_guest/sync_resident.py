@@ -178,6 +178,9 @@ class Resident:
         self._push = Push(self._workspace)
         self._pool = ThreadPoolExecutor(1)
         self._pull_failure: S3Error | None = None  # until a push has reported it
+        # The last pull that has ended: when it began, its answer, and the failure to report with the next push.
+        self._last_pull: tuple[float, tuple[str, object], S3Error | None] = (float("-inf"), ("", ""), None)
+        self._last_push: tuple[float, S3Error | None] = (float("-inf"), None)  # when it began, its failure
         self._running: Pull | Push | None = None
 
     def serve(self, listener: socket.socket, path: str) -> None:
@@ -211,11 +214,9 @@ class Resident:
                     is_usable = self._credentials_last(float(request[2])) and has_key
                     _send(connection, "ok" if is_usable else "credentials", "")
                 elif request[0] == "pull":
-                    self._answer_pull(
-                        connection, is_fresh=request[2] == "fresh", min_life_s=float(request[3])
-                    )
+                    self._answer_pull(connection, request[2] == "fresh", float(request[3]), float(request[4]))
                 elif request[0] in ("push", "flush"):
-                    self._answer_push(connection, wants_report=request[0] == "push")
+                    self._answer_push(connection, request[0] == "push", float(request[2]))
             except (OSError, ValueError, IndexError):
                 pass  # the call has ended, or it comes from another program
 
@@ -237,13 +238,23 @@ class Resident:
         """Return False if a state directory is missing: the agent may delete it."""
         return all(os.path.isdir(copy.spec["state"] + "/new") for copy in self._copies)
 
-    def _answer_pull(self, connection: socket.socket, *, is_fresh: bool, min_life_s: float) -> None:
-        """Pull. If ``is_fresh``, this call has brought the credentials: do not ask for new credentials again."""
+    def _answer_pull(
+        self, connection: socket.socket, is_fresh: bool, min_life_s: float, asked: float
+    ) -> None:
+        """Pull. If a pull has begun since the call ``asked`` first (monotonic clock), answer with its result: a call
+        whose requests are shorter than a pull would never get the result of its own pull.
+
+        If ``is_fresh``, this call has brought the credentials: do not ask for new credentials again.
+        """
         if not is_fresh and not self._credentials_last(min_life_s):
             _send(connection, "credentials", "")
             return
         with self._sync_lock:
-            code, detail = self._pull(is_fresh=is_fresh)
+            if self._last_pull[0] < asked:
+                began = time.monotonic()
+                answer = self._pull(is_fresh=is_fresh)
+                self._last_pull = (began, answer, self._pull_failure)
+            _, (code, detail), self._pull_failure = self._last_pull
             if self._is_ending:
                 code, detail = "absent", ""
             _send(connection, code, detail)
@@ -288,9 +299,12 @@ class Resident:
         for other in pulls:
             other.result()
 
-    def _answer_push(self, connection: socket.socket, *, wants_report: bool) -> None:
+    def _answer_push(self, connection: socket.socket, wants_report: bool, asked: float) -> None:
+        """Push, unless a push has begun since the call ``asked`` first: then answer with its result."""
         with self._sync_lock:
-            failure = self._run_push()
+            if self._last_push[0] < asked:
+                self._last_push = (time.monotonic(), self._run_push())
+            failure = self._last_push[1]
             try:
                 if self._is_ending:
                     _send(connection, "absent", "")

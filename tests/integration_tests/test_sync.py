@@ -699,6 +699,21 @@ class TestPaths:
         assert pieces[-1] == "12"
         assert "0 of 2 files" in caplog.text
 
+    @pytest.mark.parametrize("is_first", sample([True, False], False))
+    def test_a_pull_longer_than_a_request_is_made_once(
+        self, bucket: Bucket, open_session: OpenSession, is_first: bool
+    ) -> None:
+        workspace = synced(bucket, open_session)
+        if not is_first:
+            workspace.run("true")
+        bucket.server.s3.clear_requests()
+        bucket.server.s3.add_fault(S3Fault("late", method="GET", delay_s=4.0, times=4))
+        pieces: list[str] = []
+        assert workspace.run("echo ran", on_output=pieces.append).output == "ran\n"
+        bucket.server.s3.clear_faults()
+        assert pieces[0].startswith("[copying the workspace")
+        assert sum(request.method == "GET" for request in bucket.server.s3.requests) == 1
+
     def test_deep_agents(self, bucket: Bucket, open_session: OpenSession) -> None:
         backend = WorkspaceBackend(synced(bucket, open_session).session)
         root = backend.root

@@ -24,7 +24,7 @@ from langchain_daytona_ws._core.guest_rpc.payload import whole_source
 from langchain_daytona_ws._core.s3.policy import PERMISSIONS_REMEDY
 from langchain_daytona_ws._core.s3.store import SPARE_LIFE_S, Credentials, CredentialSource, expiry_text
 from langchain_daytona_ws._core.s3.workspace import Mount, S3Workspace
-from langchain_daytona_ws._core.sync.report import SyncReport, read_report
+from langchain_daytona_ws._core.sync.report import SyncReport, read_report, read_time
 from langchain_daytona_ws.errors import SandboxError
 
 logger = logging.getLogger("langchain_daytona_ws")
@@ -110,18 +110,21 @@ class SyncManager:
             return await send(request)
         state, sandbox_id = self._state, request.sandbox_id
         since = request.port.now()
+        asked = 0.0  # when the call asked for its pull, on the sandbox's clock; 0: not yet
         is_refreshed = False
         sends = 0
         while True:
             credentials = await self._credentials(request.life_s + SPARE_LIFE_S)
             is_new = sandbox_id not in state.started
-            answer = await send(self._with_resident(request, credentials, is_new=is_new))
+            answer = await send(self._with_resident(request, credentials, is_new=is_new, asked=asked))
             code = str(answer.get("code")) if answer.get("error") == "setup" else ""
             if code == "sync_pulling":
                 self._record_resident(sandbox_id, credentials, is_new=is_new)
                 if request.port.now() > since + PULL_LIMIT_S + MARGIN_S:
                     return answer
-                await self._report_pull(request, str(answer.get("detail")))
+                time_text, _, progress = str(answer.get("detail")).partition(" ")
+                asked = read_time(time_text)
+                await self._report_pull(request, progress)
                 continue
             if answer.get("error") in ("setup", "guest") and not code.startswith("sync_"):
                 return answer  # the call failed for another reason
@@ -142,7 +145,7 @@ class SyncManager:
                 return answer
 
     def _with_resident(
-        self, request: GuestRequest, credentials: Credentials, *, is_new: bool
+        self, request: GuestRequest, credentials: Credentials, *, is_new: bool, asked: float
     ) -> GuestRequest:
         sandbox_id, min_life_s = request.sandbox_id, request.life_s + SPARE_LIFE_S
         remaining_s = min_life_s if credentials.expires_at is None else credentials.expires_at - self._now()
@@ -157,6 +160,8 @@ class SyncManager:
             "wait_s": WAIT_S if request.on_progress is None else PROGRESS_EVERY_S,
             "key": key if sandbox_id in self._state.refused else "any",
         }
+        if asked:
+            call["asked"] = asked
         if not is_new:
             return request.extended({"sync": call})
         copies = self._copies(sandbox_id)

@@ -7,7 +7,14 @@ from dataclasses import replace
 from langchain_daytona_ws._core.guest_rpc.client import GuestClient
 from langchain_daytona_ws._core.guest_rpc.errors import LOST_WHILE_RUNNING
 from langchain_daytona_ws._core.ports import SandboxInfo
-from langchain_daytona_ws._core.sync.report import LOST, NO_ANSWER, PENDING, SyncReport, read_report
+from langchain_daytona_ws._core.sync.report import (
+    LOST,
+    NO_ANSWER,
+    PENDING,
+    SyncReport,
+    read_report,
+    read_time,
+)
 from langchain_daytona_ws.errors import SandboxUnavailable, UnpushedFiles, WorkspaceError
 
 CALL_S = 30.0
@@ -42,13 +49,15 @@ async def finish_push(
                 break
             may_repeat = False
         try:
-            answer, _ = await client.call(
-                "sync", {"root": root, "pulls": False}, timeout_s=CALL_S, within_s=until - client.now()
-            )
+            fields: dict[str, object] = {"root": root, "pulls": False}
+            # Wait for the push of the pending report: a new push might not end within a request either.
+            if report.is_pending and (asked := read_time(report.detail)):
+                fields["asked"] = asked
+            answer, _ = await client.call("sync", fields, timeout_s=CALL_S, within_s=until - client.now())
         except WorkspaceError as error:
             return _failed(report, error)
         report = report.merged(read_report(answer.get("sync")))
-    return report
+    return replace(report, detail="") if report.is_pending else report
 
 
 def _failed(report: SyncReport, error: WorkspaceError) -> SyncReport:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -196,6 +197,15 @@ def _conflict_notices(conflicts: tuple[tuple[str, str], ...]) -> Iterator[str]:
             f"conflict: another writer used Git in {repository}. These copies hold nothing to merge: delete "
             f"{', '.join(names)}"
         )
+
+
+def read_time(text: str) -> float:
+    """Return a time of the sandbox's clock from an answer, which may be forged; 0 if the text is malformed."""
+    try:
+        time = float(text)
+    except ValueError:
+        return 0.0
+    return time if math.isfinite(time) else 0.0
 
 
 def read_report(text: object) -> SyncReport:
