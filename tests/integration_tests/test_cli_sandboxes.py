@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from langchain_daytona_ws import WorkspaceSession
 from langchain_daytona_ws._adapters import inventory
-from langchain_daytona_ws._core.sandbox import inventory
+from langchain_daytona_ws._core.sandbox import inventory as core_inventory
 from langchain_daytona_ws.cli.app import app
 from langchain_daytona_ws.local import Fault, LocalDaytona
 from tests.integration_tests.conftest import config_for
@@ -174,7 +174,7 @@ class TestRelease:
     def test_a_sandbox_that_cannot_be_deleted(
         self, server: LocalDaytona, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(inventory, "DELETE_WITHIN_S", 1.0)
+        monkeypatch.setattr(core_inventory, "DELETE_WITHIN_S", 1.0)
         with working(server, "one") as [sandbox]:
             server.faults.add(Fault("stuck", action="delete"))
             result = invoke(server, "release", sandbox)
