@@ -318,11 +318,11 @@ def test_skills_are_read_only(bucket: Bucket, open_session: OpenSession) -> None
     assert "Read-only file system" in result.output
 
 
-def _breaks(name: str) -> dict[str, Any]:
+def _breaks(name: str, bucket: Bucket) -> dict[str, Any]:
     return {
         "denied": {"deny": ("agents/",)},
         "no bucket": {"options": {"workspaceBucketName": "no-such-bucket"}},
-        "wrong region": {"options": {"workspaceBucketName": "elsewhere"}},
+        "wrong region": {"options": {"workspaceBucketName": f"elsewhere-{bucket.namespace}"}},
         "a file in its place": {"options": {"workspaceRoot": "/etc/passwd"}},
         "skills denied": {"options": {"skillsBucketName": "denied-skills"}, "deny": ("denied-skills/",)},
     }[name]
@@ -344,11 +344,11 @@ def _breaks(name: str) -> dict[str, Any]:
 def test_a_failed_mount_is_reported_with_its_remedy(
     bucket: Bucket, open_session: OpenSession, name: str, code: str, remedy: str
 ) -> None:
-    if name == "wrong region" and not _has(bucket, "elsewhere"):
-        bucket.server.make_bucket("elsewhere", region="eu-central-1")
+    if name == "wrong region":
+        bucket.server.make_bucket(f"elsewhere-{bucket.namespace}", region="eu-central-1")
     if name == "skills denied" and not _has(bucket, "denied-skills"):
         bucket.server.make_bucket("denied-skills")
-    settings = _breaks(name)
+    settings = _breaks(name, bucket)
     bucket.server.s3.deny = settings.pop("deny", ())
     workspace = bucket.session(open_session, **settings)
     with pytest.raises(SandboxError) as caught:

@@ -51,6 +51,8 @@ def _empty_new_buckets() -> None:
         for page in client.get_paginator("list_objects_v2").paginate(Bucket=name):
             for entry in page.get("Contents", []):
                 client.delete_object(Bucket=name, Key=entry["Key"])
+        for upload in client.list_multipart_uploads(Bucket=name).get("Uploads", []):
+            client.abort_multipart_upload(Bucket=name, Key=upload["Key"], UploadId=upload["UploadId"])
         client.close()
         self.clear_requests()
         return made
