@@ -137,7 +137,7 @@ class UnpushedFiles(SandboxError):
 class OutcomeUnknown(SandboxError):
     """The call was sent, but its effect is unknown: it may have run or not.
 
-    The answer was lost with the connection, or was invalid.
+    The answer was lost with the connection, or was invalid; or the call was cancelled.
     """
 
     default_code = "outcome_unknown"

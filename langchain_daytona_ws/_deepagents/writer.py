@@ -88,7 +88,7 @@ class Writer:
             key = self._key("execute", {"command": command}, final.model_dump())
             result = await self._session.execute(final.command, timeout_s=limit_s, key=key)
         except WorkspaceError as error:
-            unknown = isinstance(error, (OutcomeUnknown, AnsweredInstead)) or error.code == "cancelled"
+            unknown = isinstance(error, (OutcomeUnknown, AnsweredInstead))
             exit_code = None if unknown else NOT_RUN
             return ExecuteResponse(output=error_text(error), exit_code=exit_code)
         notes = [*([note] if note else []), *result.notices]

@@ -163,9 +163,8 @@ class Push:
         entry = copy.index.entries.get(path)
         try:
             status = copy.tree.status(path)
-        except (
-            OSError
-        ) as error:  # whether the file exists is unknown, for example if its directory has the mode 0444
+        except OSError as error:
+            # It is unknown whether the file exists, for example if its directory has the mode 0444.
             copy.skip(path, error.strerror or str(error))
             return None
         if entry is None or (status is not None and stat.S_ISDIR(status.st_mode) == path.endswith("/")):

@@ -323,10 +323,9 @@ class PoolSessions(Generic[S]):
             failure = error if isinstance(error, WorkspaceError) else None
             if error is not None:  # a failure, Ctrl-C, or the end of the event loop
                 self._unclosed.append(slot)
-            if failure is not None:
-                logger.warning(
-                    "could not close the session of workspace %s: %s", slot.namespace, failure.message
-                )
+            if isinstance(error, Exception):
+                cause = failure.message if failure else type(error).__name__
+                logger.warning("could not close the session of workspace %s: %s", slot.namespace, cause)
             self._slots.record_closed(slot)
             self._report(
                 "close",

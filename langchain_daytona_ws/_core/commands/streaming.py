@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from inspect import isawaitable, iscoroutine, iscoroutinefunction
 
-from langchain_daytona_ws._core.answer import Answer, decode_base64
+from langchain_daytona_ws._core.answer import Answer, decode_base64, unreadable
 from langchain_daytona_ws._core.commands.characters import Chunks, whole_start
 from langchain_daytona_ws._core.guest_rpc.client import GuestClient
 from langchain_daytona_ws._core.ports import BackgroundTask, PortFault, SandboxInfo
@@ -145,9 +145,7 @@ class LiveOutput:
         answer = await self._client.poll(self._info, "poll_output", request, within_s=wait_s + POLL_MARGIN_S)
         data = decode_base64(answer.get("data"))
         if len(data) > limit:
-            raise SandboxError(
-                "The sandbox's answer is larger than was asked for.", code="unreadable_answer", op="execute"
-            )
+            raise unreadable("it is larger than was asked for")
         return answer.get("ended") is True, data
 
     async def _emit_rest(self, answer: Answer) -> None:

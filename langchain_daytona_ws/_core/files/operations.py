@@ -44,9 +44,8 @@ MAX_BYTES = 10 << 20
 EDIT_BYTES = 512 << 10
 MAX_ROWS = 5000
 MAX_CONTEXT = 100
-PATTERN_BYTES = (
-    16_384  # of a regular expression: a megabyte takes seconds to compile, and is too long for ripgrep
-)
+# Of a regular expression: a megabyte takes seconds to compile, and is too long for ripgrep.
+PATTERN_BYTES = 16_384
 SEARCH_TIMEOUT_S = 20
 LARGEST_BYTES = 128 << 20  # largest file that `fetch` reads by default
 

@@ -175,9 +175,8 @@ def _feed_and_collect(
             if descriptor == output_pipe.fileno():
                 chunk = os.read(descriptor, PIPE_BYTES)
                 output += chunk
-                if (
-                    not chunk
-                ):  # the script may have redirected its own output: the shell still reads the rest of it
+                if not chunk:
+                    # The script may have redirected its own output: the shell still reads the rest of the script.
                     poller.unregister(descriptor)
                     is_open = False
                 continue
