@@ -10,7 +10,7 @@ from typing import Any
 
 def call_key(
     config: Mapping[str, Any] | None,
-    tool_call_id: str | None,
+    tool_call_id: str,
     arguments: Mapping[str, object],
     *,
     namespace: str,
@@ -18,14 +18,14 @@ def call_key(
 ) -> str | None:
     """Return the idempotency key of a tool call. If a node runs again, its calls have the same keys.
 
-    Return None for a call without an id, and outside of a graph for an empty id. Some model servers send only empty
-    ids; in a graph, the step and the arguments identify such a call.
+    Return None for an empty id outside of a graph. Some model servers send only empty ids; in a graph, the step and the
+    arguments identify such a call.
 
     The key also depends on the graph's step, because some model servers use the same call ids in every turn. If the
     config has no thread, the key depends on ``session_id`` instead.
     """
     step = step_of(config)
-    if tool_call_id is None or not (tool_call_id or step):
+    if not (tool_call_id or step):
         return None
     thread = thread_of(config) or session_id
     where = "/".join(part for part in (namespace, thread, step) if part)

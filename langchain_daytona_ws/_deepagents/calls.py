@@ -94,7 +94,7 @@ def idempotency_key(
         session_id: Id of the session. If the graph has no thread, call ids are unique only within a session.
     """
     call = _tool_call.get()
-    if call is None or call["name"] != tool:
+    if call is None or call["id"] is None or call["name"] != tool:
         return None
     if any(call["args"].get(name) != value for name, value in requested.items()):
         return None

@@ -119,7 +119,8 @@ class WorkspaceTool(BaseTool):
             call.concurrent.begin()
         if not conversation.has_begun:
             conversation.recall_sandbox(call.config, {self.name} if self.name not in _TOOLS else _TOOLS)
-        call.set_idempotency_key(self._identifying_arguments(wanted, shown))
+        if call.tool_call_id is not None:
+            call.set_idempotency_key(call.tool_call_id, self._identifying_arguments(wanted, shown))
         try:
             result = await self._perform(call, wanted)
         except WorkspaceError as error:
@@ -212,10 +213,10 @@ class CallContext:
         self.idempotency_key: str | None = None
         self.concurrent: ConcurrentCall | None = None
 
-    def set_idempotency_key(self, identity: Mapping[str, object]) -> None:
+    def set_idempotency_key(self, tool_call_id: str, identity: Mapping[str, object]) -> None:
         namespace, session_id = self.session.namespace, self.session.id
         self.idempotency_key = call_key(
-            self.config, self.tool_call_id, identity, namespace=namespace, session_id=session_id
+            self.config, tool_call_id, identity, namespace=namespace, session_id=session_id
         )
 
 

@@ -61,7 +61,7 @@ def test_another_call_has_another_key(other: str) -> None:
 def test_an_empty_id_identifies_a_call_in_a_graph_only() -> None:
     assert key(config(), "") == key(config("work:a1|tools:other"), "") != key(config(step=3), "")
     session = {"namespace": "demo", "session_id": "session-1"}
-    assert [call_key(config(), None, {}, **session), call_key(config(""), "", {}, **session)] == [None, None]
+    assert call_key(config(""), "", {}, **session) is None
 
 
 def test_a_session_s_id_stands_for_the_thread_where_there_is_none() -> None:
