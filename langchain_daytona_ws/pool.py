@@ -161,8 +161,8 @@ class WorkspacePool:
         Raises:
             ConfigError: The key is empty, or is not a string.
             SandboxUnavailable: Raised on entering. After ``wait_s``, all sessions are still in use (``pool_full``), or
-                the earlier session of this key is still being closed (``pool_closing``). Or a sync call would wait for
-                work of the event loop that it blocks (``would_deadlock``).
+                the earlier session of this key is still being closed (``pool_closing``). Or a sync call
+                on an event loop's thread would wait for work of this loop (``would_deadlock``).
             SessionClosed: Raised on entering: the pool is closed.
         """
         return SessionLease(self._sessions, key)
@@ -199,7 +199,7 @@ class WorkspacePool:
         Raises:
             ConfigError: The key is empty, or is not a string.
             SandboxUnavailable: After ``wait_s``, the session is still in use (``pool_in_use``) or being closed
-                (``pool_closing``). Or a sync call would wait for work of the event loop that it blocks
+                (``pool_closing``). Or a sync call on an event loop's thread would wait for work of this loop
                 (``would_deadlock``). Or the sandbox could not be deleted.
             ProvisionError, UnpushedFiles, ConfigError: As `WorkspaceSession.release` raises.
             SessionClosed: The pool is closed.

@@ -18,7 +18,7 @@ _CONTENTS = (b"<Contents>", b"</Contents>")
 
 
 class S3Error(Exception):
-    """S3 refused a request, or did not answer it; or, as the result of a pull or push, a local file failed.
+    """S3 refused a request, or did not answer it. A pull or push also raises this error for a failed local file.
 
     ``code`` is the kind of the failure, not S3's error code.
     """

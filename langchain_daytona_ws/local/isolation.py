@@ -449,7 +449,7 @@ def _require_reachable(root: Path) -> None:
 
 
 def _unprivileged_uid() -> int:
-    """Return a random host uid from the upper quarter of the first range of uids, where accounts are unusual."""
+    """Return a random, high host uid, where accounts are unusual, from the first range in ``/proc/self/uid_map``."""
     with open("/proc/self/uid_map") as file:
         first, _, count = (int(field) for field in file.readline().split())
     highest = min(first + count, 2**31) - 1

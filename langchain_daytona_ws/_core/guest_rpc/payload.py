@@ -118,9 +118,10 @@ class KeptPrograms:
         return guest_call(entry, request, nonce, digest=digest, secret=secret)
 
     def lacks(self, sandbox_id: str, call: GuestCall, answer: dict[str, object]) -> bool:
-        """Return True if the sandbox lacks the program, so that nothing ran. Otherwise record the digest of the answer.
+        """Return True if the sandbox lacks the program, so that nothing ran.
 
-        The digest is removed from the answer.
+        Otherwise the answer to a call with the source has the digest of the stored program: remove it from the answer,
+        and record it.
         """
         if answer.get("error") == MISSING:
             self._missing[sandbox_id] = self._missing.get(sandbox_id, 0) + 1
@@ -197,7 +198,7 @@ def _compiling_code(env: dict[str, str], call: str, program: Program) -> str:
 
 @functools.cache
 def _source(program: Program) -> str:
-    # The raw string contains line breaks of one byte; ``repr`` would write two, ``\n``.
+    # Each source is in a raw string (r'''…'''), in which a line break is one byte. ``repr`` would write two bytes: \n.
     modules = "".join(
         f"({name!r},r'''{_bare(guest_source(name))}'''),"
         for name in ("starter", *_load_order(*program, "boot"))
