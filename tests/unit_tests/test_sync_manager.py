@@ -13,6 +13,7 @@ from langchain_daytona_ws._core.s3.store import Credentials
 from langchain_daytona_ws._core.sync.manager import MARGIN_S, PULL_LIMIT_S, SyncManager, SyncState
 from tests.unit_tests.attached import exchange, workspace_of
 
+PULLING = '[12.5, "[1, 2]"]'
 SAVED = {"outcome": "finished", "sync": json.dumps({"pushed": 1})}
 
 
@@ -124,7 +125,7 @@ def test_a_sandbox_that_pulls_for_ever_is_given_up() -> None:
     async def on_progress(text: str) -> None:
         notes.append(text)
 
-    requests = len(session.send(refusal("sync_pulling", "12.5 [1, 2]"), on_progress=on_progress))
+    requests = len(session.send(refusal("sync_pulling", PULLING), on_progress=on_progress))
     assert PULL_LIMIT_S < session.port.time < PULL_LIMIT_S + 2 * MARGIN_S
     assert requests == len(notes) + 1 < 10_000
     assert notes[0] == "[copying the workspace into the sandbox: 1 of 2 files]\n"
@@ -137,7 +138,7 @@ def test_a_sandbox_that_pulls_for_ever_is_given_up() -> None:
 def test_a_repeated_request_waits_for_the_same_pull() -> None:
     session = Session()
     first, second, third = session.send(
-        refusal("sync_pulling", "12.5 [1, 2]"), refusal("sync_pulling", "12.5 [1, 2]"), SAVED
+        refusal("sync_pulling", PULLING), refusal("sync_pulling", PULLING), SAVED
     )
     assert "asked" not in first["sync"]
     assert second["sync"]["asked"] == third["sync"]["asked"] == 12.5
@@ -145,7 +146,18 @@ def test_a_repeated_request_waits_for_the_same_pull() -> None:
 
 
 @pytest.mark.parametrize(
-    "detail", ["", "[]", "nothing", '"x"', "nan [1, 2]", "1e999 [1e999, 2]", "[" * 100_000, "[null, {}]"]
+    "detail",
+    [
+        "",
+        "[]",
+        "nothing",
+        '"x"',
+        '[NaN, "[1, 2]"]',
+        '[1e999, "[1e999, 2]"]',
+        "[12.5, [1, 2]]",
+        "[" * 100_000,
+        "[null, {}]",
+    ],
 )
 def test_forged_progress_is_harmless(detail: str) -> None:
     session = Session()

@@ -15,7 +15,7 @@ from langchain_daytona_ws._core.commands.streaming import LiveOutput, OnOutput
 from langchain_daytona_ws._core.guest_rpc.client import GuestClient
 from langchain_daytona_ws._core.limits import LOG_LIMIT_BYTES
 from langchain_daytona_ws._core.sync.push import finish_push
-from langchain_daytona_ws._core.sync.report import SyncReport, read_report
+from langchain_daytona_ws._core.sync.report import SyncReport, read_report, read_time
 from langchain_daytona_ws._guest.terminal import VALUES as TERMINAL_VARIABLES
 from langchain_daytona_ws._guest.text import visible
 from langchain_daytona_ws.errors import CommandRefused
@@ -175,7 +175,8 @@ async def run_command(
         answer, sandbox_id = await live.during(call)
     report = None
     if answer.get("sync") is not None:
-        report = await finish_push(client.only_for(sandbox_id), root, read_report(answer["sync"]))
+        first, asked = read_report(answer["sync"]), read_time(answer.get("asked"))
+        report = await finish_push(client.only_for(sandbox_id), root, first, asked=asked)
     return _result(answer, sandbox_id, report, timeout_s=timeout_s, limit_bytes=limit_bytes, pty=terminal)
 
 

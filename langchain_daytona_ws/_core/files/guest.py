@@ -16,7 +16,7 @@ from langchain_daytona_ws._core.guest_rpc.client import GuestClient
 from langchain_daytona_ws._core.paths import is_log
 from langchain_daytona_ws._core.ports import BytesSource
 from langchain_daytona_ws._core.sync.push import finish_push
-from langchain_daytona_ws._core.sync.report import SyncReport, read_report
+from langchain_daytona_ws._core.sync.report import SyncReport, read_report, read_time
 from langchain_daytona_ws._guest.dirs import UPLOADS
 from langchain_daytona_ws._guest.match import READINGS
 from langchain_daytona_ws._guest.omitted import NAMED, REASONS
@@ -323,8 +323,9 @@ class GuestFiles:
         answer, sandbox_id = await client.call(entry, request, timeout_s=call_s)
         reply = FileReply(op, answer)  # raises an error if the answer is not an object
         if answer.get("sync") is not None:
-            report = read_report(answer["sync"])
-            self._on_report(await finish_push(client.only_for(sandbox_id), self._root, report))
+            first, asked = read_report(answer["sync"]), read_time(answer.get("asked"))
+            only = client.only_for(sandbox_id)
+            self._on_report(await finish_push(only, self._root, first, asked=asked))
         return reply
 
 

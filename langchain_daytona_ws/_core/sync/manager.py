@@ -122,8 +122,7 @@ class SyncManager:
                 self._record_resident(sandbox_id, credentials, is_new=is_new)
                 if request.port.now() > since + PULL_LIMIT_S + MARGIN_S:
                     return answer
-                time_text, _, progress = str(answer.get("detail")).partition(" ")
-                asked = read_time(time_text)
+                asked, progress = _pulling(answer.get("detail"))
                 await self._report_pull(request, progress)
                 continue
             if answer.get("error") in ("setup", "guest") and not code.startswith("sync_"):
@@ -262,6 +261,17 @@ def _lacks_resident(code: str, *, is_new: bool) -> bool:
     A resident also ends when another session starts its own resident in the sandbox.
     """
     return code == "sync_absent" or (not is_new and (code == "sync_credentials" or code not in _REFUSALS))
+
+
+def _pulling(detail: object) -> tuple[float, str]:
+    """Return when the call asked for its pull (`read_time`), and the progress as JSON text, from a detail of
+    ``sync_pulling``, which may be forged.
+    """
+    try:
+        asked, progress = json.loads(str(detail))
+    except (ValueError, TypeError, RecursionError):
+        return 0.0, ""
+    return read_time(asked), progress if isinstance(progress, str) else ""
 
 
 def _pair(text: str) -> tuple[int, int] | None:

@@ -32,11 +32,23 @@ async def push(client: GuestClient, root: str, *, limit_s: float = PUSH_LIMIT_S)
 
 
 async def finish_push(
-    client: GuestClient, root: str, report: SyncReport, *, limit_s: float = PUSH_LIMIT_S
+    client: GuestClient,
+    root: str,
+    report: SyncReport,
+    *,
+    asked: float = 0.0,
+    limit_s: float = PUSH_LIMIT_S,
 ) -> SyncReport:
     """Wait for the end of a push that continues after its call. If the push fails, repeat it once if that may help.
 
     A failure is not raised, because the call itself has run: the failure is in the report.
+
+    Args:
+        client: Sends to the sandbox.
+        root: The workspace directory.
+        report: The report in the call's answer.
+        asked: The call's ``asked`` in the same answer, see `read_time`.
+        limit_s: Maximum wait, in seconds.
 
     Returns:
         The call's ``report``, merged with the later reports. If the push has not ended after ``limit_s`` seconds, the
@@ -51,13 +63,13 @@ async def finish_push(
         try:
             fields: dict[str, object] = {"root": root, "pulls": False}
             # Wait for the push of the pending report: a new push might not end within a request either.
-            if report.is_pending and (asked := read_time(report.detail)):
+            if report.is_pending and asked:
                 fields["asked"] = asked
             answer, _ = await client.call("sync", fields, timeout_s=CALL_S, within_s=until - client.now())
         except WorkspaceError as error:
             return _failed(report, error)
-        report = report.merged(read_report(answer.get("sync")))
-    return replace(report, detail="") if report.is_pending else report
+        report, asked = report.merged(read_report(answer.get("sync"))), read_time(answer.get("asked"))
+    return report
 
 
 def _failed(report: SyncReport, error: WorkspaceError) -> SyncReport:

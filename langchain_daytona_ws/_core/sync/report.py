@@ -199,13 +199,9 @@ def _conflict_notices(conflicts: tuple[tuple[str, str], ...]) -> Iterator[str]:
         )
 
 
-def read_time(text: str) -> float:
-    """Return a time of the sandbox's clock from an answer, which may be forged; 0 if the text is malformed."""
-    try:
-        time = float(text)
-    except ValueError:
-        return 0.0
-    return time if math.isfinite(time) else 0.0
+def read_time(value: object) -> float:
+    """Return a time of the sandbox's clock from an answer, which may be forged; 0 if it is missing or malformed."""
+    return value if isinstance(value, float) and math.isfinite(value) else 0.0
 
 
 def read_report(text: object) -> SyncReport:
