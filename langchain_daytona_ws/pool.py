@@ -161,8 +161,8 @@ class WorkspacePool:
         Raises:
             ConfigError: The key is empty, or is not a string.
             SandboxUnavailable: Raised on entering. After ``wait_s``, all sessions are still in use (``pool_full``), or
-                the earlier session of this key is still being closed (``pool_closing``). Or a sync call
-                on an event loop's thread would wait for work of this loop (``would_deadlock``).
+                the earlier session of this key is still being closed (``pool_closing``). Or a sync call on an
+                event loop's thread would wait for work of this loop (``would_deadlock``).
             SessionClosed: Raised on entering: the pool is closed.
         """
         return SessionLease(self._sessions, key)

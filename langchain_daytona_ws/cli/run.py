@@ -72,9 +72,8 @@ def _run_command(command: str, source: str | None, namespace: str, timeout_s: in
     except WorkspaceError as error:
         if code is None:
             raise error_exit(error.message, code=NOT_RUN) from None
-        typer.echo(
-            f"Warning: {printable(error.message)}", err=True
-        )  # closing the session failed; the command has run
+        # Closing the session failed; the command has run.
+        typer.echo(f"Warning: {printable(error.message)}", err=True)
     return code
 
 

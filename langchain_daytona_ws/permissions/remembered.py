@@ -10,7 +10,7 @@ from collections.abc import Set as AbstractSet
 from langchain_daytona_ws.permissions import shell
 from langchain_daytona_ws.permissions.decision import Scope
 from langchain_daytona_ws.permissions.prefixes import covers, prefix_words
-from langchain_daytona_ws.permissions.request import PermissionRequest
+from langchain_daytona_ws.permissions.request import PermissionRequest, bash_label
 
 # Arguments that an approval of a bash command ignores. All others count: a job runs for up to 24 hours.
 _IGNORED = {"command", "timeout", "pty", "description"}
@@ -46,8 +46,7 @@ class RememberedApprovals:
             words = prefix_words(text)
             if words is None:
                 raise ValueError("a prefix must be the first words of one literal command")
-            label = request.summary.partition(": ")[0]  # "bash", "bash (in the background)" …
-            rules[words, _manner(request.arguments)] = f"{label} prefix: {text}"
+            rules[words, _manner(request.arguments)] = f"{bash_label(request.arguments)} prefix: {text}"
         with self._lock:
             self._prefixes.update(rules)
             if scope == "tool":

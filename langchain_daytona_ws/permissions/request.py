@@ -64,6 +64,17 @@ def argument_text(value: object) -> str:
     return f"<a value of type {type(value).__qualname__} that is too large to show>"
 
 
+def bash_label(arguments: Mapping[str, object]) -> str:
+    """Return how a bash command runs: ``bash``, or ``bash (in the background, for 2 hours)``."""
+    if not arguments.get("background"):
+        return "bash"
+    hours = arguments.get("hours")
+    # Also a text is shown: the arguments may not be validated yet, and the tool accepts "24".
+    text = f"{hours:g}" if isinstance(hours, float) else argument_text(hours)
+    duration = "" if hours is None else f", for {legible.one_line(text, 60)} hours"
+    return f"bash (in the background{duration})"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalledTool:
     """The tool that the model called, if it is a tool of Deep Agents.
@@ -151,11 +162,7 @@ class PermissionRequest:
             arguments: Further arguments of the call (``timeout``, ``background`` …). Default: none.
         """
         call = {**(arguments or {}), "command": command}
-        hours = call.get("hours")
-        # Also a text is shown: the arguments may not be validated yet, and the tool accepts "24".
-        text = f"{hours:g}" if isinstance(hours, float) else argument_text(hours)
-        duration = "" if hours is None else f", for {legible.one_line(text, 60)} hours"
-        label = f"bash (in the background{duration}): " if call.get("background") else "bash: "
+        label = f"{bash_label(call)}: "
         summary = label + legible.one_line(command, MAX_SUMMARY_CHARS - len(label))
         return cls(
             tool="bash",

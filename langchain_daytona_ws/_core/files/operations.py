@@ -318,10 +318,11 @@ class FileOperations:
             raise FileError("output_mode must be files_with_matches, content or count.", code="bad_argument")
         location, files = await self._readable(path)
         if len(_encoded(pattern, "pattern")) > PATTERN_BYTES:
-            message = (
-                f"The regular expression has more than {PATTERN_BYTES:,} bytes. Search for a part of it."
+            raise FileError(
+                f"The regular expression has more than {PATTERN_BYTES:,} bytes. Search for a part of it.",
+                code="bad_pattern",
+                op="grep",
             )
-            raise FileError(message, code="bad_pattern", op="grep")
         query = models.GrepQuery(
             pattern,
             self._filter(glob, location) if glob else None,

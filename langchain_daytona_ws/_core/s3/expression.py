@@ -17,10 +17,10 @@ from typing import Any
 PIECE_BYTES = 256 << 10
 # The work of a search is the number of bytes times the number of instructions of the compiled pattern. If RE2 runs out
 # of memory for its automaton, each byte costs about 10 ns per instruction (measured).
-PIECE_WORK = (
-    200_000_000  # maximum work for a piece, up to the byte from which the end of its last line is searched
-)
-LINE_WORK = 1_000_000_000  # maximum work from that byte to the end of the line
+# PIECE_WORK limits the work from the beginning of a piece to the byte from which the end of its last line is searched,
+# LINE_WORK the work from this byte to the end of the line.
+PIECE_WORK = 200_000_000
+LINE_WORK = 1_000_000_000
 
 # The classes of regex-syntax, which ripgrep uses (Unicode, UTS 18 annex C).
 _WORD = (
